@@ -1,0 +1,70 @@
+//! The supervision tree.
+//!
+//! ```text
+//! Supervisor ─┬─ Queue      K and the waiting line
+//!             ├─ Switch     which algorithm is in force, and its file
+//!             ├─ Discovery  membership, gossip, failure detection
+//!             └─ Gateway    the HTTP servers ── per worker thread: one Scheduler per algorithm
+//! ```
+//!
+//! Actors know the core and each other's messages. They know no HTTP: what they ask of the network
+//! goes through a trait that the edge implements ([`scheduler::Prober`], [`discovery::Poller`],
+//! [`gateway::Serve`]), so that each can be tested alone with time under control.
+
+pub mod discovery;
+pub mod gateway;
+pub mod queue;
+pub mod replicas;
+pub mod scheduler;
+pub mod supervise;
+pub mod supervisor;
+pub mod switch;
+
+/// Writes a small file without blocking the actor's thread.
+async fn save<T: serde::Serialize + Send + 'static>(
+    path: std::path::PathBuf,
+    value: T,
+) -> Result<(), crate::storage::StorageError> {
+    let written = {
+        let path = path.clone();
+        actix_rt::task::spawn_blocking(move || crate::storage::write(&path, &value)).await
+    };
+    written.unwrap_or_else(|ended| {
+        let source = std::io::Error::other(ended);
+        Err(crate::storage::StorageError::Io { path, source })
+    })
+}
+
+/// A message that makes any actor panic, to see that it is restarted.
+#[cfg(test)]
+pub(crate) struct Crash;
+
+#[cfg(test)]
+impl actix::Message for Crash {
+    type Result = ();
+}
+
+#[cfg(test)]
+mod crash {
+    use super::*;
+    use actix::Handler;
+
+    macro_rules! crashes {
+        ($($actor:ty),+) => { $(
+            impl Handler<Crash> for $actor {
+                type Result = ();
+                fn handle(&mut self, _: Crash, _: &mut Self::Context) {
+                    panic!("told to crash");
+                }
+            }
+        )+ };
+    }
+
+    crashes!(
+        discovery::Discovery,
+        gateway::Gateway,
+        queue::Queue,
+        scheduler::Scheduler,
+        switch::Switch
+    );
+}

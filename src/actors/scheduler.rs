@@ -1,0 +1,284 @@
+//! The Scheduler actor: runs one algorithm. It carries out the steps that the sans-IO policy asks
+//! for (probes, waits) until the policy has decided, and answers with the decision.
+//!
+//! There is one per algorithm and worker thread, on that thread, so that asking it wakes nobody up
+//! (see [`super::replicas`]). What survives a restart: the policy with its shared state (a
+//! rotation's cursor), which belongs to the node. Calls that were being decided are asked again.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Context, Handler, Message, Response};
+use arc_swap::ArcSwap;
+use futures_util::future::{LocalBoxFuture, join_all};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::time::Instant;
+
+use super::discovery::Published;
+use super::queue::Gate;
+use crate::policy::{Decision, Heard, NodeView, Policy, Probe, Step, Task};
+use crate::types::{Load, Peer};
+
+/// Decides where a call goes.
+#[derive(Clone, Message)]
+#[rtype(result = "Scheduled")]
+pub struct Schedule {
+    /// The call.
+    pub task: Task,
+    /// When it arrived here.
+    pub arrival: Instant,
+    /// What is known about it already; the default for a new call, the last answer's with the
+    /// peer that failed it for one that could not be forwarded.
+    pub heard: Heard,
+}
+
+/// The answer to [`Schedule`].
+#[derive(Clone, Debug)]
+pub struct Scheduled {
+    /// Where the call goes.
+    pub decision: Decision,
+    /// What is known about it now.
+    pub heard: Heard,
+    /// Time spent asking peers.
+    pub probing: Duration,
+}
+
+/// How a Scheduler asks a peer for its load.
+pub trait Prober {
+    /// The peer's load, or `None` when it did not answer in time. `peer` may be reported to
+    /// Discovery on the way.
+    fn probe(&self, peer: Peer) -> LocalBoxFuture<'_, Option<Load>>;
+}
+
+/// What every Scheduler reads of its node.
+#[derive(Clone)]
+pub struct NodeSource {
+    /// The load and K.
+    pub gate: Arc<Gate>,
+    /// The known peers.
+    pub published: Arc<ArcSwap<Published>>,
+}
+
+/// See the module.
+pub struct Scheduler(Rc<Inner>);
+
+struct Inner {
+    policy: Arc<dyn Policy>,
+    node: NodeSource,
+    prober: Rc<dyn Prober>,
+    rng: RefCell<SmallRng>,
+}
+
+impl Scheduler {
+    /// Runs `policy` on what `node` says. `seed` is where its randomness starts.
+    pub fn new(
+        policy: Arc<dyn Policy>,
+        node: NodeSource,
+        prober: Rc<dyn Prober>,
+        seed: u64,
+    ) -> Self {
+        let rng = RefCell::new(SmallRng::seed_from_u64(seed));
+        Self(Rc::new(Inner { policy, node, prober, rng }))
+    }
+}
+
+impl Actor for Scheduler {
+    type Context = Context<Self>;
+}
+
+/// Steps that a policy may ask for about one call; far more than any needs.
+const STEPS_MAX: usize = 16;
+
+impl Inner {
+    /// The policy's next step. `load` is the node's as the call found it, so that it is compared
+    /// with probes of the same moment.
+    fn next(&self, task: &Task, load: Load, heard: &Heard) -> Step {
+        let published = self.node.published.load();
+        let k = self.node.gate.k();
+        let mut rng = self.rng.borrow_mut();
+        if heard.unreachable.is_empty() {
+            let node = NodeView { load, k, peers: &published.peers };
+            return self.policy.next(task, node, heard, &mut *rng);
+        }
+        let rest: Vec<Peer> =
+            published.peers.iter().filter(|p| !heard.failed(&p.host)).cloned().collect();
+        self.policy.next(task, NodeView { load, k, peers: &rest }, heard, &mut *rng)
+    }
+
+    /// Probes all at once; answers those that answered, in the order asked.
+    async fn probe(&self, peers: Vec<Peer>) -> Vec<Probe> {
+        let ask = |peer: Peer| async move {
+            let load = self.prober.probe(peer.clone()).await?;
+            Some(Probe { peer, load })
+        };
+        join_all(peers.into_iter().map(ask)).await.into_iter().flatten().collect()
+    }
+
+    async fn carry_out(&self, message: Schedule, load: Load, mut step: Step) -> Scheduled {
+        let Schedule { task, arrival, mut heard } = message;
+        let mut probing = Duration::ZERO;
+        for _ in 0..STEPS_MAX {
+            match step {
+                Step::Decide(decision) => return Scheduled { decision, heard, probing },
+                Step::Probe(peers) => {
+                    let start = Instant::now();
+                    heard.probes = Some(self.probe(peers).await);
+                    probing += start.elapsed();
+                    heard.elapsed = arrival.elapsed();
+                }
+                Step::WaitUntil(after) => {
+                    tokio::time::sleep_until(arrival + after).await;
+                    heard.elapsed = arrival.elapsed().max(after);
+                }
+            }
+            step = self.next(&task, load, &heard);
+        }
+        tracing::error!(scheduler = self.policy.full_name(), "the algorithm comes to no decision");
+        Scheduled { decision: Decision::RunHere { may_wait: true }, heard, probing }
+    }
+}
+
+impl Handler<Schedule> for Scheduler {
+    type Result = Response<Scheduled>;
+
+    fn handle(&mut self, mut message: Schedule, _: &mut Self::Context) -> Self::Result {
+        let load = self.0.node.gate.load();
+        message.heard.elapsed = message.arrival.elapsed();
+        match self.0.next(&message.task, load, &message.heard) {
+            // Most calls are decided at once and cost no future.
+            Step::Decide(decision) => Response::reply(Scheduled {
+                decision,
+                heard: message.heard,
+                probing: Duration::ZERO,
+            }),
+            step => {
+                let inner = Rc::clone(&self.0);
+                Response::fut(async move { inner.carry_out(message, load, step).await })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::queue::Limits;
+
+    /// Answers probes from a table; what is not in it does not answer.
+    pub(crate) struct Loads(pub Vec<(&'static str, Load)>, pub Duration);
+
+    impl Prober for Loads {
+        fn probe(&self, peer: Peer) -> LocalBoxFuture<'_, Option<Load>> {
+            let found = self.0.iter().find(|(host, _)| *host == &*peer.host).map(|(_, load)| *load);
+            Box::pin(async move {
+                tokio::time::sleep(self.1).await;
+                found
+            })
+        }
+    }
+
+    pub(crate) fn node(running: u32, hosts: &[&str]) -> NodeSource {
+        let gate = Gate::new(Limits { k: 9, ..Limits::default() }, 100);
+        for _ in 0..running {
+            std::mem::forget(gate.enter(0, true));
+        }
+        let peers = hosts.iter().map(|host| Peer::at(host)).collect();
+        let published = Published { peers, ..Published::default() };
+        NodeSource { gate, published: Arc::new(ArcSwap::from_pointee(published)) }
+    }
+
+    pub(crate) fn schedule() -> Schedule {
+        Schedule { task: Task::default(), arrival: Instant::now(), heard: Heard::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::*;
+    use super::*;
+    use crate::policy::registry::SchedulerSpec;
+
+    fn start(words: &str, node: NodeSource, prober: Loads) -> actix::Addr<Scheduler> {
+        let policy = SchedulerSpec::from_words(words).build().expect("a good scheduler");
+        Scheduler::new(policy, node, Rc::new(prober), 1).start()
+    }
+
+    fn load(running: u32) -> Load {
+        Load { running, waiting: 0 }
+    }
+
+    const HERE: Decision = Decision::RunHere { may_wait: true };
+
+    #[actix::test]
+    async fn it_probes_all_at_once_and_forwards_to_the_least_loaded() {
+        tokio::time::pause();
+        let prober =
+            Loads(vec![("a", load(2)), ("b", load(0)), ("c", load(1))], Duration::from_millis(50));
+        let scheduler = start("PowerOfNScheduler 3 1 true 1", node(3, &["a", "b", "c"]), prober);
+        let answer = scheduler.send(schedule()).await.expect("it lives");
+        assert_eq!(answer.decision, Decision::Forward(Peer::at("b")));
+        let probing = answer.probing.as_millis();
+        assert!((50..60).contains(&probing), "in parallel: {probing} ms");
+    }
+
+    #[actix::test]
+    async fn a_probe_that_fails_never_counts_as_load_zero() {
+        tokio::time::pause();
+        let prober = Loads(vec![("a", load(3))], Duration::ZERO);
+        let scheduler = start("PowerOfNScheduler 2 1 true 1", node(3, &["a", "dead"]), prober);
+        let answer = scheduler.send(schedule()).await.expect("it lives");
+        assert_eq!(answer.decision, HERE);
+    }
+
+    #[actix::test]
+    async fn a_call_asked_about_again_goes_to_another_candidate_without_new_probes() {
+        tokio::time::pause();
+        let prober = Loads(vec![("a", load(0)), ("b", load(1))], Duration::from_millis(50));
+        let scheduler = start("PowerOfNScheduler 2 1 true 1", node(3, &["a", "b"]), prober);
+        let first = scheduler.send(schedule()).await.expect("it lives");
+        assert_eq!(first.decision, Decision::Forward(Peer::at("a")));
+        let mut heard = first.heard;
+        heard.unreachable.push("a".into());
+        let again = Schedule { heard: heard.clone(), ..schedule() };
+        let second = scheduler.send(again).await.expect("it lives");
+        assert_eq!(second.decision, Decision::Forward(Peer::at("b")));
+        assert_eq!(second.probing, Duration::ZERO);
+        heard.unreachable.push("b".into());
+        let third = scheduler.send(Schedule { heard, ..schedule() }).await.expect("it lives");
+        assert_eq!(third.decision, HERE);
+    }
+
+    #[actix::test]
+    async fn tau_holds_a_probed_decision_back_until_tau_after_the_arrival() {
+        tokio::time::pause();
+        let prober = Loads(vec![("a", load(0))], Duration::from_millis(30));
+        let scheduler = start("PowerOfNSchedulerTau 1 1 true 1 100ms", node(3, &["a"]), prober);
+        let asked = Instant::now();
+        let answer = scheduler.send(schedule()).await.expect("it lives");
+        assert_eq!(answer.decision, Decision::Forward(Peer::at("a")));
+        let (waited, probed) = (asked.elapsed().as_millis(), answer.probing.as_millis());
+        assert!((100..110).contains(&waited) && (30..40).contains(&probed), "{waited}, {probed}");
+    }
+
+    #[actix::test]
+    async fn an_algorithm_that_never_decides_runs_the_call_here() {
+        struct Undecided;
+        impl Policy for Undecided {
+            fn name(&self) -> &'static str {
+                "Undecided"
+            }
+            fn parameters(&self) -> Vec<String> {
+                Vec::new()
+            }
+            fn next(&self, _: &Task, _: NodeView<'_>, _: &Heard, _: &mut dyn rand::Rng) -> Step {
+                Step::WaitUntil(Duration::ZERO)
+            }
+        }
+        let prober = Rc::new(Loads(Vec::new(), Duration::ZERO));
+        let scheduler = Scheduler::new(Arc::new(Undecided), node(0, &[]), prober, 1).start();
+        assert_eq!(scheduler.send(schedule()).await.expect("it lives").decision, HERE);
+    }
+}

@@ -1,0 +1,117 @@
+//! The Switch actor: owns which algorithm is in force, and its file.
+//!
+//! The algorithm is published as a shared snapshot that every worker reads for every call
+//! ([`super::replicas`]), so a swap takes effect at once for new calls, and those in flight finish
+//! on the algorithm that they began with: none is lost, refused or run twice.
+//!
+//! What survives a restart of the actor: everything; the snapshot belongs to the node.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use actix::{Actor, AtomicResponse, Context, Handler, Message, WrapFuture};
+use arc_swap::ArcSwap;
+
+use super::supervise::Guard;
+use crate::policy::Policy;
+use crate::policy::registry::SchedulerSpec;
+use crate::storage::{self, StorageError};
+
+/// Puts another algorithm in force and saves it. Answers when both is done.
+#[derive(Clone, Message)]
+#[rtype(result = "Result<(), StorageError>")]
+pub struct SwapScheduler(pub Arc<dyn Policy>);
+
+/// The algorithm in force.
+pub struct Active {
+    /// Grows with every swap.
+    pub generation: u64,
+    /// The algorithm.
+    pub policy: Arc<dyn Policy>,
+    /// Its name with parameters, as answers carry it.
+    pub full_name: Box<str>,
+}
+
+impl Active {
+    /// `policy` as the `generation`th.
+    pub fn new(generation: u64, policy: Arc<dyn Policy>) -> Self {
+        let full_name = policy.full_name().into();
+        Self { generation, policy, full_name }
+    }
+}
+
+/// See the module.
+pub struct Switch {
+    in_force: Arc<ArcSwap<Active>>,
+    file: PathBuf,
+    _guard: Guard,
+}
+
+impl Switch {
+    /// Rules over `in_force`.
+    pub fn new(in_force: Arc<ArcSwap<Active>>, data_path: &Path, guard: Guard) -> Self {
+        Self { in_force, file: data_path.join(storage::SCHEDULER_FILE), _guard: guard }
+    }
+}
+
+impl Actor for Switch {
+    type Context = Context<Self>;
+}
+
+impl Handler<SwapScheduler> for Switch {
+    type Result = AtomicResponse<Self, Result<(), StorageError>>;
+
+    fn handle(
+        &mut self,
+        SwapScheduler(policy): SwapScheduler,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        let (in_force, file) = (Arc::clone(&self.in_force), self.file.clone());
+        AtomicResponse::new(Box::pin(
+            async move {
+                super::save(file, SchedulerSpec::of(&*policy)).await?;
+                let generation = in_force.load().generation + 1;
+                let active = Active::new(generation, policy);
+                if let Some(warning) = active.policy.warning() {
+                    tracing::warn!(scheduler = %active.full_name, "{warning}");
+                }
+                tracing::info!(scheduler = %active.full_name, "the scheduler was swapped");
+                in_force.store(Arc::new(active));
+                Ok(())
+            }
+            .into_actor(self),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(words: &str) -> Arc<dyn Policy> {
+        SchedulerSpec::from_words(words).build().expect("good")
+    }
+
+    #[actix::test]
+    async fn a_swap_is_published_and_saved_in_normal_form() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let in_force = Arc::new(ArcSwap::from_pointee(Active::new(0, policy("NoScheduler true"))));
+        let switch = Switch::new(in_force.clone(), folder.path(), Guard::new(|_| ())).start();
+        let swap = SwapScheduler(policy("ForwardScheduler 1"));
+        switch.send(swap).await.expect("it lives").expect("saved");
+        assert_eq!(&*in_force.load().full_name, "ForwardScheduler(1)");
+        let file = folder.path().join(storage::SCHEDULER_FILE);
+        let text = std::fs::read_to_string(file).expect("saved");
+        assert_eq!(text, r#"{"name":"ForwardScheduler","parameters":["1"]}"#);
+    }
+
+    #[actix::test]
+    async fn a_swap_that_cannot_be_saved_changes_nothing() {
+        let in_force = Arc::new(ArcSwap::from_pointee(Active::new(0, policy("NoScheduler true"))));
+        let nowhere = Path::new("/nonexistent/folder");
+        let switch = Switch::new(in_force.clone(), nowhere, Guard::new(|_| ())).start();
+        let swap = SwapScheduler(policy("ForwardScheduler 1"));
+        assert!(switch.send(swap).await.expect("it lives").is_err());
+        assert_eq!(&*in_force.load().full_name, "NoScheduler");
+    }
+}

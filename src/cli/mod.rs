@@ -1,0 +1,206 @@
+//! The command line: arguments to one subcommand. What is wrong with them, or with the
+//! configuration, ends the program with a telling exit code before a port is bound.
+
+mod cluster;
+mod function;
+mod node;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Problem, Settings};
+use crate::node::StartError;
+use crate::policy::registry::{ALGORITHMS, SchedulerSpec};
+use crate::saved::{FlagOverrides, LimitsPatch};
+
+/// A node runtime for Functions-as-a-Service on edge and fog machines that share their work as
+/// peers.
+#[derive(Parser)]
+#[command(name = "p2pfaas", version = VERSION, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("P2PFAAS_COMMIT"), ")");
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run one node.
+    Node(node::NodeArgs),
+    /// Run a cluster of local nodes in this process, with embedded functions to call.
+    Cluster(cluster::ClusterArgs),
+    /// Run an embedded function as a server of its own.
+    Function(function::FunctionArgs),
+}
+
+/// The flags of the scheduler, K and the queue. They win over saved values for this run and are
+/// not saved.
+#[derive(Args, Clone, Debug, Default)]
+struct SchedulingArgs {
+    /// Scheduling algorithm with its parameters, as 'NAME P1 P2 …'.
+    #[arg(long, value_name = "'NAME P1 P2 …'", value_parser = parse_scheduler)]
+    scheduler: Option<SchedulerSpec>,
+    /// K: functions that run at once.
+    #[arg(long, value_name = "N")]
+    k: Option<u32>,
+    /// Calls that may wait for a slot.
+    #[arg(long, value_name = "N")]
+    queue_length: Option<u32>,
+}
+
+fn parse_scheduler(text: &str) -> Result<SchedulerSpec, String> {
+    let spec = SchedulerSpec::from_words(text);
+    spec.build().map_err(|why| why.to_string())?;
+    Ok(spec)
+}
+
+impl SchedulingArgs {
+    fn overrides(&self) -> FlagOverrides {
+        FlagOverrides {
+            limits: LimitsPatch {
+                parallel_running_functions_max: self.k,
+                queue_length_max: self.queue_length,
+                queue_enabled: None,
+            },
+            scheduler: self.scheduler.clone(),
+            ..FlagOverrides::default()
+        }
+    }
+}
+
+/// How a subcommand ends otherwise than well.
+enum Failure {
+    /// Something is wrong with the configuration.
+    Configuration(String),
+    /// An address cannot be listened on.
+    Unavailable(String),
+    /// The node broke.
+    Broken(String),
+}
+
+impl Failure {
+    /// The exit code, after sysexits.h.
+    fn code(&self) -> u8 {
+        match self {
+            Self::Configuration(_) => 78,
+            Self::Unavailable(_) => 69,
+            Self::Broken(_) => 70,
+        }
+    }
+}
+
+impl From<Vec<Problem>> for Failure {
+    fn from(problems: Vec<Problem>) -> Self {
+        let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
+        Self::Configuration(format!("the configuration cannot be used:\n{}", lines.join("\n")))
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Bind(_) => Self::Unavailable(error.to_string()),
+            StartError::Storage(_) | StartError::Scheduler(_) => {
+                Self::Configuration(error.to_string())
+            }
+        }
+    }
+}
+
+/// Runs the program.
+pub fn run() -> ExitCode {
+    let command =
+        Cli::command().mut_subcommand("node", |node| node.after_long_help(settings_help()));
+    let cli = match Cli::from_arg_matches(&command.get_matches()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    let result = match cli.command {
+        Command::Node(args) => node::run(&args),
+        Command::Cluster(args) => cluster::run(&args),
+        Command::Function(args) => function::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let code = failure.code();
+            let (Failure::Configuration(why) | Failure::Unavailable(why) | Failure::Broken(why)) =
+                failure;
+            eprintln!("p2pfaas: {why}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Every algorithm and every setting, for `p2pfaas node --help`.
+fn settings_help() -> String {
+    use std::fmt::Write;
+    let mut text = String::from("Scheduling algorithms and their parameters:\n");
+    for algorithm in ALGORITHMS {
+        let _ = writeln!(text, "  {} {}", algorithm.name, algorithm.usage);
+    }
+    text.push_str(
+        "\nSettings, for --config FILE (TOML) and the environment (P2PFAAS_<KEY>, upper case). \
+         Later wins:\ndefaults, file, environment, values changed over HTTP and saved in the data \
+         path, flags.\n",
+    );
+    for (key, meaning) in Settings::KEYS {
+        let _ = writeln!(text, "  {key}\n         {}", meaning.trim());
+    }
+    text.push_str(
+        "\nExit codes: 0 stopped as told, 2 wrong arguments, 69 an address cannot be listened on, \
+         \n70 the node broke, 78 the configuration or a file in the data path cannot be used.\n",
+    );
+    text
+}
+
+/// Loads the settings; `flags` are those that stand for settings.
+fn load(
+    file: Option<&PathBuf>,
+    flags: &[(&str, config::Value)],
+) -> Result<crate::config::Loaded, Failure> {
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Ok(Settings::load(file.map(PathBuf::as_path), environment, flags)?)
+}
+
+fn broken(why: impl std::fmt::Display) -> Failure {
+    Failure::Broken(why.to_string())
+}
+
+/// Resolves at the first SIGINT or SIGTERM. A second one ends the program at once.
+async fn told_to_stop() -> std::io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    actix_rt::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::warn!("told to stop again: ending at once");
+        std::process::exit(130);
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed_and_every_setting_is_in_the_help() {
+        Cli::command().debug_assert();
+        let help = settings_help();
+        for (key, _) in Settings::KEYS {
+            assert!(help.contains(key), "{key}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! `p2pfaas node`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Failure, SchedulingArgs, broken, load, told_to_stop};
+use crate::config::{Admin, Settings};
+use crate::node::Node;
+use crate::policy::registry::SchedulerSpec;
+use crate::saved::{Dynamic, FlagOverrides, MachinePatch};
+use crate::telemetry;
+
+#[derive(Args)]
+pub(super) struct NodeArgs {
+    /// Address that all listeners bind to [default: 0.0.0.0].
+    #[arg(long, value_name = "ADDR")]
+    host: Option<IpAddr>,
+    /// This machine's IP address, as told to others [default: --host if that is one address, else
+    /// the address of the interface eth0].
+    #[arg(long, value_name = "ADDR")]
+    machine_ip: Option<IpAddr>,
+    /// This machine's name [default: p2pfaas-<ip>].
+    #[arg(long, value_name = "NAME")]
+    machine_id: Option<String>,
+    /// This machine's group, told to others.
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// Folder that holds all the node's files [default: /data].
+    #[arg(long, value_name = "DIR")]
+    data_path: Option<PathBuf>,
+    /// Address of a node to join through; may be repeated.
+    #[arg(long, value_name = "ADDR")]
+    init_server: Vec<String>,
+    /// A function that answers at a URL; may be repeated.
+    #[arg(long, value_name = "NAME=URL")]
+    route: Vec<String>,
+    /// Offer the embedded functions fn-echo, fn-sleep, fn-spin, fn-work and fn-thumbnail.
+    #[arg(long)]
+    embedded_functions: bool,
+    /// Threads that serve calls [default: one per core].
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+    #[command(flatten)]
+    scheduling: SchedulingArgs,
+    /// Who may change the node through its routes [default: any, as in P2PFaaS v1].
+    #[arg(long)]
+    admin: Option<Admin>,
+    /// TOML file with settings; --help lists them.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the settings in force as TOML and exit.
+    #[arg(long)]
+    print_config: bool,
+}
+
+impl NodeArgs {
+    /// The flags as settings.
+    fn settings(&self) -> Vec<(&'static str, config::Value)> {
+        let mut flags: Vec<(&'static str, config::Value)> = Vec::new();
+        let mut text = |key, value: Option<String>| {
+            flags.extend(value.map(|value| (key, value.into())));
+        };
+        text("host", self.host.map(|ip| ip.to_string()));
+        text("machine_ip", self.machine_ip.map(|ip| ip.to_string()));
+        text("machine_id", self.machine_id.clone());
+        text("machine_group_name", self.group.clone());
+        text("data_path", self.data_path.as_ref().map(|path| path.display().to_string()));
+        text("workers", self.workers.map(|n| n.to_string()));
+        text("admin", self.admin.map(|admin| format!("{admin:?}").to_lowercase()));
+        text("embedded_functions", self.embedded_functions.then(|| "true".to_owned()));
+        if !self.init_server.is_empty() {
+            flags.push(("init_servers", self.init_server.clone().into()));
+        }
+        if !self.route.is_empty() {
+            flags.push(("routes", self.route.clone().into()));
+        }
+        flags
+    }
+
+    /// The flags that rule over saved values.
+    fn overrides(&self) -> FlagOverrides {
+        let machine = MachinePatch {
+            machine_ip: self.machine_ip.map(|ip| ip.to_string()),
+            machine_id: self.machine_id.clone(),
+            machine_group_name: self.group.clone(),
+            init_servers: (!self.init_server.is_empty()).then(|| self.init_server.clone()),
+        };
+        FlagOverrides { machine, ..self.scheduling.overrides() }
+    }
+}
+
+/// What the node would run with, saved values and flags included, as TOML.
+fn printed(settings: Settings, overrides: &FlagOverrides) -> Result<String, Failure> {
+    let unusable = |why: &dyn std::fmt::Display| Failure::Configuration(why.to_string());
+    let dynamic = Dynamic::load(&settings, overrides).map_err(|why| unusable(&why))?;
+    let policy = dynamic.scheduler.build().map_err(|why| unusable(&why))?;
+    let spec = SchedulerSpec::of(&*policy);
+    let (limits, machine) = (dynamic.limits.running, dynamic.machine.running);
+    let in_force = Settings {
+        scheduler: [vec![spec.name], spec.parameters].concat().join(" "),
+        parallel_running_functions_max: limits.k,
+        queue_length_max: limits.queue_length_max,
+        queue_enabled: limits.queue_enabled,
+        machine_ip: machine.machine_ip,
+        machine_id: machine.machine_id,
+        machine_group_name: machine.machine_group_name,
+        init_servers: machine.init_servers,
+        ..settings
+    };
+    toml::to_string(&in_force).map_err(broken)
+}
+
+pub(super) fn run(args: &NodeArgs) -> Result<(), Failure> {
+    let loaded = load(args.config.as_ref(), &args.settings())?;
+    let (settings, overrides) = (loaded.settings, args.overrides());
+    if args.print_config {
+        print!("{}", printed(settings, &overrides)?);
+        return Ok(());
+    }
+    telemetry::start(&settings).map_err(Failure::Configuration)?;
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    actix_rt::System::new().block_on(async {
+        let mut node = Node::start(settings, &overrides)?;
+        announce(&node);
+        tokio::select! {
+            told = told_to_stop() => told.map_err(broken)?,
+            () = node.broken() => return Err(broken("the supervisor ended")),
+        }
+        node.stop().await;
+        Ok(())
+    })
+}
+
+fn announce(node: &Node) {
+    let settings = &node.state.settings;
+    let identity = &node.state.published.load().identity;
+    tracing::info!(
+        version = crate::VERSION,
+        host = %settings.host,
+        scheduler_port = settings.scheduler_port,
+        discovery_port = settings.discovery_port,
+        machine_ip = identity.ip_text(),
+        machine_id = identity.id,
+        scheduler = %node.state.in_force.load().full_name,
+        k = node.state.gate.k(),
+        data_path = %settings.data_path.display(),
+        "the node serves"
+    );
+}

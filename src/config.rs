@@ -1,0 +1,500 @@
+//! Every setting: name, unit, default, range. Layers, later wins: the defaults below, a TOML file,
+//! the environment (`P2PFAAS_<KEY>`, v1's names included), flags. What is changed at run time is
+//! kept apart; see [`crate::saved`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::{Config, ConfigError, Environment, File, FileFormat, Map};
+use serde::{Deserialize, Serialize};
+
+use crate::policy::registry::SchedulerSpec;
+use crate::types::FunctionName;
+
+/// Something wrong in the configuration, with the key that caused it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key, or the file, or the environment name.
+    pub key: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.key, self.why)
+    }
+}
+
+/// Who may change a node through its routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Admin {
+    /// Whoever reaches the ports, as in v1.
+    Any,
+    /// Programs on the node's own machine.
+    Loopback,
+    /// Nobody.
+    Off,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How the embedded functions draw their times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeDistribution {
+    /// Always the mean.
+    Constant,
+    /// Exponential with that mean.
+    Exponential,
+}
+
+/// Function names with the URL that answers for them. Reads a table or a list of `NAME=URL`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "RoutesText")]
+pub struct Routes(pub BTreeMap<String, String>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RoutesText {
+    Table(BTreeMap<String, String>),
+    List(Vec<String>),
+}
+
+impl TryFrom<RoutesText> for Routes {
+    type Error = String;
+
+    fn try_from(text: RoutesText) -> Result<Self, String> {
+        let pair = |route: String| match route.split_once('=') {
+            Some((name, url)) => Ok((name.trim().to_owned(), url.trim().to_owned())),
+            None => Err(format!("{route:?} is not NAME=URL")),
+        };
+        match text {
+            RoutesText::Table(table) => Ok(Self(table)),
+            RoutesText::List(list) => {
+                list.into_iter().map(pair).collect::<Result<_, _>>().map(Self)
+            }
+        }
+    }
+}
+
+macro_rules! settings {
+    ($( $(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr; )+) => {
+        /// All settings of a node.
+        #[derive(Clone, Debug, PartialEq, Serialize)]
+        pub struct Settings {
+            $( $(#[doc = $doc])+ #[serde(skip_serializing_if = "is_unset")] pub $name: $type, )+
+        }
+
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $( $name: $default, )+ }
+            }
+        }
+
+        impl Settings {
+            /// Every key with what it means, in order.
+            pub const KEYS: &'static [(&'static str, &'static str)] =
+                &[ $( (stringify!($name), concat!($($doc),+)), )+ ];
+
+            /// Reads each key on its own, so that every wrong one is reported.
+            fn read(from: &Config, problems: &mut Vec<Problem>) -> Self {
+                let mut settings = Self::default();
+                $( match from.get::<$type>(stringify!($name)) {
+                    Ok(value) => settings.$name = value,
+                    Err(ConfigError::NotFound(_)) => {}
+                    Err(why) => problems.push(problem(stringify!($name), why)),
+                } )+
+                settings
+            }
+        }
+    };
+}
+
+fn problem(key: &str, why: impl std::fmt::Display) -> Problem {
+    Problem { key: key.to_owned(), why: why.to_string() }
+}
+
+/// TOML has no null: what is not set is left out when settings are printed.
+fn is_unset<T: Serialize>(value: &T) -> bool {
+    matches!(serde_json::to_value(value), Ok(serde_json::Value::Null))
+}
+
+settings! {
+    /// Address that all listeners bind to.
+    host: IpAddr = IpAddr::from([0, 0, 0, 0]);
+    /// Port of the scheduler API; peers use the same. 0 turns it off.
+    scheduler_port: u16 = 18080;
+    /// Port of the discovery API; peers use the same. 0 turns it off.
+    discovery_port: u16 = 19000;
+    /// Threads that serve the scheduler API, 1 to 256.
+    workers: usize = std::thread::available_parallelism().map_or(2, usize::from);
+    /// Connections that a worker serves at once, 1 to 1000000.
+    connections_max: usize = 8192;
+    /// Folder that holds all the node's files.
+    data_path: PathBuf = PathBuf::from("/data");
+
+    /// The node's own IP address, as told to others. Unset: `host` if that is one address, else the interface's.
+    machine_ip: String = String::new();
+    /// The node's name. Unset: `p2pfaas-<ip>`.
+    machine_id: String = String::new();
+    /// The node's group, told to others.
+    machine_group_name: String = String::new();
+    /// Interface whose address is the node's own when none is configured.
+    default_iface: String = "eth0".to_owned();
+    /// Addresses of nodes to join through.
+    init_servers: Vec<String> = Vec::new();
+    /// Seconds between polls of the known machines, 0.05 to 3600.
+    poll_time_s: f64 = 2.0;
+    /// Seconds that a poll may take, 0.01 to 600.
+    poll_timeout_s: f64 = 1.0;
+    /// Failed polls in a row after which a machine is dead, 1 to 1000.
+    machine_dead_polls_threshold: u32 = 3;
+    /// Seconds between polls of a dead machine, 0.05 to 86400.
+    dead_poll_time_s: f64 = 30.0;
+    /// Machines known at most, 1 to 100000.
+    machines_max: usize = 1024;
+    /// Host of another discovery service to use instead of our own; unset: our own.
+    service_discovery_host: String = String::new();
+    /// Port of that service.
+    service_discovery_port: u16 = 19000;
+
+    /// The scheduling algorithm and its parameters: `NAME P1 P2 …`.
+    scheduler: String = "PowerOfNScheduler 1 2 true 1".to_owned();
+    /// K: functions that run at once. 0: none until it is raised.
+    parallel_running_functions_max: u32 = 4;
+    /// Calls that may wait for a slot.
+    queue_length_max: u32 = 4;
+    /// Whether calls may wait at all.
+    queue_enabled: bool = true;
+    /// Bytes that the bodies of waiting calls hold together at most.
+    waiting_bytes_max: u64 = 256 << 20;
+
+    /// Functions that answer at a URL of their own: a table, or a list of NAME=URL.
+    routes: Routes = Routes::default();
+    /// Whether the embedded functions (fn-echo, fn-sleep, fn-spin, fn-work, fn-thumbnail) can be called.
+    embedded_functions: bool = false;
+    /// The functions that this node serves; empty: any.
+    fns_list: Vec<String> = Vec::new();
+    /// Seconds that a function may take, 0.001 to 86400.
+    function_timeout_s: f64 = 60.0;
+    /// Milliseconds to connect to a function, 1 to 600000.
+    function_connect_timeout_ms: u64 = 5000;
+    /// Bytes of a call's body, and of a function's answer, at most.
+    body_bytes_max: usize = 16 << 20;
+    /// How fn-sleep, fn-spin and fn-work draw their time unless the call says: constant or exponential.
+    fn_time_distribution: TimeDistribution = TimeDistribution::Constant;
+    /// Mean of that time in milliseconds, 0 to 3600000.
+    fn_time_mean_ms: f64 = 100.0;
+    /// Seed of the times drawn; unset: a random one.
+    fn_seed: Option<u64> = None;
+    /// Effective cores of the board that fn-work emulates, 0.01 to 1024.
+    fn_work_cores: f64 = 2.0;
+
+    /// Milliseconds to connect to a peer, 1 to 60000.
+    peer_connect_timeout_ms: u64 = 250;
+    /// Milliseconds that a probe may take, 1 to 60000.
+    probe_timeout_ms: u64 = 200;
+    /// Seconds to wait for a forwarded call's answer, 0.001 to 86400.
+    forward_timeout_s: f64 = 120.0;
+
+    /// Who may change the node through its routes: any, loopback or off.
+    admin: Admin = Admin::Any;
+    /// Seconds that running calls have to finish when the node is told to stop, 0 to 3600.
+    drain_timeout_s: u64 = 30;
+    /// How logs are written: text or json.
+    log_format: LogFormat = LogFormat::Text;
+    /// What is logged: production, development, or a filter such as `info,p2pfaas=debug`.
+    log_env: String = "production".to_owned();
+}
+
+/// v1's environment names whose keys have other names here.
+const V1_NAMES: &[(&str, &str)] = &[
+    ("P2PFAAS_POLL_TIME", "P2PFAAS_POLL_TIME_S"),
+    ("P2PFAAS_POLL_TIMEOUT", "P2PFAAS_POLL_TIMEOUT_S"),
+];
+
+/// v1's environment names that say nothing to this node; no warning for them.
+const V1_UNUSED: &[&str] = &["P2PFAAS_DEV_ENV"];
+
+/// Settings with what their reading left to say.
+#[derive(Debug)]
+pub struct Loaded {
+    /// All checked.
+    pub settings: Settings,
+    /// Things that are not errors but that an operator should know.
+    pub warnings: Vec<String>,
+}
+
+impl Settings {
+    /// Layers defaults, `file`, `environment` and `flags` (key to value) and checks the result.
+    ///
+    /// # Errors
+    /// Every problem that was found, each with its key.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &[(&str, config::Value)],
+    ) -> Result<Loaded, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let (environment, warnings) = known_environment(environment, &mut problems);
+        let mut layers = Config::builder();
+        if let Some(path) = file {
+            check_file(path, &mut problems)?;
+            layers = layers.add_source(File::from(path).format(FileFormat::Toml));
+        }
+        let environment = Environment::with_prefix("P2PFAAS")
+            .prefix_separator("_")
+            .ignore_empty(true)
+            .try_parsing(true)
+            .list_separator(",")
+            .with_list_parse_key("init_servers")
+            .with_list_parse_key("fns_list")
+            .with_list_parse_key("routes")
+            .source(Some(environment));
+        layers = layers.add_source(environment);
+        for (key, value) in flags {
+            match layers.clone().set_override(*key, value.clone()) {
+                Ok(with) => layers = with,
+                Err(why) => problems.push(problem(key, why)),
+            }
+        }
+        match layers.build() {
+            Ok(layers) => {
+                let settings = Self::read(&layers, &mut problems);
+                settings.check(&mut problems);
+                if problems.is_empty() { Ok(Loaded { settings, warnings }) } else { Err(problems) }
+            }
+            Err(why) => {
+                problems.push(problem("configuration", why));
+                Err(problems)
+            }
+        }
+    }
+
+    fn check(&self, problems: &mut Vec<Problem>) {
+        let mut range = |key: &str, value: f64, low: f64, high: f64| {
+            if !(low..=high).contains(&value) {
+                problems.push(problem(key, format!("{value} is not within {low} to {high}")));
+            }
+        };
+        range("workers", self.workers as f64, 1.0, 256.0);
+        range("connections_max", self.connections_max as f64, 1.0, 1e6);
+        range("poll_time_s", self.poll_time_s, 0.05, 3600.0);
+        range("poll_timeout_s", self.poll_timeout_s, 0.01, 600.0);
+        range("machine_dead_polls_threshold", self.machine_dead_polls_threshold.into(), 1.0, 1e3);
+        range("dead_poll_time_s", self.dead_poll_time_s, 0.05, 86400.0);
+        range("machines_max", self.machines_max as f64, 1.0, 1e5);
+        range("function_timeout_s", self.function_timeout_s, 0.001, 86400.0);
+        range("function_connect_timeout_ms", self.function_connect_timeout_ms as f64, 1.0, 6e5);
+        range("fn_time_mean_ms", self.fn_time_mean_ms, 0.0, 3.6e6);
+        range("fn_work_cores", self.fn_work_cores, 0.01, 1024.0);
+        range("peer_connect_timeout_ms", self.peer_connect_timeout_ms as f64, 1.0, 6e4);
+        range("probe_timeout_ms", self.probe_timeout_ms as f64, 1.0, 6e4);
+        range("forward_timeout_s", self.forward_timeout_s, 0.001, 86400.0);
+        range("drain_timeout_s", self.drain_timeout_s as f64, 0.0, 3600.0);
+        // 1 GiB: base64 and JSON around it must still fit in memory several times over.
+        range("body_bytes_max", self.body_bytes_max as f64, 0.0, (1u64 << 30) as f64);
+
+        if !self.machine_ip.is_empty() && self.machine_ip.parse::<IpAddr>().is_err() {
+            problems.push(problem("machine_ip", format!("{:?} is no IP address", self.machine_ip)));
+        }
+        if let Err(why) = SchedulerSpec::from_words(&self.scheduler).build() {
+            problems.push(problem("scheduler", why));
+        }
+        for name in self.routes.0.keys().chain(&self.fns_list) {
+            if let Err(why) = FunctionName::parse(name) {
+                let key = if self.routes.0.contains_key(name) { "routes" } else { "fns_list" };
+                problems.push(problem(key, format!("{name:?}: {why}")));
+            }
+        }
+        for (name, url) in &self.routes.0 {
+            let parsed = url.parse::<awc::http::Uri>();
+            let good = parsed.is_ok_and(|u| u.scheme_str() == Some("http") && u.host().is_some());
+            if !good {
+                problems.push(problem("routes", format!("{name}: {url:?} is no http:// URL")));
+            }
+        }
+    }
+
+    /// `poll_time_s` and its like, checked before, as durations.
+    pub fn seconds(value: f64) -> Duration {
+        Duration::try_from_secs_f64(value).unwrap_or(Duration::MAX)
+    }
+}
+
+/// Keys that the file must not have, and whether it can be parsed at all.
+fn check_file(path: &Path, problems: &mut Vec<Problem>) -> Result<(), Vec<Problem>> {
+    let named = path.display().to_string();
+    let table = std::fs::read_to_string(path)
+        .map_err(|why| why.to_string())
+        .and_then(|text| text.parse::<toml::Table>().map_err(|why| why.to_string()));
+    match table {
+        Ok(table) => {
+            let unknown = table.keys().filter(|key| Settings::KEYS.iter().all(|(k, _)| k != key));
+            problems.extend(unknown.map(|key| problem(key, format!("no such setting ({named})"))));
+            Ok(())
+        }
+        Err(why) => {
+            problems.push(problem(&named, why));
+            Err(std::mem::take(problems))
+        }
+    }
+}
+
+/// Picks what the node reads from the environment, v1's names translated; warns of the rest.
+fn known_environment(
+    environment: impl IntoIterator<Item = (String, String)>,
+    problems: &mut Vec<Problem>,
+) -> (Map<String, String>, Vec<String>) {
+    let keys: HashMap<String, &str> =
+        Settings::KEYS.iter().map(|(k, _)| (format!("P2PFAAS_{}", k.to_uppercase()), *k)).collect();
+    let (mut known, mut warnings) = (Map::new(), Vec::new());
+    for (name, value) in environment {
+        if !name.starts_with("P2PFAAS_") || value.is_empty() || V1_UNUSED.contains(&&*name) {
+            continue;
+        }
+        let ours = V1_NAMES.iter().find(|(v1, _)| *v1 == name).map_or(&*name, |(_, ours)| ours);
+        if keys.contains_key(ours) {
+            known.insert(ours.to_owned(), value);
+        } else if name == "P2PFAAS_OPENFAAS_ENABLED" {
+            if !matches!(&*value, "false" | "0" | "False" | "FALSE" | "f" | "F") {
+                problems.push(problem(&name, "this node has no OpenFaaS backend; unset it"));
+            }
+        } else {
+            warnings.push(format!("the environment has {name}, which means nothing to this node"));
+        }
+    }
+    (known, warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(
+        toml: &str,
+        env: &[(&str, &str)],
+        flags: &[(&str, config::Value)],
+    ) -> Result<Loaded, Vec<Problem>> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("node.toml");
+        std::fs::write(&path, toml).expect("writable");
+        let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        Settings::load(Some(&path), env, flags)
+    }
+
+    fn problem_keys(result: Result<Loaded, Vec<Problem>>) -> Vec<String> {
+        result.expect_err("there are problems").into_iter().map(|p| p.key).collect()
+    }
+
+    #[test]
+    fn later_layers_win_file_then_environment_then_flags() {
+        let toml = "poll_time_s = 9\nqueue_length_max = 9\nworkers = 9";
+        let env = [("P2PFAAS_QUEUE_LENGTH_MAX", "8"), ("P2PFAAS_WORKERS", "8")];
+        let loaded = load(toml, &env, &[("workers", 7.into())]).expect("good");
+        let got = loaded.settings;
+        assert_eq!((got.poll_time_s, got.queue_length_max, got.workers), (9.0, 8, 7));
+        assert_eq!(got.parallel_running_functions_max, 4, "a default");
+    }
+
+    #[test]
+    fn v1_environment_names_keep_their_meaning() {
+        let env = [
+            ("P2PFAAS_POLL_TIME", "120"),
+            ("P2PFAAS_POLL_TIMEOUT", "5"),
+            ("P2PFAAS_MACHINE_DEAD_POLLS_THRESHOLD", "20"),
+            ("P2PFAAS_INIT_SERVERS", "10.0.0.1,10.0.0.2"),
+            ("P2PFAAS_FNS_LIST", "fn-a,fn_b"),
+            ("P2PFAAS_DATA_PATH", "/elsewhere"),
+            ("P2PFAAS_DEFAULT_IFACE", "wlan0"),
+            ("P2PFAAS_LOG_ENV", "development"),
+            ("P2PFAAS_DEV_ENV", "production"),
+            ("P2PFAAS_OPENFAAS_ENABLED", "false"),
+            ("P2PFAAS_SERVICE_DISCOVERY_HOST", "discovery"),
+            ("P2PFAAS_SERVICE_DISCOVERY_PORT", "19001"),
+        ];
+        let loaded = load("", &env, &[]).expect("good");
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+        let got = loaded.settings;
+        assert_eq!((got.poll_time_s, got.poll_timeout_s), (120.0, 5.0));
+        assert_eq!(got.machine_dead_polls_threshold, 20);
+        assert_eq!(got.init_servers, ["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(got.fns_list, ["fn-a", "fn_b"]);
+        assert_eq!(got.data_path, Path::new("/elsewhere"));
+        assert_eq!((&*got.default_iface, &*got.log_env), ("wlan0", "development"));
+        assert_eq!(
+            (&*got.service_discovery_host, got.service_discovery_port),
+            ("discovery", 19001)
+        );
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once_with_its_key() {
+        let toml = "poll_time_s = -1\nnonsense = 3\nscheduler = \"Nope\"\nmachine_ip = \"x\"\n\
+                    queue_enabled = \"maybe\"\nfns_list = [\"localhost\"]";
+        let env = [("P2PFAAS_WORKERS", "many"), ("P2PFAAS_QUEUE_LENGTH_MAX", "-3")];
+        let mut keys = problem_keys(load(toml, &env, &[]));
+        keys.sort();
+        let mut want = [
+            "poll_time_s",
+            "nonsense",
+            "scheduler",
+            "machine_ip",
+            "queue_enabled",
+            "fns_list",
+            "workers",
+            "queue_length_max",
+        ];
+        want.sort_unstable();
+        assert_eq!(keys, want);
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_named() {
+        assert!(problem_keys(load("= 3", &[], &[]))[0].ends_with("node.toml"));
+    }
+
+    #[test]
+    fn an_unknown_environment_name_is_a_warning() {
+        let loaded = load("", &[("P2PFAAS_TYPO", "1")], &[]).expect("good");
+        assert!(loaded.warnings[0].contains("P2PFAAS_TYPO"));
+    }
+
+    #[test]
+    fn openfaas_cannot_be_turned_on_silently() {
+        assert_eq!(
+            problem_keys(load("", &[("P2PFAAS_OPENFAAS_ENABLED", "true")], &[])),
+            ["P2PFAAS_OPENFAAS_ENABLED"]
+        );
+    }
+
+    #[test]
+    fn routes_are_a_table_or_a_list() {
+        let table = load("[routes]\nfn-a = \"http://10.0.0.1:1/\"", &[], &[]).expect("good");
+        let list = load("", &[("P2PFAAS_ROUTES", "fn-a=http://10.0.0.1:1/")], &[]).expect("good");
+        assert_eq!(table.settings.routes, list.settings.routes);
+        for bad in ["fn-a = \"10.0.0.1\"", "fn-a = \"https://x/\"", "\"a.b\" = \"http://x/\""] {
+            assert_eq!(problem_keys(load(&format!("[routes]\n{bad}"), &[], &[])), ["routes"]);
+        }
+    }
+
+    #[test]
+    fn what_is_printed_reads_back_the_same() {
+        let toml = "fn_seed = 7\n[routes]\nfn-a = \"http://10.0.0.1:1/\"";
+        let settings = load(toml, &[], &[]).expect("good").settings;
+        let printed = toml::to_string(&settings).expect("TOML");
+        assert_eq!(load(&printed, &[], &[]).expect("good").settings, settings);
+    }
+}

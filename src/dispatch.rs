@@ -1,0 +1,267 @@
+//! A call's way through the node: scheduled, then run here in a slot or handed to a peer.
+//!
+//! What is lost to failures: nothing that was not started. A peer that cannot be connected to has
+//! not taken the call, so another candidate is tried, or the call runs here. A connection that
+//! breaks after the call was sent may have run it: that is an error (403), never a second run.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::Method;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::actors::queue::Entry;
+use crate::actors::replicas::{Replicas, Steer};
+use crate::actors::scheduler::Schedule;
+use crate::actors::switch::Active;
+use crate::error::Error;
+use crate::faas::{Answer, Functions, Invocation};
+use crate::http::headers;
+use crate::peer::{Forward, ForwardFailure, PeerClient};
+use crate::policy::{Decision, Heard, Task};
+use crate::state::{NodeState, Phase};
+use crate::types::Peer;
+use crate::wire::{PeerHop, PeerRequest, Timings, seconds};
+
+/// Peers that are tried for one call before it runs here; each costs up to the connection
+/// time-out.
+const FORWARDS_MAX: usize = 3;
+
+/// A worker thread's share of the node.
+pub struct Worker {
+    /// What all threads share.
+    pub node: Arc<NodeState>,
+    /// This thread's Schedulers.
+    pub replicas: Replicas,
+    /// This thread's backends.
+    pub functions: Functions,
+    peers: Rc<PeerClient>,
+}
+
+impl Worker {
+    /// For the current thread.
+    pub fn new(node: Arc<NodeState>) -> Self {
+        let peers = Rc::new(PeerClient::new(
+            Arc::clone(&node.settings),
+            node.discovery.clone(),
+            Arc::clone(&node.metrics),
+        ));
+        let functions = Functions::new(&node.settings, Arc::clone(&node.embedded));
+        let replicas = Replicas::new(
+            Arc::clone(&node.in_force),
+            node.source(),
+            Rc::clone(&peers) as _,
+            Arc::clone(&node.metrics),
+        );
+        Self { node, replicas, functions, peers }
+    }
+}
+
+/// A call, read and checked.
+pub struct Call {
+    /// The function and what it gets.
+    pub invocation: Invocation,
+    /// What the scheduler sees of it.
+    pub task: Task,
+    /// The scheduler that its headers ask for.
+    pub steer: Option<Steer>,
+    /// The client's tracing id; may be empty.
+    pub tracing_id: String,
+    /// The client's task type, as it sent it; may be empty.
+    pub task_type: String,
+    /// The nodes that it passed before.
+    pub path: Vec<PeerHop>,
+    /// When it arrived here.
+    pub arrival: Instant,
+}
+
+/// What became of a call.
+pub struct Outcome {
+    /// The function's answer, or why there is none.
+    pub result: Result<Answer, Error>,
+    /// The algorithm that scheduled it.
+    pub scheduler: Arc<Active>,
+    /// The times taken here.
+    pub timings: Timings,
+    /// Where it ran elsewhere: the nodes it passed after this one, the executing one first.
+    pub elsewhere: Option<Vec<PeerHop>>,
+}
+
+/// The times that a call takes on its way through, filled in as it goes.
+#[derive(Default)]
+struct Clock {
+    scheduling: Option<Duration>,
+    probing: Option<Duration>,
+    execution: Option<Duration>,
+}
+
+impl Worker {
+    /// Carries a call out, to its end or the node's.
+    pub async fn carry_out(&self, call: Call) -> Outcome {
+        let scheduler = self.replicas.choose(call.steer);
+        let name = call.invocation.name.clone();
+        let arrival = call.arrival;
+        let span = if call.tracing_id.is_empty() {
+            tracing::debug_span!("call", function = %name)
+        } else {
+            tracing::info_span!("call", function = %name, tracing_id = call.tracing_id)
+        };
+        let mut clock = Clock::default();
+        let mut elsewhere = None;
+        let mut phase = self.node.phase.subscribe();
+        let result = {
+            let carried = self.run_or_forward(call, &scheduler, &mut clock, &mut elsewhere);
+            tokio::select! {
+                biased;
+                result = carried.instrument(span.clone()) => result,
+                _ = phase.wait_for(|phase| *phase == Phase::Stopped) => Err(Error::Stopped),
+            }
+        };
+        let total = arrival.elapsed();
+        let outcome = match &result {
+            Ok(_) if elsewhere.is_some() => "forwarded",
+            Ok(_) => "executed",
+            Err(error) => error.outcome(),
+        };
+        let label = self.node.metrics.function_label(name.as_str());
+        self.node.metrics.request(label, scheduler.policy.name(), outcome, total);
+        span.in_scope(|| {
+            tracing::debug!(scheduler = %scheduler.full_name, outcome, ?total, "a call ended");
+        });
+        let timings = Timings {
+            execution_time: clock.execution.and_then(seconds),
+            total_time: seconds(total),
+            scheduling_time: clock.scheduling.and_then(seconds),
+            probing_time: clock.probing.and_then(seconds),
+        };
+        Outcome { result, scheduler, timings, elsewhere }
+    }
+
+    async fn run_or_forward(
+        &self,
+        call: Call,
+        scheduler: &Arc<Active>,
+        clock: &mut Clock,
+        elsewhere: &mut Option<Vec<PeerHop>>,
+    ) -> Result<Answer, Error> {
+        let been_here = self.been_here(&call);
+        let mut heard = Heard::default();
+        let mut message = None;
+        for _ in 0..FORWARDS_MAX {
+            let ask = Schedule { task: call.task, arrival: call.arrival, heard };
+            let scheduled = self.replicas.ask(call.steer, scheduler, ask).await;
+            heard = scheduled.heard;
+            if heard.probes.is_some() {
+                *clock.probing.get_or_insert_default() += scheduled.probing;
+            }
+            clock.scheduling = Some(call.arrival.elapsed());
+            let peer = match scheduled.decision {
+                Decision::Reject => return Err(Error::Rejected),
+                Decision::Refuse => return Err(Error::RefusedByScheduler),
+                Decision::RunHere { may_wait } => {
+                    return self.run_here(call, may_wait, clock).await;
+                }
+                Decision::Forward(_) if been_here => break,
+                Decision::Forward(peer) => peer,
+            };
+            let message = message.get_or_insert_with(|| self.message(&call)).clone()?;
+            match self.forward(&call, &peer, message).await {
+                Ok(forwarded) => {
+                    *elsewhere = Some(forwarded.peers);
+                    return Ok(forwarded.answer);
+                }
+                Err(ForwardFailure::NotSent(why)) => {
+                    tracing::warn!(peer = %peer.host, %why, "a peer cannot be connected to");
+                    heard.unreachable.push(peer.host);
+                }
+                Err(ForwardFailure::Broke(why)) => {
+                    return Err(Error::ForwardBroke { peer: peer.host.to_string(), why });
+                }
+                Err(ForwardFailure::Nothing(why)) => {
+                    return Err(Error::PeerAnsweredNothing { peer: peer.host.to_string(), why });
+                }
+            }
+        }
+        self.run_here(call, true, clock).await
+    }
+
+    /// Whether a call that a peer sent has passed this node already: then it is not sent on again,
+    /// or nodes that cannot see how far it came could pass it round in circles.
+    fn been_here(&self, call: &Call) -> bool {
+        let me = self.node.published.load().identity.ip_text();
+        call.task.from_peer
+            && (call.path.iter().any(|hop| !me.is_empty() && hop.machine_ip == me)
+                || self.node.forwarding.has(&call.tracing_id))
+    }
+
+    async fn run_here(
+        &self,
+        call: Call,
+        may_wait: bool,
+        clock: &mut Clock,
+    ) -> Result<Answer, Error> {
+        let arrived = Instant::now();
+        let bytes = call.invocation.body.len() as u64;
+        let slot = match self.node.gate.enter(bytes, may_wait)? {
+            Entry::Slot(slot) => slot,
+            Entry::Place(place) => place.await?,
+        };
+        let name = call.invocation.name.clone();
+        let started = Instant::now();
+        let answer = self.functions.run(call.invocation, slot).await?;
+        let execution = started.elapsed();
+        clock.execution = Some(execution);
+        let label = self.node.metrics.function_label(name.as_str());
+        self.node.metrics.executed(label, started - arrived, execution);
+        Ok(answer)
+    }
+
+    async fn forward(
+        &self,
+        call: &Call,
+        peer: &Peer,
+        message: Bytes,
+    ) -> Result<crate::peer::Forwarded, ForwardFailure> {
+        let _known = self.node.forwarding.begin(&call.tracing_id);
+        let forward = Forward {
+            function: &call.invocation.name,
+            message,
+            tracing_id: &call.tracing_id,
+            task_type: &call.task_type,
+        };
+        self.peers.forward(peer, &forward).await
+    }
+
+    /// The call as a peer message. Made once, whoever it is sent to.
+    fn message(&self, call: &Call) -> Result<Bytes, Error> {
+        let invocation = &call.invocation;
+        let me = self.node.published.load().identity.clone();
+        let mut path = call.path.clone();
+        path.push(PeerHop {
+            machine_ip: me.ip_text(),
+            machine_id: me.id,
+            timings: Timings::default(),
+        });
+        let mut passed = headers::to_json(&invocation.headers);
+        let content_type = passed.remove("content-type");
+        let request = PeerRequest {
+            service_id_request: Some(self.node.next_request().into()),
+            service_id_tracing: Some(call.tracing_id.clone()),
+            function_name: Some(invocation.name.to_string()),
+            hops: Some(i128::from(call.task.hops) + 1),
+            peers_list: Some(path),
+            payload: Some(BASE64_STANDARD.encode(&invocation.body)),
+            content_type: Some(content_type.unwrap_or_default()),
+            headers: Some(passed),
+            method: (invocation.method != Method::POST).then(|| invocation.method.to_string()),
+            query: (!invocation.query.is_empty()).then(|| invocation.query.clone()),
+        };
+        let message = serde_json::to_vec(&request);
+        message.map(Bytes::from).map_err(|why| Error::Internal(why.to_string()))
+    }
+}

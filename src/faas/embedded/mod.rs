@@ -1,0 +1,272 @@
+//! Functions inside the node: to try it, to measure it, to emulate boards. They are also a program
+//! of their own (`p2pfaas function NAME`).
+//!
+//! | name | what it does |
+//! |---|---|
+//! | `fn-echo` | answers its input |
+//! | `fn-sleep` | waits for a drawn time, answers its input |
+//! | `fn-spin` | keeps one core busy for a drawn time, answers its input |
+//! | `fn-work` | does drawn work on an emulated board ([`board`]), answers its input |
+//! | `fn-thumbnail` | answers the JPEG or PNG it gets, scaled down, as JPEG ([`thumbnail`]) |
+//!
+//! Drawn times: see [`times`].
+
+pub mod board;
+pub mod thumbnail;
+pub mod times;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+use tokio::time::Instant;
+
+use self::board::Board;
+use self::times::Times;
+use super::{Answer, Backend, Invocation};
+use crate::actors::queue::Slot;
+use crate::config::Settings;
+use crate::error::Error;
+
+/// How long the function was to take, on its answer.
+static SECONDS: HeaderName = HeaderName::from_static("x-function-seconds");
+
+/// Which embedded function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum EmbeddedName {
+    /// Answers its input.
+    #[value(name = "fn-echo")]
+    Echo,
+    /// Waits.
+    #[value(name = "fn-sleep")]
+    Sleep,
+    /// Keeps one core busy.
+    #[value(name = "fn-spin")]
+    Spin,
+    /// Works on an emulated board.
+    #[value(name = "fn-work")]
+    Work,
+    /// Scales a picture down.
+    #[value(name = "fn-thumbnail")]
+    Thumbnail,
+}
+
+impl EmbeddedName {
+    /// All of them with their names.
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("fn-echo", Self::Echo),
+        ("fn-sleep", Self::Sleep),
+        ("fn-spin", Self::Spin),
+        ("fn-work", Self::Work),
+        ("fn-thumbnail", Self::Thumbnail),
+    ];
+
+    /// The function of that name, if there is one.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, function)| *function)
+    }
+}
+
+/// What all threads of a node share: the stream of drawn times and the emulated board.
+pub struct Shared {
+    times: Times,
+    board: Board,
+}
+
+impl Shared {
+    /// As configured.
+    pub fn new(settings: &Settings) -> Arc<Self> {
+        let times = Times::new(
+            settings.fn_time_distribution,
+            settings.fn_time_mean_ms,
+            settings.fn_seed.unwrap_or_else(rand::random),
+        );
+        Arc::new(Self { times, board: Board::new(settings.fn_work_cores) })
+    }
+
+    /// Runs a function. `hold` is dropped when the work has ended, which for a function on a
+    /// blocking thread can be later than the drop of this future.
+    pub async fn run<H: Send + 'static>(
+        &self,
+        function: EmbeddedName,
+        query: &str,
+        content_type: Option<HeaderValue>,
+        body: Bytes,
+        hold: H,
+    ) -> Answer {
+        match function {
+            EmbeddedName::Echo => {
+                drop(hold);
+                echo(content_type, body, None)
+            }
+            EmbeddedName::Thumbnail => thumbnail(query, body, hold).await,
+            EmbeddedName::Sleep | EmbeddedName::Spin | EmbeddedName::Work => {
+                let time = match self.times.draw(query) {
+                    Ok(time) => time,
+                    Err(why) => return refusal(&why),
+                };
+                match function {
+                    EmbeddedName::Spin => spin(time, hold).await,
+                    EmbeddedName::Work => self.board.work(time).await,
+                    _ => tokio::time::sleep(time).await,
+                }
+                echo(content_type, body, Some(time))
+            }
+        }
+    }
+}
+
+fn echo(content_type: Option<HeaderValue>, body: Bytes, time: Option<Duration>) -> Answer {
+    let mut headers = HeaderMap::new();
+    if let Some(value) = content_type {
+        headers.insert(header::CONTENT_TYPE, value);
+    }
+    if let Some(time) = time {
+        headers.insert(SECONDS.clone(), seconds(time));
+    }
+    Answer { status: StatusCode::OK, headers, body }
+}
+
+fn seconds(time: Duration) -> HeaderValue {
+    // Digits and a dot are always a header value.
+    HeaderValue::from_str(&format!("{:.6}", time.as_secs_f64()))
+        .unwrap_or(HeaderValue::from_static("0"))
+}
+
+/// An embedded function's own 400.
+fn refusal(why: &str) -> Answer {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    Answer { status: StatusCode::BAD_REQUEST, headers, body: Bytes::from(format!("{why}\n")) }
+}
+
+/// Sets a flag when dropped, so that work on a blocking thread ends with whoever asked for it.
+struct Cancel(Arc<AtomicBool>);
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Keeps one core busy for `time`, on a blocking thread.
+async fn spin<H: Send + 'static>(time: Duration, hold: H) {
+    let cancel = Cancel(Arc::default());
+    let cancelled = Arc::clone(&cancel.0);
+    let busy = actix_rt::task::spawn_blocking(move || {
+        let start = Instant::now();
+        while start.elapsed() < time && !cancelled.load(Ordering::Relaxed) {
+            std::hint::spin_loop();
+        }
+        drop(hold);
+    });
+    // It neither panics nor is it aborted.
+    let _ = busy.await;
+}
+
+async fn thumbnail<H: Send + 'static>(query: &str, body: Bytes, hold: H) -> Answer {
+    let size = match thumbnail::Size::from_query(query) {
+        Ok(size) => size,
+        Err(why) => return refusal(&why),
+    };
+    let scaled = actix_rt::task::spawn_blocking(move || {
+        let scaled = thumbnail::scale(&body, size);
+        drop(hold);
+        scaled
+    });
+    match scaled.await {
+        Ok(Ok(jpeg)) => echo(Some(HeaderValue::from_static("image/jpeg")), jpeg.into(), None),
+        Ok(Err(why)) => refusal(&why),
+        Err(_) => refusal("the picture cannot be decoded"),
+    }
+}
+
+/// The embedded functions as a backend of a worker thread.
+pub struct Embedded {
+    shared: Arc<Shared>,
+}
+
+impl Embedded {
+    /// Runs what `shared` offers.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+impl Backend for Embedded {
+    fn call(&self, call: Invocation, slot: Slot) -> LocalBoxFuture<'_, Result<Answer, Error>> {
+        Box::pin(async move {
+            let Some(function) = EmbeddedName::parse(call.name.as_str()) else {
+                return Err(Error::UnknownFunction(call.name));
+            };
+            let content_type = call.headers.get(header::CONTENT_TYPE).cloned();
+            Ok(self.shared.run(function, &call.query, content_type, call.body, slot).await)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::queue::{Entry, Gate};
+    use crate::queue::Limits;
+
+    fn shared() -> Arc<Shared> {
+        Shared::new(&Settings { fn_seed: Some(1), ..Settings::default() })
+    }
+
+    async fn run(function: EmbeddedName, query: &str, body: &'static [u8]) -> Answer {
+        let text = Some(HeaderValue::from_static("text/plain"));
+        shared().run(function, query, text, Bytes::from_static(body), ()).await
+    }
+
+    #[actix_rt::test]
+    async fn echo_answers_its_input_with_its_type() {
+        let answer = run(EmbeddedName::Echo, "", b"hello").await;
+        assert_eq!((&*answer.body, answer.status), (&b"hello"[..], StatusCode::OK));
+        assert_eq!(answer.headers.get("content-type").expect("a type"), "text/plain");
+    }
+
+    #[actix_rt::test]
+    async fn sleep_waits_for_the_time_that_the_query_says_and_tells_it() {
+        tokio::time::pause();
+        let start = Instant::now();
+        let answer = run(EmbeddedName::Sleep, "mean_ms=1500", b"x").await;
+        assert_eq!(start.elapsed().as_millis() / 10, 150);
+        assert_eq!(answer.headers.get("x-function-seconds").expect("told"), "1.500000");
+    }
+
+    #[actix_rt::test]
+    async fn a_query_that_cannot_be_read_is_the_functions_own_400() {
+        for query in ["mean_ms=x", "dist=normal", "mean_ms=-1"] {
+            let answer = run(EmbeddedName::Sleep, query, b"x").await;
+            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");
+        }
+        let answer = run(EmbeddedName::Thumbnail, "", b"no picture").await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    }
+
+    #[actix_rt::test]
+    async fn spinning_work_keeps_its_slot_until_its_thread_has_ended_though_the_caller_left() {
+        let gate = Gate::new(Limits { k: 1, ..Limits::default() }, 1);
+        let Ok(Entry::Slot(slot)) = gate.enter(0, true) else { panic!("a slot is free") };
+        {
+            let shared = shared();
+            let spin = shared.run(EmbeddedName::Spin, "mean_ms=60000", None, Bytes::new(), slot);
+            tokio::select! {
+                biased;
+                _ = spin => panic!("a minute cannot be over"),
+                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+            }
+        }
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while gate.load().running > 0 {
+            assert!(Instant::now() < deadline, "the thread was not told to end");
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! `fn-thumbnail`: decodes a JPEG or PNG and answers it scaled down as JPEG.
+//!
+//! The query may say `width` and `height`, 1 to 4096 pixels, default 128: the picture is fitted
+//! into that box, its proportions kept. It is never scaled up.
+
+use std::io::Cursor;
+
+use image::codecs::jpeg::JpegEncoder;
+use image::{GenericImageView, ImageReader, Limits};
+use serde::Deserialize;
+
+const DEFAULT: u32 = 128;
+const LARGEST: u32 = 4096;
+/// Pixels on a side of a picture that is taken at all.
+const SIDE_MAX: u32 = 16_384;
+/// Memory that decoding may take.
+const DECODE_BYTES_MAX: u64 = 256 << 20;
+const QUALITY: u8 = 80;
+
+/// The box that a picture is fitted into, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    width: u32,
+    height: u32,
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    width: Option<u32>,
+    height: Option<u32>,
+}
+
+impl Size {
+    /// Reads `width` and `height`.
+    ///
+    /// # Errors
+    /// What in the query cannot be read.
+    pub fn from_query(query: &str) -> Result<Self, String> {
+        let asked = actix_web::web::Query::<Asked>::from_query(query)
+            .map_err(|why| format!("the query: {why}; known: width, height"))?;
+        let size =
+            Self { width: asked.width.unwrap_or(DEFAULT), height: asked.height.unwrap_or(DEFAULT) };
+        if [size.width, size.height].iter().all(|side| (1..=LARGEST).contains(side)) {
+            Ok(size)
+        } else {
+            Err(format!("width and height are within 1 to {LARGEST}"))
+        }
+    }
+}
+
+/// Decodes `picture`, fits it into `size` and encodes it as JPEG. Blocks for as long as it takes.
+///
+/// # Errors
+/// It is no JPEG or PNG, broken, or too large.
+pub fn scale(picture: &[u8], size: Size) -> Result<Vec<u8>, String> {
+    let wrong = |why: &dyn std::fmt::Display| format!("the picture cannot be decoded: {why}");
+    let mut reader =
+        ImageReader::new(Cursor::new(picture)).with_guessed_format().map_err(|why| wrong(&why))?;
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(SIDE_MAX);
+    limits.max_image_height = Some(SIDE_MAX);
+    limits.max_alloc = Some(DECODE_BYTES_MAX);
+    reader.limits(limits);
+    let decoded = reader.decode().map_err(|why| wrong(&why))?;
+    let (width, height) = decoded.dimensions();
+    let scaled = if width <= size.width && height <= size.height {
+        decoded
+    } else {
+        decoded.thumbnail(size.width, size.height)
+    };
+    let mut jpeg = Vec::new();
+    // JPEG knows neither transparency nor 16-bit channels.
+    JpegEncoder::new_with_quality(&mut jpeg, QUALITY)
+        .encode_image(&scaled.to_rgb8())
+        .map_err(|why| format!("the thumbnail cannot be encoded: {why}"))?;
+    Ok(jpeg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{DynamicImage, ImageFormat, Rgba, RgbaImage};
+
+    fn png(width: u32, height: u32) -> Vec<u8> {
+        let picture = RgbaImage::from_fn(width, height, |x, y| Rgba([x as u8, y as u8, 7, 200]));
+        let mut bytes = Cursor::new(Vec::new());
+        DynamicImage::from(picture).write_to(&mut bytes, ImageFormat::Png).expect("encodes");
+        bytes.into_inner()
+    }
+
+    fn scaled(picture: &[u8], query: &str) -> (u32, u32) {
+        let jpeg = scale(picture, Size::from_query(query).expect("good")).expect("scales");
+        assert_eq!(image::guess_format(&jpeg).expect("a picture"), ImageFormat::Jpeg);
+        image::load_from_memory(&jpeg).expect("decodes").dimensions()
+    }
+
+    #[test]
+    fn a_picture_is_fitted_into_the_box_with_its_proportions_and_never_scaled_up() {
+        assert_eq!(scaled(&png(400, 200), ""), (128, 64));
+        assert_eq!(scaled(&png(400, 200), "width=40&height=400"), (40, 20));
+        assert_eq!(scaled(&png(30, 20), ""), (30, 20));
+        let jpeg = scale(&png(64, 64), Size { width: 64, height: 64 }).expect("scales");
+        assert_eq!(scaled(&jpeg, "width=16&height=16"), (16, 16), "a JPEG as well as a PNG");
+    }
+
+    #[test]
+    fn what_is_no_picture_or_a_broken_one_is_refused() {
+        let size = Size { width: 8, height: 8 };
+        let whole = png(50, 50);
+        for bad in [&b""[..], b"GIF89a", b"hello", &whole[..whole.len() / 2]] {
+            assert!(scale(bad, size).is_err());
+        }
+    }
+
+    #[test]
+    fn sizes_outside_their_range_are_refused() {
+        for query in ["width=0", "height=4097", "width=x", "width=-1"] {
+            assert!(Size::from_query(query).is_err(), "{query}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Where a function runs: one backend a file, behind one trait, chosen per function name.
+//!
+//! In this order: an explicit route, an embedded function if those are enabled, else the container
+//! of that name.
+
+pub mod container;
+pub mod embedded;
+mod remote;
+pub mod route;
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::header::HeaderMap;
+use actix_web::http::{Method, StatusCode};
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+
+use self::container::Container;
+use self::embedded::Embedded;
+use self::route::Route;
+use crate::actors::queue::Slot;
+use crate::config::Settings;
+use crate::error::Error;
+use crate::types::FunctionName;
+
+/// A call of a function.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// Which function.
+    pub name: FunctionName,
+    /// The client's method.
+    pub method: Method,
+    /// The client's query string, without `?`; may be empty.
+    pub query: String,
+    /// The client's headers that a function may see.
+    pub headers: HeaderMap,
+    /// The client's body.
+    pub body: Bytes,
+}
+
+/// What a function answered, whatever its status.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The function's status.
+    pub status: StatusCode,
+    /// Its headers that a client may see.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// A way to run functions.
+pub trait Backend {
+    /// Runs the function. `slot` is given back when it has ended, and not before, also when the
+    /// returned future is dropped: a backend that goes on working then keeps it.
+    ///
+    /// # Errors
+    /// The function did not answer; an answer with a status of failure is no error.
+    fn call(&self, call: Invocation, slot: Slot) -> LocalBoxFuture<'_, Result<Answer, Error>>;
+}
+
+/// All functions that a worker thread can run.
+pub struct Functions {
+    routes: HashMap<String, Route>,
+    embedded: Option<Rc<Embedded>>,
+    container: Container,
+    served: Vec<String>,
+    limit: Duration,
+}
+
+impl Functions {
+    /// As configured. `embedded` is shared by all threads of the node.
+    pub fn new(settings: &Settings, embedded: Arc<embedded::Shared>) -> Self {
+        let connect = Duration::from_millis(settings.function_connect_timeout_ms);
+        let remote = remote::Remote::new(crate::client::client(connect), settings.body_bytes_max);
+        let route =
+            |(name, url): (&String, &String)| (name.clone(), Route::new(url, remote.clone()));
+        Self {
+            routes: settings.routes.0.iter().map(route).collect(),
+            embedded: settings.embedded_functions.then(|| Rc::new(Embedded::new(embedded))),
+            container: Container::new(remote.clone()),
+            served: settings.fns_list.clone(),
+            limit: Settings::seconds(settings.function_timeout_s),
+        }
+    }
+
+    /// Whether this node serves a function of that name at all.
+    ///
+    /// # Errors
+    /// The name is none, or not among those that the node serves.
+    pub fn check(&self, name: &str) -> Result<FunctionName, Error> {
+        let name = FunctionName::parse(name)?;
+        if self.served.is_empty() || self.served.iter().any(|served| served == name.as_str()) {
+            Ok(name)
+        } else {
+            Err(Error::FunctionNotServed(name))
+        }
+    }
+
+    /// Runs a function within its time limit.
+    ///
+    /// # Errors
+    /// The function did not answer.
+    pub async fn run(&self, call: Invocation, slot: Slot) -> Result<Answer, Error> {
+        let name = call.name.clone();
+        let backend = self.backend(&name);
+        match tokio::time::timeout(self.limit, backend.call(call, slot)).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::FunctionTimedOut { name, limit: self.limit }),
+        }
+    }
+
+    fn backend(&self, name: &FunctionName) -> &dyn Backend {
+        if let Some(route) = self.routes.get(name.as_str()) {
+            return route;
+        }
+        match &self.embedded {
+            Some(embedded) if embedded::EmbeddedName::parse(name.as_str()).is_some() => &**embedded,
+            _ => &self.container,
+        }
+    }
+}

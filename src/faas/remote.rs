@@ -1,0 +1,57 @@
+//! A function behind HTTP: how a call goes out and its answer comes in. Shared by the backends
+//! that only differ in where the function is.
+
+use actix_web::http::{Method, Uri};
+use awc::Client;
+use awc::error::PayloadError;
+
+use super::{Answer, Invocation};
+use crate::actors::queue::Slot;
+use crate::client::SendFailure;
+use crate::error::Error;
+use crate::http::headers;
+use crate::types::FunctionName;
+
+/// A worker thread's client for functions.
+#[derive(Clone)]
+pub struct Remote {
+    client: Client,
+    answer_bytes_max: usize,
+}
+
+impl Remote {
+    /// `answer_bytes_max` bounds what a function may answer.
+    pub fn new(client: Client, answer_bytes_max: usize) -> Self {
+        Self { client, answer_bytes_max }
+    }
+
+    /// Calls the function at `uri`; dropping the future closes the connection, so the slot is
+    /// free again whichever way this ends.
+    pub async fn call(&self, uri: Uri, call: Invocation, slot: Slot) -> Result<Answer, Error> {
+        let Invocation { name, method, headers, body, .. } = call;
+        let bodiless = body.is_empty() && method == Method::GET;
+        let mut request = self.client.request(method, uri);
+        *request.headers_mut() = headers;
+        let sent = if bodiless { request.send() } else { request.send_body(body) };
+        let mut response = sent.await.map_err(|why| failed(&name, why.into()))?;
+        let passed = headers::from_function(response.headers());
+        let body = response.body().limit(self.answer_bytes_max).await.map_err(|why| match why {
+            PayloadError::Overflow => Error::FunctionBroke {
+                name: name.clone(),
+                why: format!("its answer is larger than {} bytes", self.answer_bytes_max),
+            },
+            why => Error::FunctionBroke { name: name.clone(), why: why.to_string() },
+        })?;
+        drop(slot);
+        Ok(Answer { status: response.status(), headers: passed, body })
+    }
+}
+
+fn failed(name: &FunctionName, failure: SendFailure) -> Error {
+    let name = name.clone();
+    match failure {
+        SendFailure::UnknownHost(_) => Error::UnknownFunction(name),
+        SendFailure::NotConnected(why) => Error::FunctionUnreachable { name, why },
+        SendFailure::Broke(why) => Error::FunctionBroke { name, why },
+    }
+}

@@ -1,0 +1,87 @@
+//! :19000, the list of machines and its configuration.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse, web};
+
+use super::function_api::read_body;
+use super::node_api::{CONFIGURATION_BYTES_MAX, changed, check_admin, internal};
+use super::{errors, headers};
+use crate::actors::discovery::{ChangeMachineConfig, GetMachineConfig, ListMachines, Reset};
+use crate::error::Error;
+use crate::membership::Introduction;
+use crate::saved::MachinePatch;
+use crate::state::NodeState;
+use crate::wire::{MACHINE_AGENT, read_object};
+
+type Node = web::Data<Arc<NodeState>>;
+
+/// `GET /`.
+pub async fn greeting() -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("text/plain; charset=utf-8")
+        .body(format!("This is the discovery service of p2pfaas {}\n", crate::VERSION))
+}
+
+/// The machine that calls, if the request comes from one and it says an address.
+fn caller(request: &HttpRequest) -> Option<(IpAddr, Introduction)> {
+    let from = request.headers();
+    if headers::text(from, &header::USER_AGENT) != MACHINE_AGENT {
+        return None;
+    }
+    let introduction = Introduction {
+        name: headers::text(from, &headers::MACHINE_NAME).to_owned(),
+        group: headers::text(from, &headers::MACHINE_GROUP).to_owned(),
+    };
+    Some((headers::text(from, &headers::MACHINE_IP).parse().ok()?, introduction))
+}
+
+/// `GET /list`.
+pub async fn list(request: HttpRequest, node: Node) -> HttpResponse {
+    let message = ListMachines { caller: caller(&request) };
+    match node.discovery.ask(|| message.clone()).await {
+        Ok(listing) => HttpResponse::Ok()
+            .insert_header((headers::MACHINE_IP.clone(), listing.identity.ip_text()))
+            .insert_header((headers::MACHINE_NAME.clone(), listing.identity.id))
+            .insert_header((headers::MACHINE_GROUP.clone(), listing.identity.group))
+            .json(listing.machines),
+        Err(gone) => errors::response(&internal(gone)),
+    }
+}
+
+/// `GET /configuration`.
+pub async fn configuration(node: Node) -> HttpResponse {
+    match node.discovery.ask(|| GetMachineConfig).await {
+        Ok(Ok(config)) => HttpResponse::Ok().json(config),
+        Ok(Err(no_ip)) => errors::no_machine_ip(no_ip),
+        Err(gone) => errors::response(&internal(gone)),
+    }
+}
+
+/// `POST /configuration`.
+pub async fn change_configuration(
+    request: HttpRequest,
+    payload: web::Payload,
+    node: Node,
+) -> HttpResponse {
+    let change = async {
+        check_admin(&request, &node)?;
+        let body = read_body(&request, payload, CONFIGURATION_BYTES_MAX).await?;
+        let patch: MachinePatch = read_object(&body).map_err(Error::Malformed)?;
+        patch.check().map_err(Error::Malformed)?;
+        let change = || ChangeMachineConfig(patch.clone());
+        node.discovery.ask(change).await.map_err(internal)?.map_err(internal)
+    };
+    changed(change.await)
+}
+
+/// `GET /reset`.
+pub async fn reset(request: HttpRequest, node: Node) -> HttpResponse {
+    let reset = async {
+        check_admin(&request, &node)?;
+        node.discovery.ask(|| Reset).await.map_err(internal)
+    };
+    changed(reset.await)
+}

@@ -1,0 +1,121 @@
+//! The one table from errors to wire codes and HTTP statuses.
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, NoMachineIp};
+
+/// An error as clients see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireError {
+    /// The contract's code.
+    pub code: u32,
+    /// In words.
+    pub message: String,
+}
+
+/// The wire code and the HTTP status of an error.
+pub fn code_and_status(error: &Error) -> (u32, StatusCode) {
+    use StatusCode as S;
+    match error {
+        Error::NotAMachine | Error::BadScheduler(_) | Error::Stopped | Error::Internal(_) => {
+            (1, S::INTERNAL_SERVER_ERROR)
+        }
+        Error::AdminClosed => (1, S::FORBIDDEN),
+        Error::UnknownPath | Error::UnknownFunction(_) => (3, S::NOT_FOUND),
+        Error::Malformed(_) => (4, S::BAD_REQUEST),
+        Error::WrongMethod => (4, S::METHOD_NOT_ALLOWED),
+        Error::BodyTooLarge { .. } => (4, S::PAYLOAD_TOO_LARGE),
+        Error::FunctionUnreachable { .. } | Error::FunctionBroke { .. } => (5, S::BAD_GATEWAY),
+        Error::FunctionTimedOut { .. } => (5, S::GATEWAY_TIMEOUT),
+        Error::BadFunctionName(_) | Error::FunctionNotServed(_) => (100, S::BAD_REQUEST),
+        Error::NoGateway => (300, S::INTERNAL_SERVER_ERROR),
+        Error::CannotSchedule(_) | Error::RefusedByScheduler => (400, S::INTERNAL_SERVER_ERROR),
+        Error::Rejected => (401, S::SERVICE_UNAVAILABLE),
+        Error::ForwardBroke { .. } => (403, S::INTERNAL_SERVER_ERROR),
+        Error::PeerAnsweredNothing { .. } => (404, S::INTERNAL_SERVER_ERROR),
+    }
+}
+
+/// An error's status and its JSON body.
+pub fn status_and_body(error: &Error) -> (StatusCode, Vec<u8>) {
+    let (code, status) = code_and_status(error);
+    (status, body(code, error.to_string()))
+}
+
+/// An answer that says what went wrong.
+pub fn response(error: &Error) -> HttpResponse {
+    let (status, body) = status_and_body(error);
+    HttpResponse::build(status).content_type("application/json").body(body)
+}
+
+/// Discovery's error while this machine has no address.
+pub fn no_machine_ip(error: NoMachineIp) -> HttpResponse {
+    HttpResponse::InternalServerError()
+        .content_type("application/json")
+        .body(body(100, error.to_string()))
+}
+
+fn body(code: u32, message: String) -> Vec<u8> {
+    // A struct of a number and a string always serialises.
+    serde_json::to_vec(&WireError { code, message }).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::registry::SchedulerSpec;
+    use crate::queue::Refusal;
+    use crate::types::{BadFunctionName, FunctionName};
+    use std::time::Duration;
+
+    #[test]
+    fn every_error_has_the_code_and_status_of_the_contract() {
+        let name = FunctionName::parse("fn-a").expect("a name");
+        let (why, peer) = ("x".to_owned(), "10.0.0.1".to_owned());
+        let bad_scheduler = match SchedulerSpec::from_words("Nope").build() {
+            Err(bad) => bad,
+            Ok(_) => panic!("no such scheduler"),
+        };
+        let limit = Duration::from_secs(1);
+        for (error, code, status) in [
+            (Error::Malformed(why.clone()), 4, 400),
+            (Error::BodyTooLarge { limit_bytes: 1 }, 4, 413),
+            (Error::UnknownPath, 3, 404),
+            (Error::WrongMethod, 4, 405),
+            (Error::BadFunctionName(BadFunctionName::Length), 100, 400),
+            (Error::FunctionNotServed(name.clone()), 100, 400),
+            (Error::UnknownFunction(name.clone()), 3, 404),
+            (Error::FunctionUnreachable { name: name.clone(), why: why.clone() }, 5, 502),
+            (Error::FunctionBroke { name: name.clone(), why: why.clone() }, 5, 502),
+            (Error::FunctionTimedOut { name, limit }, 5, 504),
+            (Error::CannotSchedule(Refusal::NoSlot), 400, 500),
+            (Error::RefusedByScheduler, 400, 500),
+            (Error::Rejected, 401, 503),
+            (Error::ForwardBroke { peer: peer.clone(), why: why.clone() }, 403, 500),
+            (Error::PeerAnsweredNothing { peer, why: why.clone() }, 404, 500),
+            (Error::NotAMachine, 1, 500),
+            (Error::BadScheduler(bad_scheduler), 1, 500),
+            (Error::NoGateway, 300, 500),
+            (Error::AdminClosed, 1, 403),
+            (Error::Stopped, 1, 500),
+            (Error::Internal(why), 1, 500),
+        ] {
+            let got = code_and_status(&error);
+            assert_eq!((got.0, got.1.as_u16()), (code, status), "{error:?}");
+            let (_, body) = status_and_body(&error);
+            let body: WireError = serde_json::from_slice(&body).expect("JSON");
+            assert_eq!((body.code, body.message), (code, error.to_string()));
+        }
+    }
+
+    #[test]
+    fn messages_begin_as_those_of_v1() {
+        let full = Error::CannotSchedule(Refusal::LineFull).to_string();
+        assert!(full.starts_with("Job cannot be scheduled: "));
+        assert_eq!(Error::Rejected.to_string(), "Job has been deliberately rejected");
+        let malformed = Error::Malformed("x".to_owned()).to_string();
+        assert!(malformed.starts_with("Passed input is not correct or malformed"));
+    }
+}

@@ -1,0 +1,204 @@
+//! `GET`, `POST /function/{fn}`: clients' calls.
+
+use std::rc::Rc;
+
+use actix_web::http::Method;
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use bytes::Bytes;
+use percent_encoding::percent_decode_str;
+use tokio::time::Instant;
+
+use super::{errors, headers};
+use crate::dispatch::{Call, Outcome, Worker};
+use crate::error::Error;
+use crate::faas::{Answer, Functions, Invocation};
+use crate::policy::Task;
+use crate::state::Phase;
+use crate::types::{FunctionName, TaskType};
+use crate::wire::{PeerHop, Timings, seconds_text};
+
+/// Serves one client's call.
+pub async fn call(
+    request: HttpRequest,
+    payload: web::Payload,
+    worker: web::Data<Rc<Worker>>,
+) -> HttpResponse {
+    let arrival = Instant::now();
+    let steer = headers::steer(request.headers());
+    let outcome = match read(&request, payload, &worker, arrival).await {
+        Ok(call) => worker.carry_out(call).await,
+        Err(error) => Outcome {
+            result: Err(error),
+            scheduler: worker.replicas.choose(steer),
+            timings: Timings::default(),
+            elsewhere: None,
+        },
+    };
+    respond(outcome, &worker)
+}
+
+/// The function that a path names: decoded once, then checked.
+///
+/// # Errors
+/// The name is none, or not among those that the node serves.
+pub fn function_name(
+    request: &HttpRequest,
+    prefix: &str,
+    functions: &Functions,
+) -> Result<FunctionName, Error> {
+    let raw = request.uri().path().strip_prefix(prefix).unwrap_or_default();
+    functions.check(&percent_decode_str(raw).decode_utf8_lossy())
+}
+
+/// Reads a body of at most `limit_bytes`.
+///
+/// # Errors
+/// It is larger, or ends early.
+pub async fn read_body(
+    request: &HttpRequest,
+    payload: web::Payload,
+    limit_bytes: usize,
+) -> Result<Bytes, Error> {
+    let told = headers::text(request.headers(), &header::CONTENT_LENGTH).parse::<usize>();
+    if told.is_ok_and(|told| told > limit_bytes) {
+        return Err(Error::BodyTooLarge { limit_bytes });
+    }
+    match payload.to_bytes_limited(limit_bytes).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(why)) => Err(Error::Malformed(format!("the body cannot be read: {why}"))),
+        Err(_) => Err(Error::BodyTooLarge { limit_bytes }),
+    }
+}
+
+/// Whether the node takes calls at all.
+///
+/// # Errors
+/// It is stopping.
+pub fn check_serving(worker: &Worker) -> Result<(), Error> {
+    match *worker.node.phase.borrow() {
+        Phase::Serving => Ok(()),
+        Phase::Draining | Phase::Stopped => Err(crate::queue::Refusal::Closed.into()),
+    }
+}
+
+async fn read(
+    request: &HttpRequest,
+    payload: web::Payload,
+    worker: &Worker,
+    arrival: Instant,
+) -> Result<Call, Error> {
+    check_serving(worker)?;
+    let name = function_name(request, "/function/", &worker.functions)?;
+    let body = read_body(request, payload, worker.node.settings.body_bytes_max).await?;
+    let from = request.headers();
+    let task_type = headers::text(from, &headers::TASK_TYPE);
+    let invocation = Invocation {
+        name,
+        method: request.method().clone(),
+        query: request.query_string().to_owned(),
+        headers: headers::for_function(from),
+        body,
+    };
+    Ok(Call {
+        invocation,
+        task: Task { task_type: TaskType::from_text(task_type), hops: 0, from_peer: false },
+        steer: headers::steer(from),
+        tracing_id: headers::text(from, &headers::TRACING_ID).to_owned(),
+        task_type: task_type.to_owned(),
+        path: Vec::new(),
+        arrival,
+    })
+}
+
+fn respond(outcome: Outcome, worker: &Worker) -> HttpResponse {
+    let Outcome { result, scheduler, timings, elsewhere } = outcome;
+    let executed = result.is_ok();
+    let mut response = match result {
+        Ok(answer) => from_answer(&answer),
+        Err(error) => {
+            let (status, body) = errors::status_and_body(&error);
+            let mut response = HttpResponse::build(status);
+            response.content_type("application/json");
+            (response, Bytes::from(body))
+        }
+    };
+    let builder = &mut response.0;
+    builder.insert_header((headers::VERSION.clone(), HeaderValue::from_static(crate::VERSION)));
+    builder.insert_header((headers::SCHEDULER.clone(), &*scheduler.full_name));
+    match elsewhere {
+        Some(passed) => executed_elsewhere(builder, passed, timings, worker),
+        None if executed => executed_here(builder, timings),
+        None => {}
+    }
+    response.0.body(response.1)
+}
+
+fn from_answer(answer: &Answer) -> (HttpResponseBuilder, Bytes) {
+    let mut builder = HttpResponse::build(answer.status);
+    for (name, value) in &answer.headers {
+        builder.append_header((name.clone(), value.clone()));
+    }
+    (builder, answer.body.clone())
+}
+
+fn executed_here(builder: &mut HttpResponseBuilder, timings: Timings) {
+    let one = |time: f64| format!("[{time:.6}]");
+    if let Some(time) = timings.execution_time {
+        builder.insert_header((headers::EXECUTION_TIME.clone(), format!("{time:.6}")));
+    }
+    for (name, time) in [
+        (&headers::TOTAL_TIMES, timings.total_time),
+        (&headers::SCHEDULING_TIMES, timings.scheduling_time),
+        (&headers::PROBING_TIMES, timings.probing_time),
+    ] {
+        if let Some(time) = time {
+            builder.insert_header((name.clone(), one(time)));
+        }
+    }
+}
+
+/// `passed` holds the executing node first; clients get the entry node first, which is this one.
+fn executed_elsewhere(
+    builder: &mut HttpResponseBuilder,
+    passed: Vec<PeerHop>,
+    timings: Timings,
+    worker: &Worker,
+) {
+    if let Some(time) = passed.first().and_then(|hop| hop.timings.execution_time) {
+        builder.insert_header((headers::EXECUTION_TIME.clone(), format!("{time:.6}")));
+    }
+    let me = worker.node.published.load().identity.clone();
+    let here = PeerHop { machine_ip: me.ip_text(), machine_id: me.id, timings };
+    let hops: Vec<&PeerHop> = std::iter::once(&here).chain(passed.iter().rev()).collect();
+    let times = |pick: fn(&Timings) -> Option<f64>| {
+        let texts: Vec<String> =
+            hops.iter().map(|hop| seconds_text(pick(&hop.timings).unwrap_or(0.0))).collect();
+        format!("[{}]", texts.join(","))
+    };
+    let texts = |pick: fn(&PeerHop) -> &str| {
+        let texts: Vec<&str> = hops.iter().map(|hop| pick(hop)).collect();
+        // Strings always serialise.
+        serde_json::to_string(&texts).unwrap_or_default()
+    };
+    builder
+        .insert_header((headers::EXTERNALLY_EXECUTED.clone(), "True"))
+        .insert_header((headers::HOPS.clone(), passed.len().to_string()))
+        .insert_header((headers::PEERS_IP.clone(), texts(|hop| &hop.machine_ip)))
+        .insert_header((headers::PEERS_ID.clone(), texts(|hop| &hop.machine_id)))
+        .insert_header((headers::TOTAL_TIMES.clone(), times(|t| t.total_time)))
+        .insert_header((headers::SCHEDULING_TIMES.clone(), times(|t| t.scheduling_time)))
+        .insert_header((headers::PROBING_TIMES.clone(), times(|t| t.probing_time)));
+}
+
+/// The methods of functions.
+///
+/// # Errors
+/// Any other.
+pub fn function_method(text: &str) -> Result<Method, Error> {
+    match text {
+        "GET" => Ok(Method::GET),
+        "POST" => Ok(Method::POST),
+        other => Err(Error::Malformed(format!("method {other:?} is neither GET nor POST"))),
+    }
+}

@@ -1,0 +1,234 @@
+//! Header names of the wire, and which headers travel where.
+
+use std::collections::BTreeMap;
+
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::actors::replicas::Steer;
+
+macro_rules! names {
+    ($( $(#[doc = $doc:literal])+ $name:ident = $text:literal; )+) => {
+        $( $(#[doc = $doc])+ pub static $name: HeaderName = HeaderName::from_static($text); )+
+    };
+}
+
+names! {
+    /// Run here.
+    BYPASS = "x-p2pfaas-scheduler-bypass";
+    /// Forward once.
+    FORWARD = "x-p2pfaas-scheduler-forward";
+    /// Reject.
+    REJECT = "x-p2pfaas-scheduler-reject";
+    /// The tracing id, carried to peers, to the function and into logs.
+    TRACING_ID = "x-p2pfaas-scheduler-task-tracing-id";
+    /// The task type.
+    TASK_TYPE = "x-p2pfaas-scheduler-learning-task-type";
+    /// The node's version.
+    VERSION = "x-p2pfaas-version";
+    /// The algorithm that scheduled the call.
+    SCHEDULER = "x-p2pfaas-scheduler";
+    /// Seconds of the call to the function alone.
+    EXECUTION_TIME = "x-p2pfaas-timing-execution-time-seconds";
+    /// Seconds from arrival to completion, per node.
+    TOTAL_TIMES = "x-p2pfaas-timing-total-seconds-list";
+    /// Seconds from arrival to the decision, per node.
+    SCHEDULING_TIMES = "x-p2pfaas-timing-scheduling-seconds-list";
+    /// Seconds spent asking peers, per node.
+    PROBING_TIMES = "x-p2pfaas-timing-probing-seconds-list";
+    /// Whether another node ran the call.
+    EXTERNALLY_EXECUTED = "x-p2pfaas-externally-executed";
+    /// Nodes passed, less one.
+    HOPS = "x-p2pfaas-hops";
+    /// Addresses of the nodes passed.
+    PEERS_IP = "x-p2pfaas-peers-list-ip";
+    /// Ids of the nodes passed.
+    PEERS_ID = "x-p2pfaas-peers-list-id";
+    /// Running functions.
+    LOAD = "x-p2pfaas-load";
+    /// K.
+    MAX_LOAD = "x-p2pfaas-maxload";
+    /// Waiting calls.
+    QUEUE_LENGTH = "x-p2pfog-queue-length";
+    /// Discovery: the sender's address.
+    MACHINE_IP = "p2pfaas-machine-ip";
+    /// Discovery: the sender's name.
+    MACHINE_NAME = "p2pfaas-machine-name";
+    /// Discovery: the sender's group.
+    MACHINE_GROUP = "p2pfaas-machine-group-name";
+}
+
+/// The prefix of headers that are between nodes and clients, not for functions.
+const OURS: &str = "x-p2pfaas-";
+
+/// Headers that belong to one connection or one message's framing, not to the call.
+const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "host",
+    "content-length",
+    "expect",
+];
+
+/// A header's text, empty when it is absent or no text.
+pub fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// Which scheduler the headers ask for: Bypass wins over Forward, Forward over Reject; any
+/// non-empty value counts, even `false`.
+pub fn steer(headers: &HeaderMap) -> Option<Steer> {
+    let asks = |name| headers.get(name).is_some_and(|value: &HeaderValue| !value.is_empty());
+    [(&BYPASS, Steer::Bypass), (&FORWARD, Steer::Forward), (&REJECT, Steer::Reject)]
+        .into_iter()
+        .find_map(|(name, steer)| asks(name).then_some(steer))
+}
+
+/// Whether a client's header travels on to the function.
+fn goes_to_function(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    !name.starts_with(OURS) && !HOP_BY_HOP.contains(&name)
+}
+
+/// Whether a function's header travels back to the client.
+fn comes_from_function(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(name, "content-type" | "content-encoding" | "content-language" | "location")
+        || name.starts_with("x-") && !name.starts_with(OURS)
+}
+
+/// The headers of a client's request that the function gets, the tracing id among them.
+pub fn for_function(from: &HeaderMap) -> HeaderMap {
+    // A sender names further headers of its connection in `Connection`.
+    let named = text(from, &header::CONNECTION).to_ascii_lowercase();
+    let of_connection = |name: &HeaderName| {
+        !named.is_empty() && named.split(',').any(|token| token.trim() == name.as_str())
+    };
+    let mut headers = HeaderMap::with_capacity(from.len());
+    for (name, value) in from {
+        let goes = goes_to_function(name) && !of_connection(name) || *name == TRACING_ID;
+        if goes {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    headers
+}
+
+/// The headers of a function's answer that the client gets.
+pub fn from_function(from: &HeaderMap) -> HeaderMap {
+    let passed = from.iter().filter(|(name, _)| comes_from_function(name));
+    passed.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Headers as a peer message carries them: repeated ones joined, what is no text left out.
+pub fn to_json(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let mut joined = BTreeMap::<String, String>::new();
+    for (name, value) in headers {
+        let Ok(value) = value.to_str() else { continue };
+        joined
+            .entry(name.as_str().to_owned())
+            .and_modify(|text| {
+                text.push_str(", ");
+                text.push_str(value);
+            })
+            .or_insert_with(|| value.to_owned());
+    }
+    joined
+}
+
+/// The reverse of [`to_json`]; what is no header is left out.
+pub fn from_json(headers: &BTreeMap<String, String>) -> HeaderMap {
+    let pair = |(name, value): (&String, &String)| {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        Some((name, HeaderValue::from_str(value).ok()?))
+    };
+    headers.iter().filter_map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> HeaderMap {
+        let pair = |&(name, value): &(&str, &str)| {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            (name, HeaderValue::from_str(value).expect("a value"))
+        };
+        let mut map = HeaderMap::new();
+        pairs.iter().map(pair).for_each(|(name, value)| map.append(name, value));
+        map
+    }
+
+    fn names(map: &HeaderMap) -> Vec<String> {
+        let mut names: Vec<String> = map.keys().map(|name| name.as_str().to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn bypass_wins_over_forward_and_forward_over_reject_whatever_the_value() {
+        let all = [
+            ("X-P2pfaas-Scheduler-Reject", "1"),
+            ("X-P2pfaas-Scheduler-Forward", "0"),
+            ("X-P2pfaas-Scheduler-Bypass", "false"),
+        ];
+        assert_eq!(steer(&map(&all)), Some(Steer::Bypass));
+        assert_eq!(steer(&map(&all[..2])), Some(Steer::Forward));
+        assert_eq!(steer(&map(&all[..1])), Some(Steer::Reject));
+        assert_eq!(steer(&map(&[("X-P2pfaas-Scheduler-Bypass", "")])), None);
+    }
+
+    #[test]
+    fn a_function_gets_the_clients_headers_without_the_connections_and_ours() {
+        let from = map(&[
+            ("content-type", "text/plain"),
+            ("accept-encoding", "gzip"),
+            ("x-mine", "1"),
+            ("connection", "close, X-Secret"),
+            ("x-secret", "1"),
+            ("host", "node"),
+            ("content-length", "3"),
+            ("transfer-encoding", "chunked"),
+            ("x-p2pfaas-scheduler-bypass", "1"),
+            ("x-p2pfaas-scheduler-task-tracing-id", "n0t1"),
+        ]);
+        assert_eq!(
+            names(&for_function(&from)),
+            ["accept-encoding", "content-type", "x-mine", "x-p2pfaas-scheduler-task-tracing-id"]
+        );
+    }
+
+    #[test]
+    fn a_client_gets_the_functions_own_headers_only() {
+        let from = map(&[
+            ("content-type", "text/plain"),
+            ("content-encoding", "br"),
+            ("content-language", "it"),
+            ("location", "/there"),
+            ("x-mine", "1"),
+            ("x-p2pfaas-version", "forged"),
+            ("server", "x"),
+            ("set-cookie", "x"),
+            ("connection", "close"),
+        ]);
+        assert_eq!(
+            names(&from_function(&from)),
+            ["content-encoding", "content-language", "content-type", "location", "x-mine"]
+        );
+    }
+
+    #[test]
+    fn repeated_headers_are_joined_in_a_peer_message() {
+        let json = to_json(&map(&[("x-a", "1"), ("x-a", "2"), ("x-b", "3")]));
+        assert_eq!(json.get("x-a").map(String::as_str), Some("1, 2"));
+        assert_eq!(names(&from_json(&json)), ["x-a", "x-b"]);
+        let bad = BTreeMap::from([("no header".to_owned(), "x".to_owned())]);
+        assert!(from_json(&bad).is_empty());
+    }
+}

@@ -1,0 +1,10 @@
+//! What comes in: the HTTP APIs of the wire contract, one file each. This is the only place that
+//! knows header names, status codes and error codes.
+
+pub mod discovery_api;
+pub mod errors;
+pub mod function_api;
+pub mod headers;
+pub mod node_api;
+pub mod peer_api;
+pub mod server;

@@ -1,0 +1,159 @@
+//! The rest of :18080: greeting, load, configuration, OpenFaaS passthrough, metrics, health.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Deserialize;
+
+use super::function_api::read_body;
+use super::{errors, headers};
+use crate::actors::queue::ChangeLimits;
+use crate::actors::switch::SwapScheduler;
+use crate::config::Admin;
+use crate::dispatch::Worker;
+use crate::error::Error;
+use crate::policy::registry::SchedulerSpec;
+use crate::saved::LimitsPatch;
+use crate::state::{NodeState, Phase};
+use crate::wire::read_object;
+
+/// Bytes of a configuration that is posted.
+pub const CONFIGURATION_BYTES_MAX: usize = 64 << 10;
+
+type Shared = web::Data<Rc<Worker>>;
+
+/// `GET`, `POST /`.
+pub async fn greeting() -> HttpResponse {
+    HttpResponse::Ok().json(serde_json::json!({
+        "name": env!("CARGO_PKG_NAME"),
+        "version": crate::VERSION,
+        "version_commit": crate::COMMIT,
+    }))
+}
+
+/// `GET /monitoring/load`.
+pub async fn load(worker: Shared) -> HttpResponse {
+    let load = worker.node.gate.load();
+    HttpResponse::Ok()
+        .insert_header((headers::LOAD.clone(), load.running))
+        .insert_header((headers::MAX_LOAD.clone(), worker.node.gate.k()))
+        .insert_header((headers::QUEUE_LENGTH.clone(), load.waiting))
+        .finish()
+}
+
+/// `GET /configuration`.
+pub async fn configuration(worker: Shared) -> HttpResponse {
+    HttpResponse::Ok().json(LimitsPatch::from(worker.node.gate.limits()))
+}
+
+/// `GET /configuration/scheduler`.
+pub async fn scheduler(worker: Shared) -> HttpResponse {
+    HttpResponse::Ok().json(SchedulerSpec::of(&*worker.node.in_force.load().policy))
+}
+
+/// Whether this request may change the node.
+///
+/// # Errors
+/// The operator allows it to nobody, or only to programs on this machine.
+pub fn check_admin(request: &HttpRequest, node: &NodeState) -> Result<(), Error> {
+    let allowed = match node.settings.admin {
+        Admin::Any => true,
+        Admin::Loopback => request.peer_addr().is_some_and(|from| from.ip().is_loopback()),
+        Admin::Off => false,
+    };
+    if allowed { Ok(()) } else { Err(Error::AdminClosed) }
+}
+
+/// Turns a change's outcome into an answer: empty 200, or what went wrong.
+pub fn changed(result: Result<(), Error>) -> HttpResponse {
+    match result {
+        Ok(()) => HttpResponse::Ok().finish(),
+        Err(error) => errors::response(&error),
+    }
+}
+
+/// An error of the node's own making.
+pub fn internal(why: impl std::fmt::Display) -> Error {
+    Error::Internal(why.to_string())
+}
+
+/// `POST /configuration`, with the optional algorithm beside the limits.
+#[derive(Deserialize)]
+struct Change {
+    #[serde(flatten)]
+    limits: LimitsPatch,
+    #[serde(default)]
+    scheduler: Option<SchedulerSpec>,
+}
+
+/// `POST /configuration`.
+pub async fn change_configuration(
+    request: HttpRequest,
+    payload: web::Payload,
+    worker: Shared,
+) -> HttpResponse {
+    let change = async {
+        check_admin(&request, &worker.node)?;
+        let body = read_body(&request, payload, CONFIGURATION_BYTES_MAX).await?;
+        let change: Change = read_object(&body).map_err(Error::Malformed)?;
+        change_all(change, &worker.node).await
+    };
+    changed(change.await)
+}
+
+/// All of `change` or nothing: what can be wrong with it is checked before anything is touched,
+/// and an algorithm whose limits then cannot be saved is taken back.
+async fn change_all(change: Change, node: &NodeState) -> Result<(), Error> {
+    let before = Arc::clone(&node.in_force.load().policy);
+    if let Some(spec) = &change.scheduler {
+        swap(spec.build()?, node).await?;
+    }
+    let limits = || ChangeLimits(change.limits);
+    let result = node.queue.ask(limits).await.map_err(internal)?.map_err(internal);
+    if result.is_err() && change.scheduler.is_some() {
+        swap(before, node).await?;
+    }
+    result
+}
+
+async fn swap(policy: Arc<dyn crate::policy::Policy>, node: &NodeState) -> Result<(), Error> {
+    let swap = || SwapScheduler(Arc::clone(&policy));
+    node.switch.ask(swap).await.map_err(internal)?.map_err(internal)
+}
+
+/// `POST /configuration/scheduler`.
+pub async fn change_scheduler(
+    request: HttpRequest,
+    payload: web::Payload,
+    worker: Shared,
+) -> HttpResponse {
+    let change = async {
+        check_admin(&request, &worker.node)?;
+        let body = read_body(&request, payload, CONFIGURATION_BYTES_MAX).await?;
+        let spec: SchedulerSpec = read_object(&body).map_err(Error::Malformed)?;
+        swap(spec.build()?, &worker.node).await
+    };
+    changed(change.await)
+}
+
+/// The OpenFaaS routes, while this node has no gateway behind it.
+pub async fn no_gateway() -> HttpResponse {
+    errors::response(&Error::NoGateway)
+}
+
+/// `GET /metrics`.
+pub async fn metrics(worker: Shared) -> HttpResponse {
+    let text = worker.node.metrics.render(worker.node.gate.load(), worker.node.gate.k());
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text)
+}
+
+/// `GET /health`: 200 while the node serves, 503 while it stops.
+pub async fn health(worker: Shared) -> HttpResponse {
+    match *worker.node.phase.borrow() {
+        Phase::Serving => HttpResponse::Ok().json(serde_json::json!({"status": "serving"})),
+        Phase::Draining | Phase::Stopped => {
+            HttpResponse::ServiceUnavailable().json(serde_json::json!({"status": "stopping"}))
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! `POST /peer/function/{fn}`: calls that other nodes hand on.
+//!
+//! Every answer but the wrong user agent's has the shape of a peer answer with a non-empty
+//! `peers_list`, errors included: without it a v1 node ends its process.
+
+use std::rc::Rc;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, web};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::function_api::{check_serving, function_method, function_name, read_body};
+use super::{errors, headers};
+use crate::dispatch::{Call, Outcome, Worker};
+use crate::error::Error;
+use crate::faas::{Answer, Invocation};
+use crate::peer::message_bytes_max;
+use crate::policy::Task;
+use crate::types::TaskType;
+use crate::wire::{MACHINE_AGENT, PeerAnswer, PeerHop, PeerRequest, Timings, read_object};
+
+/// Serves one call that another node hands on.
+pub async fn call(
+    request: HttpRequest,
+    payload: web::Payload,
+    worker: web::Data<Rc<Worker>>,
+) -> HttpResponse {
+    let arrival = Instant::now();
+    if headers::text(request.headers(), &header::USER_AGENT) != MACHINE_AGENT {
+        return errors::response(&Error::NotAMachine);
+    }
+    match read(&request, payload, &worker, arrival).await {
+        Ok(call) => {
+            let Outcome { result, timings, elsewhere, .. } = worker.carry_out(call).await;
+            respond(result, elsewhere.unwrap_or_default(), timings, &worker)
+        }
+        Err(error) => {
+            let total = Some(arrival.elapsed().as_secs_f64());
+            let timings = Timings { total_time: total, ..Timings::default() };
+            respond(Err(error), Vec::new(), timings, &worker)
+        }
+    }
+}
+
+async fn read(
+    request: &HttpRequest,
+    payload: web::Payload,
+    worker: &Worker,
+    arrival: Instant,
+) -> Result<Call, Error> {
+    check_serving(worker)?;
+    let name = function_name(request, "/peer/function/", &worker.functions)?;
+    let limit_bytes = worker.node.settings.body_bytes_max;
+    let message = read_body(request, payload, message_bytes_max(limit_bytes)).await?;
+    let read: PeerRequest = read_object(&message).map_err(Error::Malformed)?;
+    drop(message);
+    let body = BASE64_STANDARD
+        .decode(read.payload.unwrap_or_default())
+        .map_err(|why| Error::Malformed(format!("payload is no base64: {why}")))?;
+    if body.len() > limit_bytes {
+        return Err(Error::BodyTooLarge { limit_bytes });
+    }
+    let from = request.headers();
+    let tracing_id = match headers::text(from, &headers::TRACING_ID) {
+        "" => read.service_id_tracing.unwrap_or_default(),
+        id => id.to_owned(),
+    };
+    let task_type = headers::text(from, &headers::TASK_TYPE);
+    let hops = read.hops.unwrap_or(0).clamp(0, u32::MAX.into()) as u32;
+    let invocation = Invocation {
+        name,
+        method: function_method(read.method.as_deref().unwrap_or("POST"))?,
+        query: read.query.unwrap_or_default(),
+        headers: for_function(read.headers, read.content_type, &tracing_id),
+        body: body.into(),
+    };
+    Ok(Call {
+        invocation,
+        task: Task { task_type: TaskType::from_text(task_type), hops, from_peer: true },
+        steer: None,
+        tracing_id,
+        task_type: task_type.to_owned(),
+        path: read.peers_list.unwrap_or_default(),
+        arrival,
+    })
+}
+
+/// The headers that the function gets: the client's, as the message carries them.
+fn for_function(
+    told: Option<std::collections::BTreeMap<String, String>>,
+    content_type: Option<String>,
+    tracing_id: &str,
+) -> HeaderMap {
+    let mut headers = headers::for_function(&headers::from_json(&told.unwrap_or_default()));
+    let mut set = |name: HeaderName, text: &str| {
+        if let Ok(value) = HeaderValue::from_str(text)
+            && !text.is_empty()
+        {
+            headers.insert(name, value);
+        }
+    };
+    set(header::CONTENT_TYPE, &content_type.unwrap_or_default());
+    set(headers::TRACING_ID.clone(), tracing_id);
+    headers
+}
+
+fn respond(
+    result: Result<Answer, Error>,
+    mut passed: Vec<PeerHop>,
+    timings: Timings,
+    worker: &Worker,
+) -> HttpResponse {
+    let answer = result.unwrap_or_else(|error| error_answer(&error));
+    let me = worker.node.published.load().identity.clone();
+    passed.push(PeerHop { machine_ip: me.ip_text(), machine_id: me.id, timings });
+    let message = PeerAnswer {
+        peers_list: Some(passed),
+        body: Some(BASE64_STANDARD.encode(&answer.body)),
+        status_code: Some(answer.status.as_u16()),
+        headers: Some(headers::to_json(&answer.headers)),
+    };
+    let mut response = HttpResponse::build(http_status(answer.status));
+    // v1 passes on the function's own headers by HTTP.
+    for (name, value) in answer.headers.iter().filter(|(name, _)| name.as_str().starts_with("x-")) {
+        response.append_header((name.clone(), value.clone()));
+    }
+    response.insert_header((header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
+    match serde_json::to_vec(&message) {
+        Ok(message) => response.body(message),
+        Err(why) => errors::response(&Error::Internal(why.to_string())),
+    }
+}
+
+/// The status of the HTTP answer itself: one that allows no body would cut the message off.
+fn http_status(status: StatusCode) -> StatusCode {
+    match status {
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED => {
+            StatusCode::OK
+        }
+        status if status.is_informational() => StatusCode::OK,
+        status => status,
+    }
+}
+
+fn error_answer(error: &Error) -> Answer {
+    let (status, body) = errors::status_and_body(error);
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Answer { status, headers, body: Bytes::from(body) }
+}

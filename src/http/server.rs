@@ -1,0 +1,223 @@
+//! The HTTP servers: which path leads where, and the sockets they listen on.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::http::header::HeaderValue;
+use actix_web::{App, HttpResponse, HttpServer, Resource, web};
+use futures_util::future::LocalBoxFuture;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{discovery_api, errors, function_api, headers, node_api, peer_api};
+use crate::actors::gateway::{Serve, Server};
+use crate::dispatch::Worker;
+use crate::error::Error;
+use crate::state::NodeState;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+/// How long a server keeps an idle connection; longer than our clients do.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// What a connection may take beyond the drain time to be written out and closed.
+const CLOSING_S: u64 = 2;
+
+/// Binds a listening socket.
+///
+/// # Errors
+/// As the system says; the address is in the text.
+pub fn bind(host: IpAddr, port: u16) -> io::Result<TcpListener> {
+    let address = SocketAddr::new(host, port);
+    let bound = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(TcpListener::from(socket))
+    };
+    bound().map_err(|why: io::Error| io::Error::new(why.kind(), format!("{address}: {why}")))
+}
+
+/// A node's listening sockets; `None` where an API is turned off.
+pub struct Listeners {
+    scheduler: Option<TcpListener>,
+    discovery: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds what the settings ask for.
+    ///
+    /// # Errors
+    /// The first that cannot be bound.
+    pub fn bind(settings: &crate::config::Settings) -> io::Result<Self> {
+        let open = |port: u16, wanted: bool| {
+            (port != 0 && wanted).then(|| bind(settings.host, port)).transpose()
+        };
+        Ok(Self {
+            scheduler: open(settings.scheduler_port, true)?,
+            // With another discovery service configured, that one answers on this port.
+            discovery: open(settings.discovery_port, settings.service_discovery_host.is_empty())?,
+        })
+    }
+}
+
+/// A node's servers. The sockets stay open from one start to the next.
+pub struct Servers {
+    node: Arc<NodeState>,
+    listeners: RefCell<Option<Listeners>>,
+}
+
+impl Servers {
+    /// Serves `node` on `listeners`.
+    pub fn new(node: Arc<NodeState>, listeners: Listeners) -> Self {
+        Self { node, listeners: RefCell::new(Some(listeners)) }
+    }
+
+    /// What all our servers have in common; a macro, since every `HttpServer` is a type of its own.
+    fn shutdown_timeout_s(&self) -> u64 {
+        self.node.settings.drain_timeout_s + CLOSING_S
+    }
+
+    fn start_scheduler(&self, listener: &TcpListener) -> io::Result<ServerHandle> {
+        let node = Arc::clone(&self.node);
+        let app = move || {
+            let worker = Rc::new(Worker::new(Arc::clone(&node)));
+            App::new()
+                .app_data(web::Data::new(worker))
+                .configure(scheduler_routes)
+                .default_service(web::to(unknown_path))
+        };
+        let settings = &self.node.settings;
+        let server = HttpServer::new(app)
+            .workers(settings.workers)
+            .max_connections(settings.connections_max)
+            .tcp_nodelay(true)
+            // Without this a client that hangs up does not end its call.
+            .h1_allow_half_closed(false)
+            .keep_alive(KEEP_ALIVE)
+            .shutdown_timeout(self.shutdown_timeout_s())
+            .disable_signals()
+            .listen(listener.try_clone()?)?
+            .run();
+        let handle = server.handle();
+        actix_rt::spawn(server);
+        Ok(handle)
+    }
+
+    fn start_discovery(&self, listener: &TcpListener) -> io::Result<ServerHandle> {
+        let node = Arc::clone(&self.node);
+        let app = move || {
+            App::new()
+                .app_data(web::Data::new(Arc::clone(&node)))
+                .configure(discovery_routes)
+                .default_service(web::to(unknown_path))
+        };
+        let server = HttpServer::new(app)
+            .workers(1)
+            .max_connections(self.node.settings.connections_max)
+            .tcp_nodelay(true)
+            .h1_allow_half_closed(false)
+            .keep_alive(KEEP_ALIVE)
+            .shutdown_timeout(self.shutdown_timeout_s())
+            .disable_signals()
+            .listen(listener.try_clone()?)?
+            .run();
+        let handle = server.handle();
+        actix_rt::spawn(server);
+        Ok(handle)
+    }
+}
+
+impl Server for ServerHandle {
+    fn stop(&self) -> LocalBoxFuture<'static, ()> {
+        // The order goes out with the call; the future only waits for its end.
+        Box::pin(ServerHandle::stop(self, true))
+    }
+}
+
+impl Serve for Servers {
+    fn start(&self) -> io::Result<Vec<Box<dyn Server>>> {
+        let listeners = self.listeners.borrow();
+        let mut servers: Vec<Box<dyn Server>> = Vec::new();
+        if let Some(listener) = listeners.as_ref().and_then(|l| l.scheduler.as_ref()) {
+            servers.push(Box::new(self.start_scheduler(listener)?));
+        }
+        if let Some(listener) = listeners.as_ref().and_then(|l| l.discovery.as_ref()) {
+            servers.push(Box::new(self.start_discovery(listener)?));
+        }
+        Ok(servers)
+    }
+
+    fn close(&self) {
+        self.listeners.borrow_mut().take();
+    }
+}
+
+/// A path whose other methods are 405.
+fn at(path: &str) -> Resource {
+    web::resource(path).default_service(web::to(wrong_method))
+}
+
+fn scheduler_routes(app: &mut web::ServiceConfig) {
+    app.service(
+        at("/function/{fn}")
+            .route(web::post().to(function_api::call))
+            .route(web::get().to(function_api::call)),
+    )
+    .service(at("/peer/function/{fn}").route(web::post().to(peer_api::call)))
+    .service(at("/monitoring/load").route(web::get().to(node_api::load)))
+    .service(
+        at("/").route(web::get().to(node_api::greeting)).route(web::post().to(node_api::greeting)),
+    )
+    .service(
+        at("/configuration")
+            .route(web::get().to(node_api::configuration))
+            .route(web::post().to(node_api::change_configuration)),
+    )
+    .service(
+        at("/configuration/scheduler")
+            .route(web::get().to(node_api::scheduler))
+            .route(web::post().to(node_api::change_scheduler)),
+    )
+    .service(at("/metrics").route(web::get().to(node_api::metrics)))
+    .service(at("/health").route(web::get().to(node_api::health)))
+    .service(
+        at("/system/functions")
+            .route(web::get().to(node_api::no_gateway))
+            .route(web::post().to(node_api::no_gateway))
+            .route(web::put().to(node_api::no_gateway))
+            .route(web::delete().to(node_api::no_gateway)),
+    )
+    .service(at("/system/function/{fn}").route(web::get().to(node_api::no_gateway)))
+    .service(at("/system/scale-function/{fn}").route(web::post().to(node_api::no_gateway)))
+    .service(at("/monitoring/scale-delay/{fn}").route(web::get().to(node_api::no_gateway)));
+}
+
+fn discovery_routes(app: &mut web::ServiceConfig) {
+    app.service(at("/").route(web::get().to(discovery_api::greeting)))
+        .service(at("/list").route(web::get().to(discovery_api::list)))
+        .service(
+            at("/configuration")
+                .route(web::get().to(discovery_api::configuration))
+                .route(web::post().to(discovery_api::change_configuration)),
+        )
+        .service(at("/reset").route(web::get().to(discovery_api::reset)));
+}
+
+fn with_version(mut response: HttpResponse) -> HttpResponse {
+    let version = HeaderValue::from_static(crate::VERSION);
+    response.headers_mut().insert(headers::VERSION.clone(), version);
+    response
+}
+
+async fn unknown_path() -> HttpResponse {
+    with_version(errors::response(&Error::UnknownPath))
+}
+
+async fn wrong_method() -> HttpResponse {
+    with_version(errors::response(&Error::WrongMethod))
+}

@@ -1,0 +1,425 @@
+//! Membership rules: which machines are known, which are alive, whom to ask next. Core: no IO;
+//! time is passed in.
+//!
+//! A machine is believed alive because of what *it* does: it called us ([`Membership::heartbeat`])
+//! or answered our poll ([`Membership::answered`]). What others say of it
+//! ([`Membership::hearsay`]) only makes it worth asking. A poll that fails counts against it
+//! ([`Membership::failed`]); at the threshold it is dead, and from then on asked only now and
+//! then, so that a healed partition heals the list.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::types::Peer;
+
+/// What the rules are governed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Failed polls in a row after which a machine is dead; at least 1.
+    pub dead_polls_threshold: u32,
+    /// How often a dead machine is asked; usually many times the poll time.
+    pub dead_poll_time: Duration,
+    /// Machines held at most; beyond it the longest dead make room, and then nobody new is taken.
+    pub machines_max: usize,
+}
+
+/// An instant as the rules need it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct At {
+    /// Monotonic time since any fixed start.
+    pub elapsed: Duration,
+    /// Seconds since the Unix epoch, for `last_update`.
+    pub unix_s: u64,
+}
+
+/// How much is known of a machine's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Others speak of it; it has not answered yet. Not listed.
+    Hearsay,
+    /// It called or answered, or an operator named it.
+    Alive,
+    /// It failed as many polls in a row as the threshold says. Not listed.
+    Dead,
+}
+
+/// What a machine says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Introduction {
+    /// Its name (`machine_id`); may be empty.
+    pub name: String,
+    /// Its group; may be empty.
+    pub group: String,
+}
+
+/// A known machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Machine {
+    /// A number that stays with it while it is known.
+    pub id: u64,
+    /// Its address.
+    pub ip: IpAddr,
+    /// What it says of itself.
+    pub is: Introduction,
+    /// The last poll's round trip.
+    pub ping: Duration,
+    /// Unix seconds of its last sign of life.
+    pub last_update: u64,
+    /// Whether it is believed alive.
+    pub standing: Standing,
+    /// Failed polls in a row.
+    pub dead_polls: u32,
+    polled: Option<Duration>,
+    polling: bool,
+}
+
+/// All machines that this node knows, but itself.
+#[derive(Debug)]
+pub struct Membership {
+    rules: Rules,
+    own: Option<IpAddr>,
+    next_id: u64,
+    machines: BTreeMap<IpAddr, Machine>,
+}
+
+impl Membership {
+    /// Knows nobody yet.
+    pub fn new(rules: Rules, own: Option<IpAddr>) -> Self {
+        Self { rules, own, next_id: 1, machines: BTreeMap::new() }
+    }
+
+    /// This node's own address changed; a machine at that address was ourselves.
+    pub fn set_own(&mut self, own: Option<IpAddr>) {
+        self.own = own;
+        self.machines.retain(|ip, _| Some(*ip) != own);
+    }
+
+    /// An operator named this machine: listed at once, as in v1, until it fails its polls.
+    pub fn configured(&mut self, ip: IpAddr, at: At) {
+        if !self.machines.contains_key(&ip) {
+            self.insert(ip, Introduction::default(), Standing::Alive, at);
+        }
+    }
+
+    /// Somebody else spoke of this machine. Adds it if it is new; never refreshes or revives it.
+    pub fn hearsay(&mut self, ip: IpAddr, is: Introduction, at: At) {
+        if !self.machines.contains_key(&ip) && self.named(&is.name).is_none() {
+            self.insert(ip, is, Standing::Hearsay, at);
+        }
+    }
+
+    /// This machine called us.
+    pub fn heartbeat(&mut self, ip: IpAddr, is: Introduction, at: At) {
+        if Some(ip) == self.own {
+            return;
+        }
+        self.moved_here(ip, &is.name);
+        if !self.machines.contains_key(&ip) {
+            self.insert(ip, is.clone(), Standing::Alive, at);
+        }
+        self.alive(ip, is, at);
+    }
+
+    /// This machine answered our poll, after `ping`. It may have been forgotten meanwhile.
+    pub fn answered(&mut self, ip: IpAddr, is: Introduction, ping: Duration, at: At) {
+        let Some(machine) = self.machines.get_mut(&ip) else { return };
+        machine.ping = ping;
+        machine.polling = false;
+        self.moved_here(ip, &is.name);
+        self.alive(ip, is, at);
+    }
+
+    /// A poll of this machine failed, or a call to it could not be connected. `true`: it died of it.
+    pub fn failed(&mut self, ip: IpAddr) -> bool {
+        let threshold = self.rules.dead_polls_threshold;
+        let Some(machine) = self.machines.get_mut(&ip) else { return false };
+        machine.polling = false;
+        machine.dead_polls = machine.dead_polls.saturating_add(1);
+        let dies = machine.dead_polls >= threshold && machine.standing != Standing::Dead;
+        if dies {
+            machine.standing = Standing::Dead;
+        }
+        dies
+    }
+
+    /// The machine that answered at `ip` is this node itself under another address.
+    pub fn forget(&mut self, ip: IpAddr) {
+        self.machines.remove(&ip);
+    }
+
+    /// Forgets all machines.
+    pub fn reset(&mut self) {
+        self.machines.clear();
+    }
+
+    /// Whom to ask now: the living and the hearsay at every call, the dead when their time has
+    /// come, nobody whose last poll is still under way.
+    pub fn due(&mut self, at: At) -> Vec<IpAddr> {
+        let rest = self.rules.dead_poll_time;
+        let mut due = Vec::new();
+        for machine in self.machines.values_mut() {
+            let rested = machine.polled.is_none_or(|then| at.elapsed.saturating_sub(then) >= rest);
+            if !machine.polling && (machine.standing != Standing::Dead || rested) {
+                machine.polling = true;
+                machine.polled = Some(at.elapsed);
+                due.push(machine.ip);
+            }
+        }
+        due
+    }
+
+    /// Whoever polled is gone and will not report: everybody can be asked again.
+    pub fn forget_polls(&mut self) {
+        self.machines.values_mut().for_each(|machine| machine.polling = false);
+    }
+
+    /// The machines believed alive, ordered bytewise by name, then by address as text.
+    pub fn list(&self) -> Vec<&Machine> {
+        let mut alive: Vec<_> =
+            self.machines.values().filter(|m| m.standing == Standing::Alive).collect();
+        alive.sort_by_cached_key(|m| (m.is.name.clone(), m.ip.to_string()));
+        alive
+    }
+
+    /// [`list`](Self::list) as places to send calls to, in the same order.
+    pub fn peers(&self) -> Vec<Peer> {
+        let peer =
+            |m: &&Machine| Peer { host: m.ip.to_string().into(), name: m.is.name.as_str().into() };
+        self.list().iter().map(peer).collect()
+    }
+
+    /// How many machines have this standing.
+    pub fn count(&self, standing: Standing) -> usize {
+        self.machines.values().filter(|m| m.standing == standing).count()
+    }
+
+    fn named(&self, name: &str) -> Option<IpAddr> {
+        let same = |m: &&Machine| !name.is_empty() && m.is.name == name;
+        self.machines.values().find(same).map(|m| m.ip)
+    }
+
+    /// A machine known by this name at another address has moved here: it keeps its number.
+    fn moved_here(&mut self, ip: IpAddr, name: &str) {
+        let Some(old) = self.named(name).filter(|old| *old != ip) else { return };
+        let Some(machine) = self.machines.remove(&old) else { return };
+        self.machines.entry(ip).or_insert(Machine { ip, polling: false, ..machine });
+    }
+
+    fn alive(&mut self, ip: IpAddr, is: Introduction, at: At) {
+        let Some(machine) = self.machines.get_mut(&ip) else { return };
+        machine.is = is;
+        machine.standing = Standing::Alive;
+        machine.dead_polls = 0;
+        machine.last_update = at.unix_s;
+    }
+
+    fn insert(&mut self, ip: IpAddr, is: Introduction, standing: Standing, at: At) {
+        if Some(ip) == self.own || ip.is_unspecified() || ip.is_multicast() || !self.make_room() {
+            return;
+        }
+        let machine = Machine {
+            id: self.next_id,
+            ip,
+            is,
+            ping: Duration::ZERO,
+            last_update: at.unix_s,
+            standing,
+            dead_polls: 0,
+            polled: None,
+            polling: false,
+        };
+        self.next_id += 1;
+        self.machines.insert(ip, machine);
+    }
+
+    /// Whether there is a place for one more, made at the cost of the longest dead if need be.
+    fn make_room(&mut self) -> bool {
+        if self.machines.len() < self.rules.machines_max {
+            return true;
+        }
+        let dead = self.machines.values().filter(|m| m.standing == Standing::Dead);
+        let Some(oldest) = dead.min_by_key(|m| m.last_update).map(|m| m.ip) else { return false };
+        self.machines.remove(&oldest).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: Rules =
+        Rules { dead_polls_threshold: 3, dead_poll_time: Duration::from_secs(30), machines_max: 4 };
+
+    fn ip(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    fn at(s: u64) -> At {
+        At { elapsed: Duration::from_secs(s), unix_s: 1_000 + s }
+    }
+
+    fn called(name: &str) -> Introduction {
+        Introduction { name: name.to_owned(), group: String::new() }
+    }
+
+    fn members() -> Membership {
+        Membership::new(RULES, Some(ip(99)))
+    }
+
+    fn names(members: &Membership) -> Vec<(String, String)> {
+        members.list().iter().map(|m| (m.is.name.clone(), m.ip.to_string())).collect()
+    }
+
+    fn pair(name: &str, ip: &str) -> (String, String) {
+        (name.to_owned(), ip.to_owned())
+    }
+
+    fn kill(members: &mut Membership, ip: IpAddr) {
+        assert_eq!(
+            [members.failed(ip), members.failed(ip), members.failed(ip)],
+            [false, false, true]
+        );
+    }
+
+    #[test]
+    fn the_list_is_ordered_bytewise_by_name_then_address() {
+        let mut members = members();
+        for (last, name) in [(9, "b"), (10, "b"), (1, "a")] {
+            members.configured(ip(last), at(0));
+            members.machines.get_mut(&ip(last)).expect("just added").is = called(name);
+        }
+        let want = [pair("a", "10.0.0.1"), pair("b", "10.0.0.10"), pair("b", "10.0.0.9")];
+        assert_eq!(names(&members), want);
+    }
+
+    #[test]
+    fn hearsay_is_listed_once_it_has_answered() {
+        let mut members = members();
+        members.hearsay(ip(1), called("a"), at(0));
+        assert!(members.list().is_empty());
+        assert_eq!(members.due(at(0)), [ip(1)]);
+        members.answered(ip(1), called("a2"), Duration::from_millis(3), at(1));
+        assert_eq!(names(&members), [pair("a2", "10.0.0.1")]);
+        assert_eq!(members.list()[0].ping, Duration::from_millis(3));
+    }
+
+    #[test]
+    fn hearsay_never_refreshes_or_revives() {
+        let mut members = members();
+        members.heartbeat(ip(1), called("a"), at(0));
+        members.hearsay(ip(1), called("other"), at(5));
+        assert_eq!(
+            (names(&members), members.list()[0].last_update),
+            (vec![pair("a", "10.0.0.1")], 1_000)
+        );
+        kill(&mut members, ip(1));
+        members.hearsay(ip(1), called("a"), at(6));
+        assert!(members.list().is_empty());
+    }
+
+    #[test]
+    fn three_failed_polls_kill_and_its_own_call_revives() {
+        let mut members = members();
+        members.heartbeat(ip(1), called("a"), at(0));
+        kill(&mut members, ip(1));
+        assert!(!members.failed(ip(1)), "it dies once");
+        members.heartbeat(ip(1), called("a"), at(9));
+        assert_eq!((members.list().len(), members.list()[0].dead_polls), (1, 0));
+    }
+
+    #[test]
+    fn an_answer_between_failures_starts_the_count_anew() {
+        let mut members = members();
+        members.heartbeat(ip(1), called("a"), at(0));
+        members.failed(ip(1));
+        members.failed(ip(1));
+        members.answered(ip(1), called("a"), Duration::ZERO, at(1));
+        assert!(!members.failed(ip(1)));
+        assert_eq!(members.list().len(), 1);
+    }
+
+    #[test]
+    fn the_dead_are_asked_again_every_thirty_seconds() {
+        let mut members = members();
+        members.heartbeat(ip(1), called("a"), at(0));
+        assert_eq!(members.due(at(0)), [ip(1)]);
+        assert!(members.due(at(1)).is_empty(), "one poll at a time");
+        kill(&mut members, ip(1));
+        assert!(members.due(at(29)).is_empty());
+        assert_eq!(members.due(at(30)), [ip(1)]);
+        members.answered(ip(1), called("a"), Duration::ZERO, at(31));
+        assert_eq!(members.due(at(32)), [ip(1)], "alive again, asked at every poll");
+    }
+
+    #[test]
+    fn a_machine_whose_address_changed_is_updated_not_doubled() {
+        let mut members = members();
+        members.heartbeat(ip(1), called("a"), at(0));
+        let id = members.list()[0].id;
+        members.heartbeat(ip(2), called("a"), at(1));
+        assert_eq!((names(&members), members.list()[0].id), (vec![pair("a", "10.0.0.2")], id));
+        members.hearsay(ip(1), called("a"), at(2));
+        assert_eq!(members.machines.len(), 1, "an old address by hearsay is the same machine");
+        members.hearsay(ip(3), Introduction::default(), at(3));
+        members.answered(ip(3), called("a"), Duration::ZERO, at(4));
+        assert_eq!(names(&members), [pair("a", "10.0.0.3")], "also when it was polled there");
+        assert_eq!(members.machines.len(), 1);
+    }
+
+    #[test]
+    fn machines_without_a_name_are_told_apart_by_address() {
+        let mut members = members();
+        members.heartbeat(ip(1), called(""), at(0));
+        members.heartbeat(ip(2), called(""), at(0));
+        assert_eq!(members.list().len(), 2);
+    }
+
+    #[test]
+    fn the_node_itself_and_addresses_of_nobody_are_never_listed() {
+        let mut members = members();
+        for nobody in [ip(99), [0, 0, 0, 0].into(), [224, 0, 0, 1].into()] {
+            members.configured(nobody, at(0));
+            members.heartbeat(nobody, called("x"), at(0));
+        }
+        assert_eq!(members.machines.len(), 0);
+        members.heartbeat(ip(5), called("me, before I knew"), at(0));
+        members.set_own(Some(ip(5)));
+        assert_eq!(members.machines.len(), 0);
+    }
+
+    #[test]
+    fn a_configured_machine_is_listed_at_once_and_can_die() {
+        let mut members = members();
+        members.configured(ip(1), at(0));
+        assert_eq!(names(&members), [pair("", "10.0.0.1")]);
+        kill(&mut members, ip(1));
+        members.configured(ip(1), at(1));
+        assert!(members.list().is_empty(), "naming it again is no sign of life");
+    }
+
+    #[test]
+    fn held_machines_are_bounded_and_the_longest_dead_makes_room() {
+        let mut members = members();
+        for last in 1..=4 {
+            members.heartbeat(ip(last), called(""), at(last.into()));
+        }
+        members.heartbeat(ip(5), called(""), at(9));
+        assert_eq!(members.list().len(), 4, "nobody living is dropped for a newcomer");
+        kill(&mut members, ip(3));
+        kill(&mut members, ip(2));
+        members.heartbeat(ip(5), called(""), at(10));
+        assert!(!members.machines.contains_key(&ip(2)), "it was dead for longer");
+        assert_eq!(members.list().len(), 3);
+    }
+
+    #[test]
+    fn an_answer_from_a_machine_forgotten_meanwhile_changes_nothing() {
+        let mut members = members();
+        members.heartbeat(ip(1), called("a"), at(0));
+        members.reset();
+        members.answered(ip(1), called("a"), Duration::ZERO, at(1));
+        assert!(!members.failed(ip(1)));
+        assert_eq!(members.machines.len(), 0);
+    }
+}

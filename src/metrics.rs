@@ -1,0 +1,215 @@
+//! Every metric of a node, by name. One registry per node, also where several run in one process.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+/// Function names told apart at most; calls by further names count as `other`, since a name is
+/// whatever a client types.
+const FUNCTIONS_MAX: usize = 256;
+
+/// Seconds; from a trivial call on loopback to a slow one on a board.
+const BUCKETS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
+];
+
+/// The metrics of one node.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    running: IntGauge,
+    waiting: IntGauge,
+    k: IntGauge,
+    forwards: IntCounterVec,
+    probes: IntCounterVec,
+    execution: HistogramVec,
+    queueing: HistogramVec,
+    total: HistogramVec,
+    machines: IntGaugeVec,
+    restarts: IntCounterVec,
+    functions: Mutex<HashSet<String>>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let gauge = |name: &str, help: &str| {
+            register(&registry, IntGauge::with_opts(Opts::new(name, help)))
+        };
+        let histogram = |name: &str, help: &str| {
+            let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+            register(&registry, HistogramVec::new(opts, &["function"]))
+        };
+        Self {
+            requests: counter(
+                "p2pfaas_requests_total",
+                "Calls that ended, by function, scheduler and outcome",
+                &["function", "scheduler", "outcome"],
+            ),
+            running: gauge("p2pfaas_running", "Functions that run now"),
+            waiting: gauge("p2pfaas_waiting", "Calls that wait for a slot"),
+            k: gauge("p2pfaas_k", "Functions that may run at once"),
+            forwards: counter(
+                "p2pfaas_forwards_total",
+                "Calls handed to peers, by peer and result",
+                &["peer", "result"],
+            ),
+            probes: counter("p2pfaas_probes_total", "Probes of peers, by result", &["result"]),
+            execution: histogram(
+                "p2pfaas_execution_seconds",
+                "The call to the function alone, for calls that ran here",
+            ),
+            queueing: histogram("p2pfaas_queueing_seconds", "Time spent waiting for a slot here"),
+            total: histogram("p2pfaas_total_seconds", "Arrival to completion at this node"),
+            machines: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new("p2pfaas_machines", "Known machines by standing"),
+                    &["standing"],
+                ),
+            ),
+            restarts: counter(
+                "p2pfaas_actor_restarts_total",
+                "Actors that ended unasked and were started again",
+                &["actor"],
+            ),
+            functions: Mutex::default(),
+            registry,
+        }
+    }
+
+    /// A call ended.
+    pub fn request(&self, function: &str, scheduler: &str, outcome: &str, total: Duration) {
+        self.requests.with_label_values(&[function, scheduler, outcome]).inc();
+        self.total.with_label_values(&[function]).observe(total.as_secs_f64());
+    }
+
+    /// A call ran here.
+    pub fn executed(&self, function: &str, queueing: Duration, execution: Duration) {
+        self.queueing.with_label_values(&[function]).observe(queueing.as_secs_f64());
+        self.execution.with_label_values(&[function]).observe(execution.as_secs_f64());
+    }
+
+    /// The label for a function's name.
+    pub fn function_label<'a>(&self, name: &'a str) -> &'a str {
+        let mut known = crate::lock(&self.functions);
+        if known.contains(name) {
+            return name;
+        }
+        if known.len() < FUNCTIONS_MAX {
+            known.insert(name.to_owned());
+            return name;
+        }
+        "other"
+    }
+
+    /// A call was handed to `peer`, with that result.
+    pub fn forward(&self, peer: &str, result: &str) {
+        self.forwards.with_label_values(&[peer, result]).inc();
+    }
+
+    /// A probe ended.
+    pub fn probe(&self, answered: bool) {
+        self.probes.with_label_values(&[if answered { "answered" } else { "failed" }]).inc();
+    }
+
+    /// The known machines, counted by standing.
+    pub fn machines(&self, alive: usize, hearsay: usize, dead: usize) {
+        for (standing, count) in [("alive", alive), ("hearsay", hearsay), ("dead", dead)] {
+            self.machines.with_label_values(&[standing]).set(count as i64);
+        }
+    }
+
+    /// An actor was started again.
+    pub fn restarted(&self, actor: &str) {
+        self.restarts.with_label_values(&[actor]).inc();
+    }
+
+    /// Everything in Prometheus' text format; the queue's figures are those given.
+    pub fn render(&self, load: crate::types::Load, k: u32) -> Vec<u8> {
+        self.running.set(load.running.into());
+        self.waiting.set(load.waiting.into());
+        self.k.set(k.into());
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics cannot be written");
+        }
+        text
+    }
+}
+
+/// Registers a metric. Names and labels are constants, so what is wrong with them shows in every
+/// test that starts a node.
+fn register<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<C>,
+) -> C {
+    let registered = metric.and_then(|metric| {
+        registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    });
+    match registered {
+        Ok(metric) => metric,
+        Err(error) => unreachable!("a metric's constant name or labels are wrong: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Load;
+
+    #[test]
+    fn every_metric_is_rendered_under_its_name() {
+        let metrics = Metrics::new();
+        metrics.request("fn-a", "NoScheduler", "executed", Duration::from_millis(3));
+        metrics.executed("fn-a", Duration::ZERO, Duration::from_millis(2));
+        metrics.forward("10.0.0.1", "answered");
+        metrics.probe(true);
+        metrics.machines(2, 1, 0);
+        metrics.restarted("queue");
+        let text = metrics.render(Load { running: 3, waiting: 1 }, 4);
+        let text = String::from_utf8(text).expect("text");
+        for line in [
+            r#"p2pfaas_requests_total{function="fn-a",outcome="executed",scheduler="NoScheduler"} 1"#,
+            "p2pfaas_running 3",
+            "p2pfaas_waiting 1",
+            "p2pfaas_k 4",
+            r#"p2pfaas_forwards_total{peer="10.0.0.1",result="answered"} 1"#,
+            r#"p2pfaas_probes_total{result="answered"} 1"#,
+            r#"p2pfaas_execution_seconds_bucket{function="fn-a",le="0.0025"} 1"#,
+            r#"p2pfaas_queueing_seconds_count{function="fn-a"} 1"#,
+            r#"p2pfaas_total_seconds_count{function="fn-a"} 1"#,
+            r#"p2pfaas_machines{standing="alive"} 2"#,
+            r#"p2pfaas_actor_restarts_total{actor="queue"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn function_names_are_bounded() {
+        let metrics = Metrics::new();
+        let names: Vec<String> = (0..300).map(|i| format!("fn-{i}")).collect();
+        let labels: HashSet<&str> = names.iter().map(|n| metrics.function_label(n)).collect();
+        assert_eq!(labels.len(), FUNCTIONS_MAX + 1);
+        assert_eq!(metrics.function_label("fn-0"), "fn-0");
+    }
+}

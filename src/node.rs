@@ -1,0 +1,229 @@
+//! A whole node: its state, its actor tree, its start and its stop.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actix::{Actor, Addr};
+use arc_swap::ArcSwap;
+use tokio::sync::oneshot;
+
+use crate::actors::discovery::{Discovery, DiscoverySettings, Flush, Kept, Published};
+use crate::actors::gateway::{Drain, Gateway};
+use crate::actors::queue::{Gate, Queue};
+use crate::actors::supervise::{Guard, Handle};
+use crate::actors::supervisor::{StopRestarting, Supervisor};
+use crate::actors::switch::{Active, Switch};
+use crate::config::{Admin, Settings};
+use crate::http::server::{Listeners, Servers};
+use crate::membership::{At, Introduction, Membership, Rules};
+use crate::peer::PeerClient;
+use crate::policy::params::BadParameters;
+use crate::saved::{Dynamic, FlagOverrides};
+use crate::state::{NodeState, Phase};
+use crate::storage::{self, StorageError};
+use crate::types::Identity;
+use crate::wire::WireMachine;
+
+/// Why a node does not start. Nothing was changed or bound by it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A file in the data path.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The scheduler that flags ask for.
+    #[error("scheduler: {0}")]
+    Scheduler(#[from] BadParameters),
+    /// An address that cannot be listened on.
+    #[error("cannot listen on {0}")]
+    Bind(std::io::Error),
+}
+
+/// A running node.
+pub struct Node {
+    /// What its threads share.
+    pub state: Arc<NodeState>,
+    supervisor: Addr<Supervisor>,
+    gateway: Handle<Gateway>,
+    /// Resolves if the supervisor itself ends.
+    broken: Option<oneshot::Receiver<()>>,
+}
+
+impl Node {
+    /// Starts a node on the current arbiter; its HTTP workers get threads of their own.
+    ///
+    /// # Errors
+    /// A file that cannot be used, an address that cannot be bound.
+    pub fn start(settings: Settings, flags: &FlagOverrides) -> Result<Self, StartError> {
+        storage::prepare_folder(&settings.data_path)?;
+        let dynamic = Dynamic::load(&settings, flags)?;
+        let policy = dynamic.scheduler.build()?;
+        let found_ip = found_ip(&settings);
+        let identity = dynamic.machine.running.identity(found_ip);
+        let kept = keep(&settings, &dynamic, &identity)?;
+        let listeners = Listeners::bind(&settings).map_err(StartError::Bind)?;
+
+        let settings = Arc::new(settings);
+        let gate = Gate::new(dynamic.limits.running, settings.waiting_bytes_max);
+        let active = Active::new(0, policy);
+        warn_at_start(&settings, &active, &identity);
+        let published = Arc::clone(&kept.published);
+        let state = Arc::new(NodeState::new(settings, gate, active, published));
+
+        let (say_broken, broken) = oneshot::channel();
+        let root = Guard::new(move |_| {
+            // Nobody listens any more when the node was stopped on purpose.
+            let _ = say_broken.send(());
+        });
+        let gateway = Handle::default();
+        let supervisor = tree(&state, &dynamic, kept, found_ip, listeners, &gateway, root).start();
+        Ok(Self { state, supervisor, gateway, broken: Some(broken) })
+    }
+
+    /// Resolves if the root of the tree is gone, which leaves nobody to restart the others.
+    pub async fn broken(&mut self) {
+        match self.broken.take() {
+            // The sender is dropped with the guard, after it has spoken.
+            Some(broken) => drop(broken.await),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops taking calls, lets those that run or wait finish within the drain time, saves what is
+    /// not saved. Calls that do not finish in time are answered with an error.
+    pub async fn stop(self) {
+        let limit = Duration::from_secs(self.state.settings.drain_timeout_s);
+        tracing::info!(?limit, "stopping: no new calls, those that run may finish");
+        // A root that is gone restarts nobody anyway.
+        let _ = self.supervisor.send(StopRestarting).await;
+        self.state.phase.send_replace(Phase::Draining);
+        self.state.gate.close();
+        let drained = self.gateway.ask(|| Drain);
+        tokio::select! {
+            _ = drained => {}
+            () = tokio::time::sleep(limit) => {
+                let load = self.state.gate.load();
+                tracing::warn!(load.running, load.waiting, "time is up: calls are given up");
+                self.state.gate.clear_line();
+                self.state.phase.send_replace(Phase::Stopped);
+                // What is given up is answered; the servers end by themselves soon after.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+        if self.state.discovery.ask(|| Flush).await.is_err() {
+            tracing::error!("the known machines were not saved");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// The supervision tree.
+fn tree(
+    state: &Arc<NodeState>,
+    dynamic: &Dynamic,
+    kept: Rc<Kept>,
+    found_ip: Option<IpAddr>,
+    listeners: Listeners,
+    gateway: &Handle<Gateway>,
+    root: Guard,
+) -> Supervisor {
+    let settings = Arc::clone(&state.settings);
+    let limits = Arc::new(Mutex::new(dynamic.limits.clone()));
+    let queue = {
+        let (gate, settings) = (Arc::clone(&state.gate), Arc::clone(&settings));
+        move |guard| Queue::new(gate.clone(), limits.clone(), &settings.data_path, guard)
+    };
+    let switch = {
+        let (in_force, settings) = (Arc::clone(&state.in_force), Arc::clone(&settings));
+        move |guard| Switch::new(in_force.clone(), &settings.data_path, guard)
+    };
+    let discovery = {
+        let metrics = Arc::clone(&state.metrics);
+        let poller = Rc::new(PeerClient::new(
+            Arc::clone(&settings),
+            state.discovery.clone(),
+            Arc::clone(&metrics),
+        ));
+        let how = DiscoverySettings {
+            poll_time: Settings::seconds(settings.poll_time_s),
+            follows: !settings.service_discovery_host.is_empty(),
+            found_ip,
+            data_path: settings.data_path.clone(),
+        };
+        move |guard| {
+            Discovery::new(kept.clone(), how.clone(), poller.clone(), metrics.clone(), guard)
+        }
+    };
+    let servers = Rc::new(Servers::new(Arc::clone(state), listeners));
+    Supervisor::new(Arc::clone(&state.metrics), root)
+        .child("queue", state.queue.clone(), queue)
+        .child("switch", state.switch.clone(), switch)
+        .child("discovery", state.discovery.clone(), discovery)
+        .child("gateway", gateway.clone(), move |guard| Gateway::new(servers.clone(), guard))
+}
+
+/// What Discovery begins with: the machines that were alive when the node last ran.
+fn keep(
+    settings: &Settings,
+    dynamic: &Dynamic,
+    identity: &Identity,
+) -> Result<Rc<Kept>, StartError> {
+    let rules = Rules {
+        dead_polls_threshold: settings.machine_dead_polls_threshold,
+        dead_poll_time: Settings::seconds(settings.dead_poll_time_s),
+        machines_max: settings.machines_max,
+    };
+    let mut membership = Membership::new(rules, identity.ip);
+    let file = settings.data_path.join(storage::MACHINES_FILE);
+    let known: Vec<WireMachine> = storage::read(&file, "the known machines")?.unwrap_or_default();
+    for machine in known {
+        if let Some(ip) = machine.address() {
+            let is = Introduction { name: machine.name, group: machine.group_name };
+            membership.hearsay(ip, is, At::default());
+        }
+    }
+    let published = Published { identity: identity.clone(), peers: Vec::new() };
+    Ok(Rc::new(Kept {
+        membership: RefCell::new(membership),
+        config: Mutex::new(dynamic.machine.clone()),
+        published: Arc::new(ArcSwap::from_pointee(published)),
+    }))
+}
+
+/// The address to take when none is configured: the one we listen on, if it is one, else the
+/// interface's, an IPv4 address before an IPv6 one.
+fn found_ip(settings: &Settings) -> Option<IpAddr> {
+    if !settings.host.is_unspecified() {
+        return Some(settings.host);
+    }
+    let mut found: Vec<IpAddr> = if_addrs::get_if_addrs()
+        .inspect_err(|error| tracing::warn!(%error, "the network interfaces cannot be read"))
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|interface| interface.name == settings.default_iface)
+        .map(|interface| interface.ip())
+        .collect();
+    found.sort_by_key(|ip| !ip.is_ipv4());
+    found.first().copied()
+}
+
+fn warn_at_start(settings: &Settings, active: &Active, identity: &Identity) {
+    if let Some(warning) = active.policy.warning() {
+        tracing::warn!(scheduler = %active.full_name, "{warning}");
+    }
+    if settings.admin == Admin::Any {
+        tracing::warn!(
+            "whoever reaches the ports can change this node (--admin any, as in v1); \
+             --admin loopback or off limits that"
+        );
+    }
+    if identity.ip.is_none() && settings.service_discovery_host.is_empty() {
+        tracing::warn!(
+            interface = settings.default_iface,
+            "no machine IP is configured and the interface has none: other nodes cannot learn of \
+             this one until it is set (--machine-ip)"
+        );
+    }
+}

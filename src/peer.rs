@@ -1,0 +1,372 @@
+//! Calls to other nodes: probe, forward, poll. The wire of v1, from the caller's side.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::header::{self, HeaderMap, HeaderName};
+use actix_web::http::{StatusCode, Uri};
+use awc::Client;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+use tokio::time::timeout;
+
+use crate::actors::discovery::{Discovery, PollAnswer, Poller, Unreachable};
+use crate::actors::scheduler::Prober;
+use crate::actors::supervise::Handle;
+use crate::client::{SendFailure, client};
+use crate::config::Settings;
+use crate::faas::Answer;
+use crate::http::headers;
+use crate::membership::Introduction;
+use crate::metrics::Metrics;
+use crate::saved::MachinePatch;
+use crate::types::{FunctionName, Identity, Load, Peer, url_host};
+use crate::wire::{MACHINE_AGENT, PeerAnswer, PeerHop, WireMachine};
+
+/// Bytes of a machine's list that are read at most.
+const LIST_BYTES_MAX: usize = 4 << 20;
+
+/// A worker thread's client for other nodes. Cheap to clone.
+#[derive(Clone)]
+pub struct PeerClient {
+    client: Client,
+    settings: Arc<Settings>,
+    discovery: Handle<Discovery>,
+    metrics: Arc<Metrics>,
+}
+
+/// A call as it is handed to a peer.
+pub struct Forward<'a> {
+    /// The function.
+    pub function: &'a FunctionName,
+    /// The JSON of a [`crate::wire::PeerRequest`].
+    pub message: Bytes,
+    /// The client's tracing id; may be empty.
+    pub tracing_id: &'a str,
+    /// The client's task type, as it sent it; may be empty.
+    pub task_type: &'a str,
+}
+
+/// What came back of a forwarded call.
+#[derive(Debug)]
+pub struct Forwarded {
+    /// The function's answer, or the error that the peer gives the client.
+    pub answer: Answer,
+    /// The nodes that the call passed, the executing one first.
+    pub peers: Vec<PeerHop>,
+}
+
+/// Why nothing came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForwardFailure {
+    /// The peer was not connected to. It is safe to try elsewhere.
+    NotSent(String),
+    /// The connection ended, or the time was up, after the call was sent. It may have run.
+    Broke(String),
+    /// The peer answered, but nothing that could be read. It may have run.
+    Nothing(String),
+}
+
+impl From<SendFailure> for ForwardFailure {
+    fn from(failure: SendFailure) -> Self {
+        match failure {
+            SendFailure::UnknownHost(why) | SendFailure::NotConnected(why) => Self::NotSent(why),
+            SendFailure::Broke(why) => Self::Broke(why),
+        }
+    }
+}
+
+/// Bytes of a peer message that carries a body of `body_bytes` in base64, with headers to spare.
+pub fn message_bytes_max(body_bytes: usize) -> usize {
+    body_bytes / 3 * 4 + (1 << 20)
+}
+
+fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u32> {
+    headers::text(headers, name).trim().parse().ok()
+}
+
+impl PeerClient {
+    /// A client for the current thread. Peers that cannot be connected to are reported to
+    /// `discovery`.
+    pub fn new(
+        settings: Arc<Settings>,
+        discovery: Handle<Discovery>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let connect = Duration::from_millis(settings.peer_connect_timeout_ms);
+        Self { client: client(connect), settings, discovery, metrics }
+    }
+
+    fn url(&self, host: &str, port: u16, path: &str) -> Result<Uri, SendFailure> {
+        let url = format!("http://{}:{port}{path}", url_host(host));
+        url.parse().map_err(|why| SendFailure::NotConnected(format!("{url}: {why}")))
+    }
+
+    /// A failure at connection counts as a failed poll.
+    fn report(&self, host: &str, failure: &SendFailure) {
+        if matches!(failure, SendFailure::NotConnected(_))
+            && let Ok(ip) = host.parse()
+        {
+            self.discovery.tell(Unreachable(ip));
+        }
+    }
+
+    async fn ask_load(&self, peer: &Peer) -> Result<Load, SendFailure> {
+        let uri = self.url(&peer.host, self.settings.scheduler_port, "/monitoring/load")?;
+        let request = self.client.get(uri).insert_header((header::USER_AGENT, MACHINE_AGENT));
+        let answer = request.send().await?;
+        let loads = answer.headers();
+        let running = number(loads, &headers::LOAD).filter(|_| answer.status().is_success());
+        match running {
+            Some(running) => {
+                let waiting = number(loads, &headers::QUEUE_LENGTH).unwrap_or(0);
+                Ok(Load { running, waiting })
+            }
+            None => Err(SendFailure::Broke("the answer tells no load".to_owned())),
+        }
+    }
+
+    /// Hands a call to `peer` and waits for what comes back.
+    ///
+    /// # Errors
+    /// Nothing came back; the error tells whether the call may have run.
+    pub async fn forward(
+        &self,
+        peer: &Peer,
+        call: &Forward<'_>,
+    ) -> Result<Forwarded, ForwardFailure> {
+        let limit = Settings::seconds(self.settings.forward_timeout_s);
+        let result = match timeout(limit, self.send(peer, call)).await {
+            Ok(result) => result,
+            Err(_) => {
+                Err(ForwardFailure::Broke(format!("no answer within {} s", limit.as_secs_f64())))
+            }
+        };
+        let label = match &result {
+            Ok(_) => "answered",
+            Err(ForwardFailure::NotSent(_)) => "unreachable",
+            Err(ForwardFailure::Broke(_)) => "broke",
+            Err(ForwardFailure::Nothing(_)) => "nothing",
+        };
+        self.metrics.forward(&peer.host, label);
+        result
+    }
+
+    async fn send(&self, peer: &Peer, call: &Forward<'_>) -> Result<Forwarded, ForwardFailure> {
+        let path = format!("/peer/function/{}", call.function);
+        let uri = self.url(&peer.host, self.settings.scheduler_port, &path)?;
+        let mut request = self
+            .client
+            .post(uri)
+            .insert_header((header::USER_AGENT, MACHINE_AGENT))
+            .insert_header((header::CONTENT_TYPE, "application/json"));
+        if !call.tracing_id.is_empty() {
+            request = request.insert_header((headers::TRACING_ID.clone(), call.tracing_id));
+        }
+        if !call.task_type.is_empty() {
+            request = request.insert_header((headers::TASK_TYPE.clone(), call.task_type));
+        }
+        let sent = request.send_body(call.message.clone()).await.map_err(SendFailure::from);
+        let mut response = sent.inspect_err(|failure| self.report(&peer.host, failure))?;
+        let limit = message_bytes_max(self.settings.body_bytes_max);
+        let message = response
+            .body()
+            .limit(limit)
+            .await
+            .map_err(|why| ForwardFailure::Broke(format!("its answer ended early: {why}")))?;
+        let http_headers = headers::from_function(response.headers());
+        read_answer(&message, response.status(), http_headers).map_err(ForwardFailure::Nothing)
+    }
+
+    async fn list(
+        &self,
+        host: &str,
+        port: u16,
+        me: Option<&Identity>,
+    ) -> Result<PollAnswer, SendFailure> {
+        let mut request = self.client.get(self.url(host, port, "/list")?);
+        if let Some(me) = me {
+            request = request
+                .insert_header((header::USER_AGENT, MACHINE_AGENT))
+                .insert_header((headers::MACHINE_IP.clone(), me.ip_text()))
+                .insert_header((headers::MACHINE_NAME.clone(), me.id.as_str()))
+                .insert_header((headers::MACHINE_GROUP.clone(), me.group.as_str()));
+        }
+        let mut response = request.send().await?;
+        if !response.status().is_success() {
+            return Err(SendFailure::Broke(format!("status {}", response.status())));
+        }
+        let broke = |why: &dyn std::fmt::Display| SendFailure::Broke(why.to_string());
+        let body = response.body().limit(LIST_BYTES_MAX).await.map_err(|why| broke(&why))?;
+        let machines: Vec<WireMachine> =
+            serde_json::from_slice(&body).map_err(|why| broke(&why))?;
+        let told = response.headers();
+        let introduction = |name: &str, group: &str| Introduction {
+            name: name.to_owned(),
+            group: group.to_owned(),
+        };
+        let knows = machines.iter().filter_map(|machine| {
+            Some((machine.address()?, introduction(&machine.name, &machine.group_name)))
+        });
+        Ok(PollAnswer {
+            is: introduction(
+                headers::text(told, &headers::MACHINE_NAME),
+                headers::text(told, &headers::MACHINE_GROUP),
+            ),
+            ip: headers::text(told, &headers::MACHINE_IP).parse().ok(),
+            knows: knows.collect(),
+        })
+    }
+
+    /// This node's identity as the other discovery service has it.
+    async fn followed_identity(&self, host: &str, port: u16) -> Option<Identity> {
+        let uri = self.url(host, port, "/configuration").ok()?;
+        let mut response = self.client.get(uri).send().await.ok()?;
+        let body = response.body().limit(LIST_BYTES_MAX).await.ok()?;
+        let config: MachinePatch = serde_json::from_slice(&body).ok()?;
+        Some(Identity {
+            ip: config.machine_ip?.parse().ok(),
+            id: config.machine_id.unwrap_or_default(),
+            group: config.machine_group_name.unwrap_or_default(),
+        })
+    }
+}
+
+/// Reads a peer's answer. `http_headers` are those that v1 passes on by HTTP only.
+fn read_answer(
+    message: &[u8],
+    status: StatusCode,
+    http_headers: HeaderMap,
+) -> Result<Forwarded, String> {
+    let read: PeerAnswer = crate::wire::read_object(message)?;
+    if read.peers_list.is_none() && read.status_code.is_none() {
+        return Err("the answer has neither peers_list nor status_code".to_owned());
+    }
+    let body = BASE64_STANDARD
+        .decode(read.body.unwrap_or_default())
+        .map_err(|why| format!("its body is no base64: {why}"))?;
+    let status = match read.status_code {
+        Some(code) => {
+            StatusCode::from_u16(code).map_err(|_| format!("its status_code is {code}"))?
+        }
+        None => status,
+    };
+    let headers = match &read.headers {
+        Some(told) => headers::from_function(&headers::from_json(told)),
+        None => guessed_type(http_headers, &body),
+    };
+    let answer = Answer { status, headers, body: body.into() };
+    Ok(Forwarded { answer, peers: read.peers_list.unwrap_or_default() })
+}
+
+/// v1 does not say what type the function's output has; its own clients get a guess, too.
+fn guessed_type(mut headers: HeaderMap, body: &[u8]) -> HeaderMap {
+    let guess = match std::str::from_utf8(body) {
+        Ok(_) => header::HeaderValue::from_static("text/plain; charset=utf-8"),
+        Err(_) => header::HeaderValue::from_static("application/octet-stream"),
+    };
+    // The type that came by HTTP is that of the peer's own JSON.
+    headers.insert(header::CONTENT_TYPE, guess);
+    headers
+}
+
+impl Prober for PeerClient {
+    fn probe(&self, peer: Peer) -> LocalBoxFuture<'_, Option<Load>> {
+        Box::pin(async move {
+            let limit = Duration::from_millis(self.settings.probe_timeout_ms);
+            let load = match timeout(limit, self.ask_load(&peer)).await {
+                Ok(Ok(load)) => Some(load),
+                Ok(Err(failure)) => {
+                    self.report(&peer.host, &failure);
+                    tracing::debug!(peer = %peer.host, ?failure, "a probe failed");
+                    None
+                }
+                Err(_) => None,
+            };
+            self.metrics.probe(load.is_some());
+            load
+        })
+    }
+}
+
+impl Poller for PeerClient {
+    fn poll(&self, ip: IpAddr, me: &Identity) -> LocalBoxFuture<'static, Option<PollAnswer>> {
+        let (this, me) = (self.clone(), me.clone());
+        Box::pin(async move {
+            // Without an address of our own there is nothing to introduce.
+            let me = me.ip.is_some().then_some(&me);
+            let limit = Settings::seconds(this.settings.poll_timeout_s);
+            let port = this.settings.discovery_port;
+            match timeout(limit, this.list(&ip.to_string(), port, me)).await {
+                Ok(Ok(answer)) => Some(answer),
+                Ok(Err(failure)) => {
+                    tracing::debug!(%ip, ?failure, "a poll failed");
+                    None
+                }
+                Err(_) => None,
+            }
+        })
+    }
+
+    fn follow(&self) -> LocalBoxFuture<'static, Option<(Identity, PollAnswer)>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let (host, port) =
+                (&this.settings.service_discovery_host, this.settings.service_discovery_port);
+            let both = async {
+                let identity = this.followed_identity(host, port).await?;
+                Some((identity, this.list(host, port, None).await.ok()?))
+            };
+            timeout(Settings::seconds(this.settings.poll_timeout_s), both).await.ok()?
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(message: &str) -> Result<Forwarded, String> {
+        read_answer(message.as_bytes(), StatusCode::OK, HeaderMap::new())
+    }
+
+    #[test]
+    fn an_answer_as_v1_gives_it_is_read_and_its_type_guessed() {
+        let message = r#"{"peers_list":[{"machine_id":"ref-n0","machine_ip":"127.0.0.1",
+            "timings":{"execution_time":0.002,"total_time":0.0021,"scheduling_time":0.000006}}],
+            "body":"aGVsbG8=","status_code":200}"#;
+        let forwarded = read(message).expect("readable");
+        assert_eq!(&*forwarded.answer.body, b"hello");
+        let content_type = forwarded.answer.headers.get("content-type").expect("guessed");
+        assert_eq!(content_type, "text/plain; charset=utf-8");
+        assert_eq!(forwarded.peers[0].timings.execution_time, Some(0.002));
+    }
+
+    #[test]
+    fn our_own_answer_brings_status_and_headers() {
+        let message = r#"{"peers_list":[],"body":"","status_code":201,
+            "headers":{"content-type":"image/jpeg","x-mine":"1","x-p2pfaas-hops":"9"}}"#;
+        let answer = read(message).expect("readable").answer;
+        assert_eq!(answer.status, StatusCode::CREATED);
+        assert_eq!(answer.headers.get("content-type").expect("told"), "image/jpeg");
+        assert!(answer.headers.contains_key("x-mine"));
+        assert!(!answer.headers.contains_key("x-p2pfaas-hops"), "ours are not the peer's to say");
+    }
+
+    #[test]
+    fn what_is_no_peer_answer_is_nothing() {
+        for message in [
+            "",
+            "[]",
+            "{}",
+            r#"{"code":1,"message":"Generic Error"}"#,
+            r#"{"peers_list":[],"body":"%%%","status_code":200}"#,
+            r#"{"peers_list":[],"body":"","status_code":20}"#,
+        ] {
+            assert!(read(message).is_err(), "{message}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Scheduling algorithms: where a call runs. Core: no IO, no clock, no randomness of its own.
+//!
+//! A [`Policy`] is a function from what is known about a call to the next [`Step`]. It is asked
+//! again with more knowledge until the step is a decision:
+//!
+//! ```text
+//! next(task, node, heard) → Probe(peers)   asked again with heard.probes = Some(loads)
+//!                         → WaitUntil(t)   asked again when t has passed since the arrival
+//!                         → Decide(…)      carried out; if the chosen peer cannot be connected
+//!                                          to, asked again without it
+//! ```
+//!
+//! To add an algorithm: one file here with its formula and source, one line in
+//! [`registry::ALGORITHMS`], its row in the README. Whoever carries the steps out
+//! (`actors::scheduler`, or a simulator) needs no change.
+
+pub mod forward;
+pub mod no;
+pub mod params;
+pub mod power_of_n;
+pub mod power_of_n_tau;
+pub mod registry;
+pub mod reject;
+pub mod round_robin;
+
+use std::time::Duration;
+
+use rand::Rng;
+
+use crate::types::{Load, Peer, TaskType};
+
+/// The call to be scheduled.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Task {
+    /// Its service class.
+    pub task_type: TaskType,
+    /// How often it was forwarded before it came here; 0 for a client's own call.
+    pub hops: u32,
+    /// Whether another node sent it.
+    pub from_peer: bool,
+}
+
+/// The node as a policy sees it: a snapshot taken when the call is scheduled.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeView<'a> {
+    /// What runs and waits here.
+    pub load: Load,
+    /// The number of functions that may run at once.
+    pub k: u32,
+    /// The machines known alive, ordered by name, then address; never this node itself, never one
+    /// that could not be connected to for this call.
+    pub peers: &'a [Peer],
+}
+
+/// What was learnt about this call since it arrived.
+#[derive(Clone, Debug, Default)]
+pub struct Heard {
+    /// `None` until peers were probed; then one entry for each that answered.
+    pub probes: Option<Vec<Probe>>,
+    /// Time since the call arrived at this node.
+    pub elapsed: Duration,
+    /// Hosts that could not be connected to when this call was to be forwarded to them.
+    pub unreachable: Vec<std::sync::Arc<str>>,
+}
+
+impl Heard {
+    /// Whether `host` failed this call before.
+    pub fn failed(&self, host: &str) -> bool {
+        self.unreachable.iter().any(|h| &**h == host)
+    }
+}
+
+/// A peer's answer to a probe. A probe that failed leaves none: it never counts as load 0.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probe {
+    /// Who answered.
+    pub peer: Peer,
+    /// Its load when it answered.
+    pub load: Load,
+}
+
+/// What a policy wants next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Carry this out.
+    Decide(Decision),
+    /// Ask these peers for their load, all at once, and ask again.
+    Probe(Vec<Peer>),
+    /// Ask again once this much time has passed since the call arrived.
+    WaitUntil(Duration),
+}
+
+/// Where a call goes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// Run it on this node; `may_wait` says whether it may stand in line for a slot.
+    RunHere {
+        /// `false`: refused when no slot is free, whatever the queue's settings.
+        may_wait: bool,
+    },
+    /// Hand it to that peer.
+    Forward(Peer),
+    /// Reject it deliberately (code 401).
+    Reject,
+    /// This node takes no such call (code 400).
+    Refuse,
+}
+
+impl Step {
+    /// Run here, waiting for a slot where the queue allows it.
+    pub fn run_here() -> Self {
+        Self::Decide(Decision::RunHere { may_wait: true })
+    }
+
+    /// Forward to `peer`.
+    pub fn forward(peer: Peer) -> Self {
+        Self::Decide(Decision::Forward(peer))
+    }
+}
+
+/// A scheduling algorithm with its parameters.
+///
+/// One value serves all workers of a node at once, so state that outlives a call (a rotation's
+/// cursor) is shared and atomic.
+pub trait Policy: Send + Sync + 'static {
+    /// The algorithm's name, as in `POST /configuration/scheduler`.
+    fn name(&self) -> &'static str;
+
+    /// Its parameters in their normal form; parsing them again gives an equal policy.
+    fn parameters(&self) -> Vec<String>;
+
+    /// The next step for `task`. Must not block. `rng` is the only source of chance.
+    fn next(&self, task: &Task, node: NodeView<'_>, heard: &Heard, rng: &mut dyn Rng) -> Step;
+
+    /// Name and parameters as clients see them: `PowerOfNScheduler(1, 2, true, 1)`.
+    fn full_name(&self) -> String {
+        let parameters = self.parameters();
+        if parameters.is_empty() {
+            return self.name().to_owned();
+        }
+        format!("{}({})", self.name(), parameters.join(", "))
+    }
+
+    /// What an operator should know before using it with these parameters, if anything.
+    fn warning(&self) -> Option<String> {
+        None
+    }
+}
+
+/// The warning of algorithms that forward a call more than once.
+fn max_hops_warning(max_hops: u32) -> Option<String> {
+    (max_hops > 1).then(|| {
+        format!(
+            "max hops {max_hops} > 1: nodes of P2PFaaS v1 reset the hop count, so that in a mixed \
+             cluster a call can travel further than that"
+        )
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    pub(crate) fn rng(seed: u64) -> SmallRng {
+        SmallRng::seed_from_u64(seed)
+    }
+
+    pub(crate) fn peers(n: usize) -> Vec<Peer> {
+        (1..=n)
+            .map(|i| Peer { host: format!("10.0.0.{i}").into(), name: format!("n{i}").into() })
+            .collect()
+    }
+
+    pub(crate) fn view(running: u32, waiting: u32, peers: &[Peer]) -> NodeView<'_> {
+        NodeView { load: Load { running, waiting }, k: 4, peers }
+    }
+
+    pub(crate) fn client() -> Task {
+        Task::default()
+    }
+
+    pub(crate) fn from_peer(hops: u32) -> Task {
+        Task { hops, from_peer: true, ..Task::default() }
+    }
+
+    pub(crate) fn probed(loads: &[(&Peer, u32, u32)]) -> Heard {
+        let probe = |&(peer, running, waiting): &(&Peer, u32, u32)| Probe {
+            peer: peer.clone(),
+            load: Load { running, waiting },
+        };
+        Heard { probes: Some(loads.iter().map(probe).collect()), ..Heard::default() }
+    }
+}

@@ -1,0 +1,204 @@
+//! Algorithm parameters arrive as strings and read as v1's do: Go's `ParseBool`, `ParseUint` and
+//! `ParseDuration`.
+
+use std::time::Duration;
+
+/// Why a parameter was refused; its text names the parameter and what was given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadParameters {
+    /// No algorithm has this name.
+    #[error("there is no scheduler named {name:?}; known: {known}")]
+    UnknownName {
+        /// What was asked for.
+        name: String,
+        /// The names that are.
+        known: String,
+    },
+    /// Fewer parameters than the algorithm takes.
+    #[error("parameter {index} ({what}) is missing")]
+    Missing {
+        /// Its place, from 1.
+        index: usize,
+        /// What it means.
+        what: &'static str,
+    },
+    /// A parameter that does not read as what it must be.
+    #[error("parameter {index} ({what}) is {given:?}, which is not {wanted}")]
+    Wrong {
+        /// Its place, from 1.
+        index: usize,
+        /// What it means.
+        what: &'static str,
+        /// What was given.
+        given: String,
+        /// What it must be.
+        wanted: &'static str,
+    },
+}
+
+/// Reads an algorithm's parameters one after another; those never asked for are ignored, as in v1.
+pub struct Params<'a> {
+    values: &'a [String],
+    taken: usize,
+}
+
+impl<'a> Params<'a> {
+    /// Starts at the first of `values`.
+    pub fn new(values: &'a [String]) -> Self {
+        Self { values, taken: 0 }
+    }
+
+    /// The next parameter as text.
+    pub fn text(&mut self, what: &'static str) -> Result<&'a str, BadParameters> {
+        let index = self.taken + 1;
+        let value = self.values.get(self.taken).ok_or(BadParameters::Missing { index, what })?;
+        self.taken = index;
+        Ok(value)
+    }
+
+    fn read<T>(
+        &mut self,
+        what: &'static str,
+        wanted: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, BadParameters> {
+        let given = self.text(what)?;
+        let index = self.taken;
+        let wrong = || BadParameters::Wrong { index, what, given: given.to_owned(), wanted };
+        parse(given).ok_or_else(wrong)
+    }
+
+    /// The next parameter as a truth value.
+    pub fn bool(&mut self, what: &'static str) -> Result<bool, BadParameters> {
+        self.read(what, "a boolean (true or false)", parse_bool)
+    }
+
+    /// The next parameter as an unsigned 32-bit integer.
+    pub fn u32(&mut self, what: &'static str) -> Result<u32, BadParameters> {
+        self.read(what, "an integer from 0 to 4294967295", |text| {
+            text.bytes().all(|c| c.is_ascii_digit()).then(|| text.parse().ok())?
+        })
+    }
+
+    /// The next parameter as a duration, such as `100ms` or `1h2m`.
+    pub fn duration(&mut self, what: &'static str) -> Result<Duration, BadParameters> {
+        self.read(what, "a duration such as 100ms, 1.5s or 1h2m", parse_duration)
+    }
+}
+
+/// Go's `strconv.ParseBool`.
+fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Go's `time.ParseDuration` without the sign: decimal numbers, each with its unit; a bare `0`.
+fn parse_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut nanos: f64 = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| c != '.' && !c.is_ascii_digit())?;
+        let (number, tail) = rest.split_at(digits);
+        let unit = tail.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit);
+        let scale = match unit {
+            "ns" => 1.0,
+            "us" | "µs" | "μs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            _ => return None,
+        };
+        // A lone "." has no digit and fails here; "1." and ".5" are numbers in Go and in Rust.
+        nanos += number.parse::<f64>().ok()? * scale;
+        rest = tail;
+    }
+    // Go counts nanoseconds in 63 bits and refuses more.
+    (!text.is_empty() && nanos < 9.2e18).then(|| Duration::from_nanos(nanos.round() as u64))
+}
+
+/// A duration as v1 shows it: in milliseconds (`3720000ms`), with decimals only where needed.
+pub fn duration_text(duration: Duration) -> String {
+    let nanos = duration.as_nanos();
+    match nanos % 1_000_000 {
+        0 => format!("{}ms", nanos / 1_000_000),
+        rest => {
+            let decimals = format!("{rest:06}");
+            format!("{}.{}ms", nanos / 1_000_000, decimals.trim_end_matches('0'))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one<T>(text: &str, read: impl Fn(&mut Params<'_>) -> Result<T, BadParameters>) -> Option<T> {
+        read(&mut Params::new(&[text.to_owned()])).ok()
+    }
+
+    #[test]
+    fn booleans_read_as_gos_parse_bool() {
+        for text in ["1", "t", "T", "TRUE", "true", "True"] {
+            assert_eq!(one(text, |p| p.bool("x")), Some(true), "{text}");
+        }
+        for text in ["0", "f", "F", "FALSE", "false", "False"] {
+            assert_eq!(one(text, |p| p.bool("x")), Some(false), "{text}");
+        }
+        for text in ["", "tRUE", "yes", " true"] {
+            assert_eq!(one(text, |p| p.bool("x")), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn integers_are_unsigned_decimal_and_fit_32_bits() {
+        assert_eq!(one("4294967295", |p| p.u32("x")), Some(u32::MAX));
+        for text in ["4294967296", "-1", "+1", "1.0", "", "0x1", "1_0"] {
+            assert_eq!(one(text, |p| p.u32("x")), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn durations_read_as_gos_parse_duration_and_show_in_milliseconds() {
+        for (text, shown) in [
+            ("100ms", "100ms"),
+            ("1h2m", "3720000ms"),
+            ("1.5s", "1500ms"),
+            (".5s", "500ms"),
+            ("1.s", "1000ms"),
+            ("0", "0ms"),
+            ("250us", "0.25ms"),
+            ("1µs", "0.001ms"),
+            ("10ns", "0.00001ms"),
+        ] {
+            let read = one(text, |p| p.duration("tau"));
+            assert_eq!(read.map(duration_text).as_deref(), Some(shown), "{text}");
+            let again = one(shown, |p| p.duration("tau"));
+            assert_eq!(again, read, "{shown} reads back as {text}");
+        }
+        for text in ["", "100", "ms", "-1s", "1d", ".s", "1..5s", "1 s", "1s2", "9999999h"] {
+            assert_eq!(one(text, |p| p.duration("tau")), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_parameter_and_what_was_given() {
+        let values = ["1".to_owned(), "x".to_owned()];
+        let mut params = Params::new(&values);
+        params.u32("fan-out").expect("the first is fine");
+        let wrong = params.u32("threshold").expect_err("x is no integer");
+        assert_eq!(
+            wrong.to_string(),
+            "parameter 2 (threshold) is \"x\", which is not an integer from 0 to 4294967295"
+        );
+        let missing = params.bool("loss").expect_err("there are only two");
+        assert_eq!(missing.to_string(), "parameter 3 (loss) is missing");
+    }
+}

@@ -1,0 +1,159 @@
+//! Every algorithm by name. This is the one place that knows them all.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Policy;
+use super::forward::ForwardScheduler;
+use super::no::NoScheduler;
+use super::params::{BadParameters, Params};
+use super::power_of_n::PowerOfNScheduler;
+use super::power_of_n_tau::PowerOfNSchedulerTau;
+use super::reject::RejectScheduler;
+use super::round_robin::RoundRobinWithMasterScheduler;
+
+type Parse = fn(&mut Params<'_>) -> Result<Arc<dyn Policy>, BadParameters>;
+
+/// Makes a policy's own `parse` fit the table.
+macro_rules! algorithm {
+    ($policy:ident, $usage:literal) => {
+        Algorithm {
+            name: $policy::NAME,
+            usage: $usage,
+            parse: |params| Ok(Arc::new($policy::parse(params)?)),
+        }
+    };
+}
+
+/// An algorithm that can be configured.
+pub struct Algorithm {
+    /// Its name on the wire.
+    pub name: &'static str,
+    /// Its parameters, for help texts.
+    pub usage: &'static str,
+    parse: Parse,
+}
+
+/// All of them; the names are the wire's.
+pub const ALGORITHMS: &[Algorithm] = &[
+    algorithm!(NoScheduler, "loss"),
+    algorithm!(RejectScheduler, ""),
+    algorithm!(ForwardScheduler, "max_hops"),
+    algorithm!(PowerOfNScheduler, "fan_out threshold loss max_hops"),
+    algorithm!(PowerOfNSchedulerTau, "fan_out threshold loss max_hops tau"),
+    algorithm!(RoundRobinWithMasterScheduler, "is_master master_ip loss"),
+];
+
+/// An algorithm and its parameters as they stand on the wire and on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchedulerSpec {
+    /// The algorithm's name.
+    pub name: String,
+    /// Its parameters in order.
+    #[serde(default, deserialize_with = "null_as_empty")]
+    pub parameters: Vec<String>,
+}
+
+fn null_as_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+impl SchedulerSpec {
+    /// Splits `NAME P1 P2 …` at white space, as on the command line.
+    pub fn from_words(text: &str) -> Self {
+        let mut words = text.split_whitespace().map(str::to_owned);
+        Self { name: words.next().unwrap_or_default(), parameters: words.collect() }
+    }
+
+    /// The normal form of a policy.
+    pub fn of(policy: &dyn Policy) -> Self {
+        Self { name: policy.name().to_owned(), parameters: policy.parameters() }
+    }
+
+    /// The policy that this names.
+    ///
+    /// # Errors
+    /// An unknown name, or parameters that are missing or do not read as what they must be.
+    pub fn build(&self) -> Result<Arc<dyn Policy>, BadParameters> {
+        let found = ALGORITHMS.iter().find(|a| a.name == self.name);
+        let unknown = || BadParameters::UnknownName {
+            name: self.name.clone(),
+            known: ALGORITHMS.iter().map(|a| a.name).collect::<Vec<_>>().join(", "),
+        };
+        (found.ok_or_else(unknown)?.parse)(&mut Params::new(&self.parameters))
+    }
+}
+
+impl Default for SchedulerSpec {
+    /// v1's default: `PowerOfNScheduler 1 2 true 1`.
+    fn default() -> Self {
+        Self::from_words("PowerOfNScheduler 1 2 true 1")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full_name(words: &str) -> String {
+        match SchedulerSpec::from_words(words).build() {
+            Ok(policy) => policy.full_name(),
+            Err(why) => why.to_string(),
+        }
+    }
+
+    #[test]
+    fn full_names_are_those_of_v1() {
+        for (words, shown) in [
+            ("NoScheduler T", "NoScheduler"),
+            ("RejectScheduler", "RejectScheduler"),
+            ("ForwardScheduler 1", "ForwardScheduler(1)"),
+            ("PowerOfNScheduler 1 2 1 1", "PowerOfNScheduler(1, 2, true, 1)"),
+            ("PowerOfNSchedulerTau 1 2 t 1 100ms", "PowerOfNSchedulerTau(1, 2, true, 1, 100ms)"),
+            (
+                "RoundRobinWithMasterScheduler F 10.0.0.1 true",
+                "RoundRobinWithMasterScheduler(false, 10.0.0.1, true)",
+            ),
+        ] {
+            assert_eq!(full_name(words), shown);
+        }
+    }
+
+    #[test]
+    fn the_normal_form_of_every_algorithm_builds_the_same_again() {
+        for words in [
+            "NoScheduler T",
+            "RejectScheduler",
+            "ForwardScheduler 3",
+            "PowerOfNScheduler 1 2 f 1",
+            "PowerOfNSchedulerTau 1 2 t 1 1h2m",
+            "RoundRobinWithMasterScheduler 1 somewhere 0",
+        ] {
+            let policy = SchedulerSpec::from_words(words).build().expect(words);
+            let spec = SchedulerSpec::of(&*policy);
+            let again = spec.build().expect("a normal form is good");
+            assert_eq!(SchedulerSpec::of(&*again), spec);
+        }
+        let tau = SchedulerSpec::from_words("PowerOfNSchedulerTau 1 2 T 1 1h2m").build();
+        assert_eq!(
+            tau.expect("good").parameters(),
+            ["1", "2", "true", "1", "3720000ms"].map(str::to_owned)
+        );
+    }
+
+    #[test]
+    fn extra_parameters_are_ignored_and_missing_or_wrong_ones_are_named() {
+        assert_eq!(full_name("ForwardScheduler 1 x y"), "ForwardScheduler(1)");
+        assert_eq!(full_name("ForwardScheduler"), "parameter 1 (max hops) is missing");
+        assert!(full_name("ForwardScheduler -1").starts_with("parameter 1 (max hops) is \"-1\""));
+        assert!(full_name("Nope").starts_with("there is no scheduler named \"Nope\""));
+    }
+
+    #[test]
+    fn null_parameters_read_as_none() {
+        let spec: SchedulerSpec =
+            serde_json::from_str(r#"{"name":"RejectScheduler","parameters":null}"#).expect("valid");
+        assert_eq!(spec, SchedulerSpec::from_words("RejectScheduler"));
+    }
+}

@@ -1,0 +1,350 @@
+//! The queue discipline: at most K functions run, the rest stand in a bounded line, first in
+//! first out. Core: no IO, no clock, no threads; whoever holds a [`Discipline`] serialises access.
+//!
+//! Laws, which the property tests below hold against random histories:
+//!
+//! - *never above K*: nothing starts while `running ≥ K`. Lowering K stops nothing that runs; it
+//!   only lets nothing start until enough has finished.
+//! - *nothing is lost*: whoever is told to wait is later started or leaves by itself, once.
+//! - *FIFO*: starts follow the order of arrival, and nobody starts ahead of the line.
+//! - *work conserving*: no slot is free while somebody waits.
+//!
+//! With exponential service and Poisson arrivals this is M/M/K/K with the line off and
+//! M/M/K/(K+Q) with a line of Q (see `tests/queueing_theory.rs`).
+
+use std::collections::BTreeMap;
+
+use crate::types::Load;
+
+/// The limits that can be changed at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// K: functions that may run at once. 0: nothing starts until it is raised.
+    pub k: u32,
+    /// Q: calls that may wait.
+    pub queue_length_max: u32,
+    /// `false`: nobody new may wait.
+    pub queue_enabled: bool,
+}
+
+impl Default for Limits {
+    /// v1's defaults.
+    fn default() -> Self {
+        Self { k: 4, queue_length_max: 4, queue_enabled: true }
+    }
+}
+
+/// A place in the line. Grows with every arrival, so the order of tickets is that of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// Why a call was turned away; nothing was changed by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No slot is free and this call may not wait.
+    #[error("no slot is free")]
+    NoSlot,
+    /// The line is full.
+    #[error("the queue is full")]
+    LineFull,
+    /// The bodies of those that wait already take all the memory set aside for them.
+    #[error("waiting calls hold too many bytes")]
+    BytesFull,
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Closed,
+}
+
+/// What becomes of an arrival that was not turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It has a slot.
+    Started,
+    /// It waits.
+    Waiting(Ticket),
+}
+
+struct Waiter<T> {
+    bytes: u64,
+    token: T,
+}
+
+/// The state of a queue. `T` is whatever the owner needs to tell a waiter that it may start.
+pub struct Discipline<T> {
+    limits: Limits,
+    waiting_bytes_max: u64,
+    closed: bool,
+    running: u32,
+    waiting_bytes: u64,
+    next_ticket: u64,
+    line: BTreeMap<Ticket, Waiter<T>>,
+}
+
+impl<T> Discipline<T> {
+    /// An empty queue. `waiting_bytes_max` bounds the bodies of all that wait together.
+    pub fn new(limits: Limits, waiting_bytes_max: u64) -> Self {
+        Self {
+            limits,
+            waiting_bytes_max,
+            closed: false,
+            running: 0,
+            waiting_bytes: 0,
+            next_ticket: 0,
+            line: BTreeMap::new(),
+        }
+    }
+
+    /// A call with a body of `bytes` arrives. `token` is made only if it has to wait.
+    ///
+    /// # Errors
+    /// Turned away; see [`Refusal`].
+    pub fn arrive(
+        &mut self,
+        bytes: u64,
+        may_wait: bool,
+        token: impl FnOnce(Ticket) -> T,
+    ) -> Result<Admission, Refusal> {
+        if self.closed {
+            return Err(Refusal::Closed);
+        }
+        if self.running < self.limits.k {
+            self.running += 1;
+            return Ok(Admission::Started);
+        }
+        if !may_wait || !self.limits.queue_enabled {
+            return Err(Refusal::NoSlot);
+        }
+        if self.line.len() >= self.limits.queue_length_max as usize {
+            return Err(Refusal::LineFull);
+        }
+        let held = self.waiting_bytes.saturating_add(bytes);
+        if held > self.waiting_bytes_max {
+            return Err(Refusal::BytesFull);
+        }
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.waiting_bytes = held;
+        self.line.insert(ticket, Waiter { bytes, token: token(ticket) });
+        Ok(Admission::Waiting(ticket))
+    }
+
+    /// A running call ended, however it ended. Answers who starts in its place.
+    #[must_use = "whoever starts must be told"]
+    pub fn finish(&mut self) -> Option<T> {
+        self.running = self.running.saturating_sub(1);
+        self.start_next()
+    }
+
+    /// A waiting call leaves the line. `false`: it was not waiting any more.
+    pub fn leave(&mut self, ticket: Ticket) -> bool {
+        let left = self.line.remove(&ticket);
+        if let Some(waiter) = &left {
+            self.waiting_bytes -= waiter.bytes;
+        }
+        left.is_some()
+    }
+
+    /// Changes the limits at once. Answers who starts because of it, first come first.
+    #[must_use = "whoever starts must be told"]
+    pub fn set_limits(&mut self, limits: Limits) -> Vec<T> {
+        self.limits = limits;
+        std::iter::from_fn(|| self.start_next()).collect()
+    }
+
+    /// Takes no further arrivals; those that wait keep their places.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Sends everybody in the line away. Answers their tokens.
+    #[must_use = "whoever is sent away must be told"]
+    pub fn clear_line(&mut self) -> Vec<T> {
+        self.waiting_bytes = 0;
+        std::mem::take(&mut self.line).into_values().map(|waiter| waiter.token).collect()
+    }
+
+    fn start_next(&mut self) -> Option<T> {
+        if self.running >= self.limits.k {
+            return None;
+        }
+        let (_, waiter) = self.line.pop_first()?;
+        self.waiting_bytes -= waiter.bytes;
+        self.running += 1;
+        Some(waiter.token)
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// What runs and waits now.
+    pub fn load(&self) -> Load {
+        Load { running: self.running, waiting: u32::try_from(self.line.len()).unwrap_or(u32::MAX) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    fn limits(k: u32, queue_length_max: u32) -> Limits {
+        Limits { k, queue_length_max, queue_enabled: true }
+    }
+
+    fn arrive(queue: &mut Discipline<u64>, id: u64) -> Result<Admission, Refusal> {
+        queue.arrive(1, true, |_| id)
+    }
+
+    #[test]
+    fn k_zero_starts_nothing_until_it_is_raised() {
+        let mut queue = Discipline::new(limits(0, 2), 100);
+        assert!(matches!(arrive(&mut queue, 1), Ok(Admission::Waiting(_))));
+        assert!(matches!(arrive(&mut queue, 2), Ok(Admission::Waiting(_))));
+        assert_eq!(arrive(&mut queue, 3), Err(Refusal::LineFull));
+        assert_eq!(queue.set_limits(limits(1, 2)), [1]);
+        assert_eq!(queue.finish(), Some(2));
+    }
+
+    #[test]
+    fn with_the_line_off_a_call_is_refused_when_no_slot_is_free() {
+        let off = Limits { queue_enabled: false, ..limits(1, 5) };
+        let mut queue = Discipline::new(off, 100);
+        assert_eq!(arrive(&mut queue, 1), Ok(Admission::Started));
+        assert_eq!(arrive(&mut queue, 2), Err(Refusal::NoSlot));
+    }
+
+    #[test]
+    fn a_call_that_may_not_wait_is_refused_whatever_the_queue_settings() {
+        let mut queue = Discipline::new(limits(1, 5), 100);
+        assert_eq!(queue.arrive(1, false, |_| 1), Ok(Admission::Started));
+        assert_eq!(queue.arrive(1, false, |_| 2), Err(Refusal::NoSlot));
+    }
+
+    #[test]
+    fn turning_the_line_off_or_shortening_it_keeps_those_who_wait() {
+        let mut queue = Discipline::new(limits(1, 5), 100);
+        for id in 0..4 {
+            arrive(&mut queue, id).expect("there is room");
+        }
+        let short = Limits { k: 1, queue_length_max: 1, queue_enabled: false };
+        assert!(queue.set_limits(short).is_empty());
+        assert_eq!(queue.load(), Load { running: 1, waiting: 3 });
+        assert_eq!([queue.finish(), queue.finish(), queue.finish()], [Some(1), Some(2), Some(3)]);
+    }
+
+    #[test]
+    fn waiting_bodies_are_bounded_in_bytes_and_leaving_gives_them_back() {
+        let mut queue = Discipline::new(limits(0, 9), 10);
+        let Ok(Admission::Waiting(first)) = queue.arrive(8, true, |_| 1) else {
+            panic!("there is room")
+        };
+        assert_eq!(queue.arrive(3, true, |_| 2), Err(Refusal::BytesFull));
+        assert!(queue.leave(first));
+        assert!(!queue.leave(first), "a place is left once");
+        assert!(queue.arrive(10, true, |_| 3).is_ok());
+    }
+
+    #[test]
+    fn a_closed_queue_takes_nobody_new_and_serves_those_who_wait() {
+        let mut queue = Discipline::new(limits(1, 9), 10);
+        arrive(&mut queue, 1).expect("a slot is free");
+        arrive(&mut queue, 2).expect("there is room");
+        queue.close();
+        assert_eq!(arrive(&mut queue, 3), Err(Refusal::Closed));
+        assert_eq!(queue.finish(), Some(2));
+        assert_eq!(queue.finish(), None);
+    }
+
+    #[test]
+    fn clearing_the_line_hands_back_everybody_in_it() {
+        let mut queue = Discipline::new(limits(0, 9), 10);
+        for id in 0..3 {
+            arrive(&mut queue, id).expect("there is room");
+        }
+        assert_eq!(queue.clear_line(), [0, 1, 2]);
+        assert_eq!(queue.load(), Load::default());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        Arrive { bytes: u64, may_wait: bool },
+        Finish,
+        Leave(usize),
+        Limits(Limits),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let some_limits = (0u32..5, 0u32..6, prop::bool::weighted(0.8)).prop_map(|(k, q, on)| {
+            Event::Limits(Limits { k, queue_length_max: q, queue_enabled: on })
+        });
+        prop_oneof![
+            6 => (0u64..4, prop::bool::weighted(0.8))
+                .prop_map(|(bytes, may_wait)| Event::Arrive { bytes, may_wait }),
+            5 => Just(Event::Finish),
+            2 => (0usize..8).prop_map(Event::Leave),
+            1 => some_limits,
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn never_above_k_nothing_lost_and_first_in_first_out(
+            events in prop::collection::vec(event(), 0..300)
+        ) {
+            const BYTES: u64 = 8;
+            let start = limits(2, 3);
+            let mut queue = Discipline::new(start, BYTES);
+            // The model: who runs, and who waits in order of arrival with ticket and bytes.
+            let (mut running, mut line) = (0u32, VecDeque::<(u64, Ticket, u64)>::new());
+            let (mut k, mut started_last) = (start.k, None);
+            for (id, event) in events.into_iter().enumerate() {
+                let id = id as u64;
+                let mut started = Vec::new();
+                match event {
+                    Event::Arrive { bytes, may_wait } => {
+                        let before = queue.load();
+                        match queue.arrive(bytes, may_wait, |_| id) {
+                            Ok(Admission::Started) => {
+                                prop_assert!(line.is_empty(), "nobody starts ahead of the line");
+                                prop_assert!(running < k);
+                                running += 1;
+                            }
+                            Ok(Admission::Waiting(ticket)) => line.push_back((id, ticket, bytes)),
+                            Err(_) => prop_assert_eq!(queue.load(), before, "a refusal changes nothing"),
+                        }
+                    }
+                    Event::Finish if running > 0 => {
+                        running -= 1;
+                        started.extend(queue.finish());
+                    }
+                    Event::Finish => {}
+                    Event::Leave(place) => {
+                        if let Some((_, ticket, _)) = line.remove(place) {
+                            prop_assert!(queue.leave(ticket));
+                            prop_assert!(!queue.leave(ticket));
+                        }
+                    }
+                    Event::Limits(limits) => {
+                        k = limits.k;
+                        started = queue.set_limits(limits);
+                    }
+                }
+                for id in started {
+                    let first = line.pop_front().map(|(id, ..)| id);
+                    prop_assert_eq!(first, Some(id), "starts follow the order of arrival");
+                    prop_assert!(started_last < Some(id));
+                    started_last = Some(id);
+                    prop_assert!(running < k, "never above K");
+                    running += 1;
+                }
+                let waiting = line.len() as u32;
+                prop_assert_eq!(queue.load(), Load { running, waiting });
+                prop_assert!(running >= k || line.is_empty(), "no slot is free while somebody waits");
+                prop_assert!(line.iter().map(|(.., bytes)| bytes).sum::<u64>() <= BYTES);
+            }
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Dynamic configuration: what is changed over HTTP and survives a restart.
+//!
+//! Saved values win over defaults, TOML and environment. A flag given on the command line wins for
+//! that run and is not saved: a [`Layered`] value keeps what runs and what is saved apart.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Settings;
+use crate::policy::registry::SchedulerSpec;
+use crate::queue::Limits;
+use crate::storage::{self, StorageError};
+use crate::types::Identity;
+
+/// `GET /configuration`, and a partial one to be merged over it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LimitsPatch {
+    /// K.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallel_running_functions_max: Option<u32>,
+    /// Q.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_length_max: Option<u32>,
+    /// Whether calls may wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_enabled: Option<bool>,
+}
+
+impl LimitsPatch {
+    /// `limits` with what this names replaced.
+    pub fn over(&self, limits: Limits) -> Limits {
+        Limits {
+            k: self.parallel_running_functions_max.unwrap_or(limits.k),
+            queue_length_max: self.queue_length_max.unwrap_or(limits.queue_length_max),
+            queue_enabled: self.queue_enabled.unwrap_or(limits.queue_enabled),
+        }
+    }
+}
+
+impl From<Limits> for LimitsPatch {
+    fn from(limits: Limits) -> Self {
+        Self {
+            parallel_running_functions_max: Some(limits.k),
+            queue_length_max: Some(limits.queue_length_max),
+            queue_enabled: Some(limits.queue_enabled),
+        }
+    }
+}
+
+/// Discovery's `GET /configuration`, and a partial one to be merged over it. Empty means unset.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MachinePatch {
+    /// The node's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine_ip: Option<String>,
+    /// The node's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine_id: Option<String>,
+    /// The node's group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine_group_name: Option<String>,
+    /// Nodes to join through; replaces the list as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_servers: Option<Vec<String>>,
+}
+
+impl MachinePatch {
+    /// Whether the address, if there is one, is one.
+    pub fn check(&self) -> Result<(), String> {
+        match self.machine_ip.as_deref() {
+            None | Some("") => Ok(()),
+            Some(ip) if ip.parse::<IpAddr>().is_ok() => Ok(()),
+            Some(ip) => Err(format!("machine_ip: {ip:?} is no IP address")),
+        }
+    }
+}
+
+/// Who this node is and whom it joins through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MachineConfig {
+    /// As configured; empty: unset.
+    pub machine_ip: String,
+    /// As configured; empty: unset.
+    pub machine_id: String,
+    /// As configured.
+    pub machine_group_name: String,
+    /// As configured.
+    pub init_servers: Vec<String>,
+}
+
+impl MachineConfig {
+    /// With what `patch` names replaced.
+    #[must_use]
+    pub fn merged(&self, patch: &MachinePatch) -> Self {
+        let or = |new: &Option<String>, old: &String| new.as_ref().unwrap_or(old).clone();
+        Self {
+            machine_ip: or(&patch.machine_ip, &self.machine_ip),
+            machine_id: or(&patch.machine_id, &self.machine_id),
+            machine_group_name: or(&patch.machine_group_name, &self.machine_group_name),
+            init_servers: patch.init_servers.as_ref().unwrap_or(&self.init_servers).clone(),
+        }
+    }
+
+    /// As it stands on disk and on the wire.
+    pub fn to_patch(&self) -> MachinePatch {
+        MachinePatch {
+            machine_ip: Some(self.machine_ip.clone()),
+            machine_id: Some(self.machine_id.clone()),
+            machine_group_name: Some(self.machine_group_name.clone()),
+            init_servers: Some(self.init_servers.clone()),
+        }
+    }
+
+    /// The identity that follows from this; `found` is the address to take when none is set.
+    pub fn identity(&self, found: Option<IpAddr>) -> Identity {
+        let ip = self.machine_ip.parse().ok().or(found);
+        let id = match (self.machine_id.as_str(), ip) {
+            ("", Some(ip)) => format!("p2pfaas-{ip}"),
+            (id, _) => id.to_owned(),
+        };
+        Identity { ip, id, group: self.machine_group_name.clone() }
+    }
+}
+
+/// A value as it runs and as it is saved; they differ where a flag rules this run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layered<T> {
+    /// In force.
+    pub running: T,
+    /// On disk, or what would be there.
+    pub saved: T,
+}
+
+/// What flags set for this run, on top of what is saved.
+#[derive(Clone, Debug, Default)]
+pub struct FlagOverrides {
+    /// `--k`, `--queue-length`.
+    pub limits: LimitsPatch,
+    /// `--machine-ip`, `--machine-id`, `--group`, `--init-server`.
+    pub machine: MachinePatch,
+    /// `--scheduler`.
+    pub scheduler: Option<SchedulerSpec>,
+}
+
+/// All dynamic configuration of a node as it starts.
+#[derive(Clone, Debug)]
+pub struct Dynamic {
+    /// K and the queue.
+    pub limits: Layered<Limits>,
+    /// The algorithm.
+    pub scheduler: SchedulerSpec,
+    /// Who the node is.
+    pub machine: Layered<MachineConfig>,
+}
+
+impl Dynamic {
+    /// Reads the data path's files over `settings`, and `flags` over both.
+    ///
+    /// # Errors
+    /// A file that is there but cannot be read, parsed, or used.
+    pub fn load(settings: &Settings, flags: &FlagOverrides) -> Result<Self, StorageError> {
+        let folder = &*settings.data_path;
+        let file = |name: &str| folder.join(name);
+
+        let base = Limits {
+            k: settings.parallel_running_functions_max,
+            queue_length_max: settings.queue_length_max,
+            queue_enabled: settings.queue_enabled,
+        };
+        let stored: Option<LimitsPatch> =
+            storage::read(&file(storage::QUEUE_FILE), "the scheduler's configuration")?;
+        let limits = stored.unwrap_or_default().over(base);
+
+        let machine = read_machine(&file(storage::DISCOVERY_FILE), settings)?;
+        let scheduler = read_scheduler(&file(storage::SCHEDULER_FILE))?;
+        let configured = || SchedulerSpec::from_words(&settings.scheduler);
+        Ok(Self {
+            limits: Layered { running: flags.limits.over(limits), saved: limits },
+            scheduler: flags.scheduler.clone().or(scheduler).unwrap_or_else(configured),
+            machine: Layered { running: machine.merged(&flags.machine), saved: machine },
+        })
+    }
+}
+
+fn unusable(path: &Path, what: &'static str, why: String) -> StorageError {
+    StorageError::Unreadable { path: path.to_owned(), what, why }
+}
+
+fn read_machine(path: &Path, settings: &Settings) -> Result<MachineConfig, StorageError> {
+    const WHAT: &str = "discovery's configuration";
+    let base = MachineConfig {
+        machine_ip: settings.machine_ip.clone(),
+        machine_id: settings.machine_id.clone(),
+        machine_group_name: settings.machine_group_name.clone(),
+        init_servers: settings.init_servers.clone(),
+    };
+    let stored: MachinePatch = storage::read(path, WHAT)?.unwrap_or_default();
+    stored.check().map_err(|why| unusable(path, WHAT, why))?;
+    let set = |text: Option<String>| text.filter(|t| !t.is_empty());
+    Ok(base.merged(&MachinePatch {
+        machine_ip: set(stored.machine_ip),
+        machine_id: set(stored.machine_id),
+        machine_group_name: set(stored.machine_group_name),
+        init_servers: stored.init_servers.filter(|servers| !servers.is_empty()),
+    }))
+}
+
+fn read_scheduler(path: &Path) -> Result<Option<SchedulerSpec>, StorageError> {
+    const WHAT: &str = "a scheduler's name and parameters";
+    let stored: Option<SchedulerSpec> = storage::read(path, WHAT)?;
+    if let Some(spec) = &stored {
+        spec.build().map_err(|why| unusable(path, WHAT, why.to_string()))?;
+    }
+    Ok(stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(folder: &Path) -> Settings {
+        Settings { data_path: folder.to_owned(), ..Settings::default() }
+    }
+
+    #[test]
+    fn saved_values_win_over_settings_and_flags_win_for_this_run_only() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(storage::QUEUE_FILE);
+        std::fs::write(&path, r#"{"parallel_running_functions_max":7,"other":1}"#)
+            .expect("written");
+        let limits = LimitsPatch { queue_length_max: Some(1), ..LimitsPatch::default() };
+        let flags = FlagOverrides { limits, ..FlagOverrides::default() };
+        let dynamic = Dynamic::load(&settings(folder.path()), &flags).expect("readable").limits;
+        assert_eq!((dynamic.running.k, dynamic.running.queue_length_max), (7, 1));
+        assert_eq!((dynamic.saved.k, dynamic.saved.queue_length_max), (7, 4));
+    }
+
+    #[test]
+    fn empty_strings_and_lists_on_disk_mean_unset() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text =
+            r#"{"machine_ip":"","machine_id":"","machine_group_name":"g","init_servers":[]}"#;
+        std::fs::write(folder.path().join(storage::DISCOVERY_FILE), text).expect("written");
+        let settings = Settings {
+            init_servers: vec!["10.0.0.1".to_owned()],
+            machine_group_name: "other".to_owned(),
+            ..settings(folder.path())
+        };
+        let machine = Dynamic::load(&settings, &FlagOverrides::default()).expect("good").machine;
+        assert_eq!(machine.running.init_servers, ["10.0.0.1"]);
+        let found = IpAddr::from([10, 0, 0, 9]);
+        let identity = machine.running.identity(Some(found));
+        assert_eq!((identity.ip, &*identity.id), (Some(found), "p2pfaas-10.0.0.9"));
+        assert_eq!(identity.group, "g");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_an_error_at_start() {
+        for (name, text) in [
+            (storage::QUEUE_FILE, r#"{"queue_length_max":-1}"#),
+            (storage::QUEUE_FILE, "nope"),
+            (storage::SCHEDULER_FILE, r#"{"name":"Nope","parameters":[]}"#),
+            (storage::DISCOVERY_FILE, r#"{"machine_ip":"x"}"#),
+        ] {
+            let folder = tempfile::tempdir().expect("a folder");
+            std::fs::write(folder.path().join(name), text).expect("written");
+            let error = Dynamic::load(&settings(folder.path()), &FlagOverrides::default());
+            let error = error.expect_err(text).to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What all threads of a node share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use crate::actors::discovery::{Discovery, Published};
+use crate::actors::queue::{Gate, Queue};
+use crate::actors::scheduler::NodeSource;
+use crate::actors::supervise::Handle;
+use crate::actors::switch::{Active, Switch};
+use crate::config::Settings;
+use crate::faas::embedded;
+use crate::lock;
+use crate::metrics::Metrics;
+
+/// How far the node is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// It serves.
+    Serving,
+    /// It takes no new calls and finishes those it has.
+    Draining,
+    /// Time is up: what still runs is given up.
+    Stopped,
+}
+
+/// See the module.
+pub struct NodeState {
+    /// As it was started.
+    pub settings: Arc<Settings>,
+    /// K and the line.
+    pub gate: Arc<Gate>,
+    /// The algorithm in force.
+    pub in_force: Arc<ArcSwap<Active>>,
+    /// Who this node is and whom it knows.
+    pub published: Arc<ArcSwap<Published>>,
+    /// The Queue actor.
+    pub queue: Handle<Queue>,
+    /// The Switch actor.
+    pub switch: Handle<Switch>,
+    /// The Discovery actor.
+    pub discovery: Handle<Discovery>,
+    /// This node's metrics.
+    pub metrics: Arc<Metrics>,
+    /// What the embedded functions share.
+    pub embedded: Arc<embedded::Shared>,
+    /// Calls handed to peers right now.
+    pub forwarding: Forwarding,
+    /// How far the node is on its way out.
+    pub phase: watch::Sender<Phase>,
+    requests: AtomicU64,
+}
+
+impl NodeState {
+    /// A node that serves and has no actors yet.
+    pub fn new(
+        settings: Arc<Settings>,
+        gate: Arc<Gate>,
+        active: Active,
+        published: Arc<ArcSwap<Published>>,
+    ) -> Self {
+        Self {
+            embedded: embedded::Shared::new(&settings),
+            settings,
+            gate,
+            in_force: Arc::new(ArcSwap::from_pointee(active)),
+            published,
+            queue: Handle::default(),
+            switch: Handle::default(),
+            discovery: Handle::default(),
+            metrics: Arc::default(),
+            forwarding: Forwarding::default(),
+            phase: watch::Sender::new(Phase::Serving),
+            requests: AtomicU64::new(0),
+        }
+    }
+
+    /// What the Schedulers read.
+    pub fn source(&self) -> NodeSource {
+        NodeSource { gate: Arc::clone(&self.gate), published: Arc::clone(&self.published) }
+    }
+
+    /// A number for the next call that is handed to a peer.
+    pub fn next_request(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// The tracing ids of the calls that are being handed to peers, so that one that comes back is
+/// known: v1 nodes drop the list of nodes passed, but carry the tracing id.
+#[derive(Default)]
+pub struct Forwarding(Mutex<HashMap<String, usize>>);
+
+/// While this lives, its call is being handed to a peer.
+pub struct Forwarded<'a> {
+    forwarding: &'a Forwarding,
+    tracing_id: &'a str,
+}
+
+impl Forwarding {
+    /// A call is handed to a peer until the answer is dropped. Without a tracing id there is
+    /// nothing to know it by.
+    pub fn begin<'a>(&'a self, tracing_id: &'a str) -> Option<Forwarded<'a>> {
+        if tracing_id.is_empty() {
+            return None;
+        }
+        *lock(&self.0).entry(tracing_id.to_owned()).or_default() += 1;
+        Some(Forwarded { forwarding: self, tracing_id })
+    }
+
+    /// Whether a call with that tracing id is being handed to a peer.
+    pub fn has(&self, tracing_id: &str) -> bool {
+        !tracing_id.is_empty() && lock(&self.0).contains_key(tracing_id)
+    }
+}
+
+impl Drop for Forwarded<'_> {
+    fn drop(&mut self) {
+        let mut ids = lock(&self.forwarding.0);
+        if let Some(count) = ids.get_mut(self.tracing_id) {
+            *count -= 1;
+            if *count == 0 {
+                ids.remove(self.tracing_id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tracing_id_is_known_while_any_call_with_it_is_being_forwarded() {
+        let forwarding = Forwarding::default();
+        let (one, two) = (forwarding.begin("n0t1"), forwarding.begin("n0t1"));
+        drop(one);
+        assert!(forwarding.has("n0t1"));
+        drop(two);
+        assert!(!forwarding.has("n0t1"));
+        assert!(forwarding.begin("").is_none() && !forwarding.has(""));
+    }
+}

@@ -1,0 +1,129 @@
+//! Small JSON files that survive a crash at any instant: written beside their place, synced, then
+//! renamed over it, so that a reader finds the old file or the new one, never a part.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The files of the wire contract, and our own beside them.
+pub const QUEUE_FILE: &str = "p2p_faas-scheduler.json";
+/// The algorithm and its parameters.
+pub const SCHEDULER_FILE: &str = "p2p_faas-scheduler-config.json";
+/// Who this machine is, and its init servers.
+pub const DISCOVERY_FILE: &str = "p2p_faas-discovery.json";
+/// The machines last known; ours, v1 has none.
+pub const MACHINES_FILE: &str = "p2pfaas-machines.json";
+
+/// A file that cannot be used, named.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// Reading or writing failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file does not hold what it must. It is left as it is.
+    #[error("{}: not readable as {what}: {why}; mend it or move it away", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        what: &'static str,
+        /// What the parser said.
+        why: String,
+    },
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> StorageError {
+    let path = path.to_owned();
+    move |source| StorageError::Io { path, source }
+}
+
+/// Reads `path`, which must hold a JSON value of that form. `None`: there is no such file.
+///
+/// # Errors
+/// The file is there but cannot be read or parsed.
+pub fn read<T: DeserializeOwned>(
+    path: &Path,
+    what: &'static str,
+) -> Result<Option<T>, StorageError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error(path)(error)),
+    };
+    let unreadable = |why: String| StorageError::Unreadable { path: path.to_owned(), what, why };
+    serde_json::from_slice(&bytes).map(Some).map_err(|why| unreadable(why.to_string()))
+}
+
+/// Replaces `path` by `value`, atomically. Blocks: not for an actor's thread.
+///
+/// # Errors
+/// Nothing was replaced.
+pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), StorageError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let bytes = serde_json::to_vec(value).map_err(io::Error::other).map_err(io_error(path))?;
+    // One writer a file (its actor), so a fixed name does; a stale one is simply overwritten.
+    let beside = path.with_extension("json.new");
+    let replace = || {
+        let mut file = File::create(&beside)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        // The rename itself must survive a power cut too.
+        File::open(folder)?.sync_all()
+    };
+    replace().map_err(io_error(path))
+}
+
+/// Makes sure that `folder` exists and can be written to.
+///
+/// # Errors
+/// It cannot be made, or nothing can be written in it.
+pub fn prepare_folder(folder: &Path) -> Result<(), StorageError> {
+    fs::create_dir_all(folder).map_err(io_error(folder))?;
+    tempfile::tempfile_in(folder).map(drop).map_err(io_error(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back_and_a_missing_file_is_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.json");
+        assert_eq!(read::<Vec<u32>>(&path, "numbers").expect("missing is fine"), None);
+        write(&path, &vec![1, 2]).expect("writable");
+        write(&path, &vec![3]).expect("writable again");
+        assert_eq!(read::<Vec<u32>>(&path, "numbers").expect("readable"), Some(vec![3]));
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing left over");
+    }
+
+    #[test]
+    fn a_file_cut_short_while_it_was_written_leaves_the_old_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.json");
+        write(&path, &vec![1]).expect("writable");
+        fs::write(path.with_extension("json.new"), "[2,").expect("as a crash leaves it");
+        assert_eq!(read::<Vec<u32>>(&path, "numbers").expect("readable"), Some(vec![1]));
+        write(&path, &vec![4]).expect("the leftover is in nobody's way");
+        assert_eq!(read::<Vec<u32>>(&path, "numbers").expect("readable"), Some(vec![4]));
+    }
+
+    #[test]
+    fn an_unreadable_file_is_named_and_left_as_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.json");
+        fs::write(&path, "{nope").expect("writable");
+        let error = read::<Vec<u32>>(&path, "numbers").expect_err("not JSON").to_string();
+        assert!(error.contains("x.json") && error.contains("numbers"), "{error}");
+        assert_eq!(fs::read_to_string(&path).expect("still there"), "{nope");
+    }
+}

@@ -1,0 +1,182 @@
+//! The nouns that every layer speaks of. No IO, no clock.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A function's name: one DNS label, underscores allowed, 1 to 63 characters.
+///
+/// A name becomes a host name (`http://<fn>:8080/`), so what a resolver would read as an address
+/// (`127`, `0x7f000001`) or as this machine (`localhost`) is refused: nobody reaches another host
+/// through a node by naming it as a function.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FunctionName(Arc<str>);
+
+/// Why a string is not a [`FunctionName`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadFunctionName {
+    /// Empty, or longer than 63 characters.
+    #[error("a function name has 1 to 63 characters")]
+    Length,
+    /// A character outside `a-z A-Z 0-9 - _`, or a hyphen at an end.
+    #[error(
+        "a function name has letters, digits, underscores and inner hyphens only (one DNS label)"
+    )]
+    Characters,
+    /// Something a resolver takes for an IP address or for this machine.
+    #[error("a function name is neither an IP address nor localhost")]
+    Address,
+}
+
+impl FunctionName {
+    /// Checks `name` and takes it over.
+    pub fn parse(name: &str) -> Result<Self, BadFunctionName> {
+        if name.is_empty() || name.len() > 63 {
+            return Err(BadFunctionName::Length);
+        }
+        let allowed = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
+        if !name.bytes().all(allowed) || name.starts_with('-') || name.ends_with('-') {
+            return Err(BadFunctionName::Characters);
+        }
+        // The resolver's inet_aton forms: decimal and octal are all digits, hexadecimal begins 0x.
+        let digits = name.bytes().all(|c| c.is_ascii_digit());
+        let lower = name.to_ascii_lowercase();
+        let hex = lower
+            .strip_prefix("0x")
+            .is_some_and(|rest| rest.bytes().all(|c| c.is_ascii_hexdigit()));
+        if digits || hex || lower == "localhost" {
+            return Err(BadFunctionName::Address);
+        }
+        Ok(Self(name.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for FunctionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The service class of a call, as clients send it: a number, 0 when none was given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
+pub struct TaskType(pub f64);
+
+impl TaskType {
+    /// Reads a client's text; what is no finite number counts as type 0, as in v1.
+    pub fn from_text(text: &str) -> Self {
+        match text.trim().parse::<f64>() {
+            Ok(value) if value.is_finite() => Self(value),
+            _ => Self(0.0),
+        }
+    }
+}
+
+/// How much work a node holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Functions that run now.
+    pub running: u32,
+    /// Calls that wait for a slot.
+    pub waiting: u32,
+}
+
+impl Load {
+    /// Running and waiting together: the load that the papers compare.
+    pub fn total(self) -> u32 {
+        self.running.saturating_add(self.waiting)
+    }
+}
+
+/// Another node, as a place to send calls to. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Peer {
+    /// Its IP address, or a host name where an operator configured one.
+    pub host: Arc<str>,
+    /// Its machine id; empty while not known.
+    pub name: Arc<str>,
+}
+
+impl Peer {
+    /// A peer of which only the address is known.
+    pub fn at(host: &str) -> Self {
+        Self { host: host.into(), name: "".into() }
+    }
+}
+
+/// `host` as it stands in a URL's authority: an IPv6 address gets its brackets.
+pub fn url_host(host: &str) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
+        _ => host.to_owned(),
+    }
+}
+
+/// Who this node is, as it tells others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Its own address; `None` while none is configured or found.
+    pub ip: Option<IpAddr>,
+    /// Its name: `machine_id`, or `p2pfaas-<ip>` when none was configured.
+    pub id: String,
+    /// Its group; may be empty.
+    pub group: String,
+}
+
+impl Identity {
+    /// The address as text, empty while there is none.
+    pub fn ip_text(&self) -> String {
+        self.ip.map(|ip| ip.to_string()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_name_is_one_dns_label_with_underscores() {
+        for good in ["fn-echo", "a", "Fn_2", "_x", "0xfn", "9lives"] {
+            assert_eq!(FunctionName::parse(good).map(|n| n.to_string()), Ok(good.to_owned()));
+        }
+        for (bad, why) in [
+            ("", BadFunctionName::Length),
+            (&*"a".repeat(64), BadFunctionName::Length),
+            ("a.b", BadFunctionName::Characters),
+            ("-a", BadFunctionName::Characters),
+            ("a-", BadFunctionName::Characters),
+            ("a/b", BadFunctionName::Characters),
+            ("é", BadFunctionName::Characters),
+            ("[::1]", BadFunctionName::Characters),
+            ("127.0.0.1", BadFunctionName::Characters),
+        ] {
+            assert_eq!(FunctionName::parse(bad), Err(why), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_function_name_that_a_resolver_reads_as_an_address_is_refused() {
+        for bad in ["localhost", "LocalHost", "2130706433", "017700000001", "0x7f000001", "0x"] {
+            assert_eq!(FunctionName::parse(bad), Err(BadFunctionName::Address), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_task_type_that_is_no_finite_number_counts_as_zero() {
+        assert_eq!(TaskType::from_text("1.5"), TaskType(1.5));
+        for text in ["zz", "", "NaN", "inf"] {
+            assert_eq!(TaskType::from_text(text), TaskType(0.0), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_host_gets_brackets_in_a_url() {
+        assert_eq!(url_host("::1"), "[::1]");
+        assert_eq!(url_host("10.0.0.1"), "10.0.0.1");
+        assert_eq!(url_host("fog-1"), "fog-1");
+    }
+}

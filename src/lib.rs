@@ -30,6 +30,7 @@ pub mod dispatch;
 pub mod error;
 pub mod faas;
 pub mod http;
+pub mod limit;
 pub mod membership;
 pub mod metrics;
 pub mod node;

@@ -20,6 +20,7 @@ use crate::client::{SendFailure, client};
 use crate::config::Settings;
 use crate::faas::Answer;
 use crate::http::headers;
+use crate::limit::{Expired, TimeLimit};
 use crate::membership::Introduction;
 use crate::metrics::Metrics;
 use crate::saved::MachinePatch;
@@ -36,6 +37,8 @@ pub struct PeerClient {
     settings: Arc<Settings>,
     discovery: Handle<Discovery>,
     metrics: Arc<Metrics>,
+    probe_limit: TimeLimit,
+    forward_limit: TimeLimit,
 }
 
 /// A call as it is handed to a peer.
@@ -97,7 +100,14 @@ impl PeerClient {
         metrics: Arc<Metrics>,
     ) -> Self {
         let connect = Duration::from_millis(settings.peer_connect_timeout_ms);
-        Self { client: client(connect), settings, discovery, metrics }
+        Self {
+            client: client(connect),
+            probe_limit: TimeLimit::new(Duration::from_millis(settings.probe_timeout_ms)),
+            forward_limit: TimeLimit::new(Settings::seconds(settings.forward_timeout_s)),
+            settings,
+            discovery,
+            metrics,
+        }
     }
 
     fn url(&self, host: &str, port: u16, path: &str) -> Result<Uri, SendFailure> {
@@ -138,12 +148,12 @@ impl PeerClient {
         peer: &Peer,
         call: &Forward<'_>,
     ) -> Result<Forwarded, ForwardFailure> {
-        let limit = Settings::seconds(self.settings.forward_timeout_s);
-        let result = match timeout(limit, self.send(peer, call)).await {
+        let result = match self.forward_limit.hold(Box::pin(self.send(peer, call))).await {
             Ok(result) => result,
-            Err(_) => {
-                Err(ForwardFailure::Broke(format!("no answer within {} s", limit.as_secs_f64())))
-            }
+            Err(Expired) => Err(ForwardFailure::Broke(format!(
+                "no answer within {} s",
+                self.forward_limit.length().as_secs_f64()
+            ))),
         };
         let label = match &result {
             Ok(_) => "answered",
@@ -276,15 +286,14 @@ fn guessed_type(mut headers: HeaderMap, body: &[u8]) -> HeaderMap {
 impl Prober for PeerClient {
     fn probe(&self, peer: Peer) -> LocalBoxFuture<'_, Option<Load>> {
         Box::pin(async move {
-            let limit = Duration::from_millis(self.settings.probe_timeout_ms);
-            let load = match timeout(limit, self.ask_load(&peer)).await {
+            let load = match self.probe_limit.hold(Box::pin(self.ask_load(&peer))).await {
                 Ok(Ok(load)) => Some(load),
                 Ok(Err(failure)) => {
                     self.report(&peer.host, &failure);
                     tracing::debug!(peer = %peer.host, ?failure, "a probe failed");
                     None
                 }
-                Err(_) => None,
+                Err(Expired) => None,
             };
             self.metrics.probe(load.is_some());
             load

@@ -24,6 +24,7 @@ use self::route::Route;
 use crate::actors::queue::Slot;
 use crate::config::Settings;
 use crate::error::Error;
+use crate::limit::{Expired, TimeLimit};
 use crate::types::FunctionName;
 
 /// A call of a function.
@@ -68,7 +69,7 @@ pub struct Functions {
     embedded: Option<Rc<Embedded>>,
     container: Container,
     served: Vec<String>,
-    limit: Duration,
+    limit: TimeLimit,
 }
 
 impl Functions {
@@ -83,7 +84,7 @@ impl Functions {
             embedded: settings.embedded_functions.then(|| Rc::new(Embedded::new(embedded))),
             container: Container::new(remote.clone()),
             served: settings.fns_list.clone(),
-            limit: Settings::seconds(settings.function_timeout_s),
+            limit: TimeLimit::new(Settings::seconds(settings.function_timeout_s)),
         }
     }
 
@@ -107,9 +108,9 @@ impl Functions {
     pub async fn run(&self, call: Invocation, slot: Slot) -> Result<Answer, Error> {
         let name = call.name.clone();
         let backend = self.backend(&name);
-        match tokio::time::timeout(self.limit, backend.call(call, slot)).await {
+        match self.limit.hold(backend.call(call, slot)).await {
             Ok(result) => result,
-            Err(_) => Err(Error::FunctionTimedOut { name, limit: self.limit }),
+            Err(Expired) => Err(Error::FunctionTimedOut { name, limit: self.limit.length() }),
         }
     }
 

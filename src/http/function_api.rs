@@ -18,6 +18,9 @@ use crate::state::Phase;
 use crate::types::{FunctionName, TaskType};
 use crate::wire::{PeerHop, Timings, seconds_text};
 
+/// The methods by which functions are called.
+pub const FUNCTION_METHODS: [Method; 2] = [Method::GET, Method::POST];
+
 /// Serves one client's call.
 pub async fn call(
     request: HttpRequest,
@@ -41,13 +44,16 @@ pub async fn call(
 /// The function that a path names: decoded once, then checked.
 ///
 /// # Errors
-/// The name is none, or not among those that the node serves.
+/// The path names none, or one that is not valid, or not among those that the node serves.
 pub fn function_name(
     request: &HttpRequest,
     prefix: &str,
     functions: &Functions,
 ) -> Result<FunctionName, Error> {
     let raw = request.uri().path().strip_prefix(prefix).unwrap_or_default();
+    if raw.is_empty() || raw.contains('/') {
+        return Err(Error::UnknownPath);
+    }
     functions.check(&percent_decode_str(raw).decode_utf8_lossy())
 }
 
@@ -88,8 +94,11 @@ async fn read(
     worker: &Worker,
     arrival: Instant,
 ) -> Result<Call, Error> {
-    check_serving(worker)?;
     let name = function_name(request, "/function/", &worker.functions)?;
+    if !FUNCTION_METHODS.contains(request.method()) {
+        return Err(Error::WrongMethod);
+    }
+    check_serving(worker)?;
     let body = read_body(request, payload, worker.node.settings.body_bytes_max).await?;
     let from = request.headers();
     let task_type = headers::text(from, &headers::TASK_TYPE);
@@ -189,16 +198,4 @@ fn executed_elsewhere(
         .insert_header((headers::TOTAL_TIMES.clone(), times(|t| t.total_time)))
         .insert_header((headers::SCHEDULING_TIMES.clone(), times(|t| t.scheduling_time)))
         .insert_header((headers::PROBING_TIMES.clone(), times(|t| t.probing_time)));
-}
-
-/// The methods of functions.
-///
-/// # Errors
-/// Any other.
-pub fn function_method(text: &str) -> Result<Method, Error> {
-    match text {
-        "GET" => Ok(Method::GET),
-        "POST" => Ok(Method::POST),
-        other => Err(Error::Malformed(format!("method {other:?} is neither GET nor POST"))),
-    }
 }

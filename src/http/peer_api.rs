@@ -5,15 +5,15 @@
 
 use std::rc::Rc;
 
-use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::function_api::{check_serving, function_method, function_name, read_body};
+use super::function_api::{FUNCTION_METHODS, check_serving, function_name, read_body};
 use super::{errors, headers};
 use crate::dispatch::{Call, Outcome, Worker};
 use crate::error::Error;
@@ -30,6 +30,9 @@ pub async fn call(
     worker: web::Data<Rc<Worker>>,
 ) -> HttpResponse {
     let arrival = Instant::now();
+    if request.method() != Method::POST {
+        return errors::response(&Error::WrongMethod);
+    }
     if headers::text(request.headers(), &header::USER_AGENT) != MACHINE_AGENT {
         return errors::response(&Error::NotAMachine);
     }
@@ -70,10 +73,15 @@ async fn read(
         id => id.to_owned(),
     };
     let task_type = headers::text(from, &headers::TASK_TYPE);
+    let asked = read.method.as_deref().unwrap_or("POST");
+    let method = FUNCTION_METHODS
+        .into_iter()
+        .find(|method| method.as_str() == asked)
+        .ok_or_else(|| Error::Malformed(format!("method {asked:?} is neither GET nor POST")))?;
     let hops = read.hops.unwrap_or(0).clamp(0, u32::MAX.into()) as u32;
     let invocation = Invocation {
         name,
-        method: function_method(read.method.as_deref().unwrap_or("POST"))?,
+        method,
         query: read.query.unwrap_or_default(),
         headers: for_function(read.headers, read.content_type, &tracing_id),
         body: body.into(),

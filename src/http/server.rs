@@ -163,38 +163,37 @@ fn at(path: &str) -> Resource {
 }
 
 fn scheduler_routes(app: &mut web::ServiceConfig) {
-    app.service(
-        at("/function/{fn}")
-            .route(web::post().to(function_api::call))
-            .route(web::get().to(function_api::call)),
-    )
-    .service(at("/peer/function/{fn}").route(web::post().to(peer_api::call)))
-    .service(at("/monitoring/load").route(web::get().to(node_api::load)))
-    .service(
-        at("/").route(web::get().to(node_api::greeting)).route(web::post().to(node_api::greeting)),
-    )
-    .service(
-        at("/configuration")
-            .route(web::get().to(node_api::configuration))
-            .route(web::post().to(node_api::change_configuration)),
-    )
-    .service(
-        at("/configuration/scheduler")
-            .route(web::get().to(node_api::scheduler))
-            .route(web::post().to(node_api::change_scheduler)),
-    )
-    .service(at("/metrics").route(web::get().to(node_api::metrics)))
-    .service(at("/health").route(web::get().to(node_api::health)))
-    .service(
-        at("/system/functions")
-            .route(web::get().to(node_api::no_gateway))
-            .route(web::post().to(node_api::no_gateway))
-            .route(web::put().to(node_api::no_gateway))
-            .route(web::delete().to(node_api::no_gateway)),
-    )
-    .service(at("/system/function/{fn}").route(web::get().to(node_api::no_gateway)))
-    .service(at("/system/scale-function/{fn}").route(web::post().to(node_api::no_gateway)))
-    .service(at("/monitoring/scale-delay/{fn}").route(web::get().to(node_api::no_gateway)));
+    // Scopes match by prefix; a pattern would run a regular expression for every call.
+    app.service(web::scope("/function").default_service(web::to(function_api::call)))
+        .service(web::scope("/peer/function").default_service(web::to(peer_api::call)))
+        .service(at("/monitoring/load").route(web::get().to(node_api::load)))
+        .service(
+            at("/")
+                .route(web::get().to(node_api::greeting))
+                .route(web::post().to(node_api::greeting)),
+        )
+        .service(
+            at("/configuration")
+                .route(web::get().to(node_api::configuration))
+                .route(web::post().to(node_api::change_configuration)),
+        )
+        .service(
+            at("/configuration/scheduler")
+                .route(web::get().to(node_api::scheduler))
+                .route(web::post().to(node_api::change_scheduler)),
+        )
+        .service(at("/metrics").route(web::get().to(node_api::metrics)))
+        .service(at("/health").route(web::get().to(node_api::health)))
+        .service(
+            at("/system/functions")
+                .route(web::get().to(node_api::no_gateway))
+                .route(web::post().to(node_api::no_gateway))
+                .route(web::put().to(node_api::no_gateway))
+                .route(web::delete().to(node_api::no_gateway)),
+        )
+        .service(at("/system/function/{fn}").route(web::get().to(node_api::no_gateway)))
+        .service(at("/system/scale-function/{fn}").route(web::post().to(node_api::no_gateway)))
+        .service(at("/monitoring/scale-delay/{fn}").route(web::get().to(node_api::no_gateway)));
 }
 
 fn discovery_routes(app: &mut web::ServiceConfig) {

@@ -117,30 +117,33 @@ mod tests {
     }
 
     async fn ends(cores: f64, calls: &[(u64, u64)]) -> Vec<u128> {
-        tokio::time::pause();
         let board = Board::new(cores);
         join_all(calls.iter().map(|&(start, work)| ended_after(&board, start, work))).await
     }
 
     #[actix_rt::test]
     async fn calls_up_to_the_number_of_cores_do_not_slow_each_other() {
+        tokio::time::pause();
         assert_eq!(ends(2.0, &[(0, 100), (0, 100)]).await, [100, 100]);
     }
 
     #[actix_rt::test]
     async fn calls_beyond_the_cores_share_them_equally() {
+        tokio::time::pause();
         assert_eq!(ends(2.0, &[(0, 100), (0, 100), (0, 100), (0, 100)]).await, [200; 4]);
         assert_eq!(ends(1.0, &[(0, 100), (0, 200)]).await, [200, 300]);
     }
 
     #[actix_rt::test]
     async fn an_arrival_slows_those_who_work_from_then_on_only() {
+        tokio::time::pause();
         // Alone for 50 ms at rate 1, then half the core each: 50 ms of work left take 100.
         assert_eq!(ends(1.0, &[(0, 100), (50, 100)]).await, [150, 200]);
     }
 
     #[actix_rt::test]
     async fn half_a_core_takes_twice_as_long() {
+        tokio::time::pause();
         assert_eq!(ends(0.5, &[(0, 100)]).await, [200]);
     }
 

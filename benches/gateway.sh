@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# The gateway's cost per call, against nginx in the same run. See benches/README.md.
+#
+# Needs nginx and wrk (Debian: apt-get install nginx-light wrk), and cargo for the node.
+# Listens on 127.0.0.1:18991-18992 and on 127.0.0.1-2 at 18080 and 19000; traffic stays on loopback.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+rounds=${ROUNDS:-5}     # alternating rounds; the figures are medians over them
+seconds=${SECONDS_EACH:-4}  # each measurement's length, after one second of warm-up
+binary=${P2PFAAS:-target/release/p2pfaas}  # the node to measure
+
+for tool in nginx wrk awk curl; do
+    command -v "$tool" >/dev/null || { echo "$0: $tool is missing" >&2; exit 1; }
+done
+[ -n "${P2PFAAS:-}" ] || cargo build --release
+
+work=$(mktemp -d)
+pids=()
+cleanup() {
+    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+    wait 2>/dev/null || true
+    rm -rf "$work"
+}
+trap cleanup EXIT
+
+# A worker process serves any number of requests per connection, on both sides of the comparison.
+nginx_common() { # pid file, worker processes
+    cat <<CONF
+worker_processes $2;
+daemon off;
+pid $work/$1.pid;
+error_log $work/$1.log;
+events { worker_connections 4096; }
+http {
+    access_log off;
+    keepalive_requests 1000000000;
+    client_body_temp_path $work/$1-body; proxy_temp_path $work/$1-proxy;
+    fastcgi_temp_path $work/$1-fastcgi; uwsgi_temp_path $work/$1-uwsgi; scgi_temp_path $work/$1-scgi;
+CONF
+}
+{ nginx_common function 1; cat <<'CONF'
+    server { listen 127.0.0.1:18991 backlog=1024; location / { return 200 "hello\n"; } }
+}
+CONF
+} > "$work/function.conf"
+{ nginx_common proxy 2; cat <<'CONF'
+    upstream function { server 127.0.0.1:18991; keepalive 64; keepalive_requests 1000000000; }
+    server {
+        listen 127.0.0.1:18992 backlog=1024;
+        location / { proxy_pass http://function; proxy_http_version 1.1; proxy_set_header Connection ""; }
+    }
+}
+CONF
+} > "$work/proxy.conf"
+
+start() { "$@" >>"$work/out.log" 2>&1 & pids+=($!); }
+start nginx -p "$work" -c "$work/function.conf"
+start nginx -p "$work" -c "$work/proxy.conf"
+node() { # address, the other's address
+    start "$binary" node --host "$1" --data-path "$work/$1" --init-server "$2" --workers 2 \
+        --scheduler 'NoScheduler false' --k 100000 --route fn=http://127.0.0.1:18991/
+}
+node 127.0.0.1 127.0.0.2
+node 127.0.0.2 127.0.0.1
+
+direct=http://127.0.0.1:18991/
+proxy=http://127.0.0.1:18992/
+local=http://127.0.0.1:18080/function/fn
+for url in $direct $proxy $local http://127.0.0.2:18080/function/fn; do
+    for _ in $(seq 100); do curl -fsS -o /dev/null "$url" 2>/dev/null && break; sleep 0.1; done
+    [ "$(curl -fsS "$url")" = hello ] || { echo "$0: $url does not answer" >&2; cat "$work/out.log" >&2; exit 1; }
+done
+for _ in $(seq 100); do curl -fsS http://127.0.0.1:19000/list | grep -q 127.0.0.2 && break; sleep 0.1; done
+
+measure() { # name, connections, wrk arguments …
+    local name=$1 connections=$2; shift 2
+    wrk -t1 -c"$connections" -d1s "$@" >/dev/null
+    wrk -t1 -c"$connections" -d"${seconds}s" --latency "$@" > "$work/wrk.txt"
+    if grep -qE 'Non-2xx|Socket errors' "$work/wrk.txt"; then
+        echo "$0: $name had errors:" >&2; cat "$work/wrk.txt" >&2; exit 1
+    fi
+    # Requests per second and the median in microseconds.
+    awk -v name="$name" '
+        /50%/ { v = $2; u = v; gsub(/[0-9.]/, "", u); gsub(/[a-z]/, "", v)
+                p50 = v * (u == "ms" ? 1000 : u == "s" ? 1000000 : 1) }
+        /Requests\/sec/ { rate = $2 }
+        END { printf "%s %s %s\n", name, rate, p50 }' "$work/wrk.txt" | tee -a "$work/results"
+}
+
+for round in $(seq "$rounds"); do
+    echo "round $round of $rounds: name, requests per second, median in microseconds"
+    measure direct-32 32 "$direct"
+    measure proxy-32 32 "$proxy"
+    measure node-32 32 "$local"
+    measure direct-1 1 "$direct"
+    measure proxy-1 1 "$proxy"
+    measure node-1 1 "$local"
+    measure forwarded-1 1 -H 'X-P2pfaas-Scheduler-Forward: 1' "$local"
+done
+
+median() { # name, column
+    awk -v name="$1" -v column="$2" '$1 == name { print $column }' "$work/results" | sort -g |
+        awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+}
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
+resident=$(awk '/VmRSS/ { print $2 }' "/proc/${pids[3]}/status")
+
+echo
+echo "medians of $rounds alternating rounds of ${seconds} s"
+printf '%-46s %8.0f requests/s\n' 'function server directly, 32 connections' "$(median direct-32 2)"
+printf '%-46s %8.0f requests/s\n' 'through nginx, 32 connections' "$(median proxy-32 2)"
+printf '%-46s %8.0f requests/s  %s x nginx (bar: at least 0.8)\n' 'through the node, 32 connections' \
+    "$(median node-32 2)" "$(ratio "$(median node-32 2)" "$(median proxy-32 2)")"
+printf '%-46s %8.0f us\n' 'function server directly, 1 connection' "$(median direct-1 3)"
+printf '%-46s %8.0f us\n' 'through nginx, 1 connection' "$(median proxy-1 3)"
+printf '%-46s %8.0f us          %s x nginx (bar: at most 1.5)\n' 'through the node, 1 connection' \
+    "$(median node-1 3)" "$(ratio "$(median node-1 3)" "$(median proxy-1 3)")"
+printf '%-46s %8.0f us          %s x local (bar: at most 2.2)\n' 'forwarded once, 1 connection' \
+    "$(median forwarded-1 3)" "$(ratio "$(median forwarded-1 3)" "$(median node-1 3)")"
+echo "resident memory of the second node after the run: $resident KiB"

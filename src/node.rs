@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::actors::discovery::{Discovery, DiscoverySettings, Flush, Kept, Published};
 use crate::actors::gateway::{Drain, Gateway};
 use crate::actors::queue::{Gate, Queue};
-use crate::actors::supervise::{Guard, Handle};
+use crate::actors::supervise::{End, Guard, Handle};
 use crate::actors::supervisor::{StopRestarting, Supervisor};
 use crate::actors::switch::{Active, Switch};
 use crate::config::{Admin, Settings};
@@ -115,6 +115,7 @@ impl Node {
         if self.state.discovery.ask(|| Flush).await.is_err() {
             tracing::error!("the known machines were not saved");
         }
+        self.supervisor.do_send(End);
         tracing::info!("stopped");
     }
 }

@@ -44,7 +44,8 @@ impl FunctionName {
         let hex = lower
             .strip_prefix("0x")
             .is_some_and(|rest| rest.bytes().all(|c| c.is_ascii_hexdigit()));
-        if digits || hex || lower == "localhost" {
+        let this_machine = ["localhost", "ip6-localhost", "ip6-loopback"].contains(&&*lower);
+        if digits || hex || this_machine {
             return Err(BadFunctionName::Address);
         }
         Ok(Self(name.into()))
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_function_name_that_a_resolver_reads_as_an_address_is_refused() {
-        for bad in ["localhost", "LocalHost", "2130706433", "017700000001", "0x7f000001", "0x"] {
+        for bad in ["localhost", "LocalHost", "ip6-localhost", "2130706433", "017700000001", "0x7f000001", "0x"] {
             assert_eq!(FunctionName::parse(bad), Err(BadFunctionName::Address), "{bad:?}");
         }
     }

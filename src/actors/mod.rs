@@ -20,6 +20,24 @@ pub mod supervise;
 pub mod supervisor;
 pub mod switch;
 
+use actix::{ActorContext, Handler};
+
+use self::supervise::End;
+
+/// Every child of the tree ends when it is told to.
+macro_rules! ends {
+    ($($actor:ty),+) => { $(
+        impl Handler<End> for $actor {
+            type Result = ();
+            fn handle(&mut self, _: End, ctx: &mut Self::Context) {
+                ctx.stop();
+            }
+        }
+    )+ };
+}
+
+ends!(discovery::Discovery, gateway::Gateway, queue::Queue, switch::Switch);
+
 /// Writes a small file without blocking the actor's thread.
 async fn save<T: serde::Serialize + Send + 'static>(
     path: std::path::PathBuf,
@@ -47,7 +65,6 @@ impl actix::Message for Crash {
 #[cfg(test)]
 mod crash {
     use super::*;
-    use actix::Handler;
 
     macro_rules! crashes {
         ($($actor:ty),+) => { $(

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, Message};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
 use tokio::time::Instant;
 
-use super::supervise::{Backoff, Ended, Guard, Handle};
+use super::supervise::{Backoff, End, Ended, Guard, Handle};
 use crate::metrics::Metrics;
 
 /// A child is gone.
@@ -20,7 +20,7 @@ struct ChildEnded {
     ended: Ended,
 }
 
-/// From now on children end because they should.
+/// From now on children end because they should, and are not started again.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct StopRestarting;
@@ -28,6 +28,7 @@ pub struct StopRestarting;
 struct Child {
     name: &'static str,
     start: Box<dyn FnMut(Guard)>,
+    end: Box<dyn Fn()>,
     backoff: Backoff,
     started: Instant,
 }
@@ -50,16 +51,18 @@ impl Supervisor {
     /// Adds a child that `make` makes, now and at every restart; `handle` leads to it. Children
     /// start in the order in which they were added.
     #[must_use]
-    pub fn child<A: Actor<Context = Context<A>>>(
+    pub fn child<A: Actor<Context = Context<A>> + Handler<End>>(
         mut self,
         name: &'static str,
         handle: Handle<A>,
         mut make: impl FnMut(Guard) -> A + 'static,
     ) -> Self {
+        let to_end = handle.clone();
         let start = Box::new(move |guard| handle.set(make(guard).start()));
         self.children.push(Child {
             name,
             start,
+            end: Box::new(move || to_end.tell(End)),
             backoff: Backoff::default(),
             started: Instant::now(),
         });
@@ -109,6 +112,17 @@ impl Handler<ChildEnded> for Supervisor {
     }
 }
 
+/// Ends all children, the last started first, and the supervisor.
+impl Handler<End> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, _: End, ctx: &mut Self::Context) {
+        self.stopping = true;
+        self.children.iter().rev().for_each(|child| (child.end)());
+        ctx.stop();
+    }
+}
+
 impl Handler<StopRestarting> for Supervisor {
     type Result = ();
 
@@ -120,7 +134,6 @@ impl Handler<StopRestarting> for Supervisor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use actix::ActorContext;
     use std::cell::Cell;
     use std::rc::Rc;
 
@@ -138,6 +151,13 @@ mod tests {
 
     impl Actor for Mortal {
         type Context = Context<Self>;
+    }
+
+    impl Handler<End> for Mortal {
+        type Result = ();
+        fn handle(&mut self, _: End, ctx: &mut Self::Context) {
+            ctx.stop();
+        }
     }
 
     impl Handler<Die> for Mortal {
@@ -196,6 +216,18 @@ mod tests {
         // The second question is not answered by the dead: it stops the next incarnation.
         assert_eq!(handle.ask(|| Die::ByStopping).await, Ok(()));
         assert_eq!(lives.get(), 2);
+    }
+
+    #[actix::test]
+    async fn at_the_end_all_children_end_and_stay_ended() {
+        tokio::time::pause();
+        let (root, handle, lives) = supervised();
+        lives_reach(&lives, 1).await;
+        let child = handle.addr().expect("started");
+        root.send(End).await.expect("the root lives");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(!child.connected() && !root.connected());
+        assert_eq!(lives.get(), 1);
     }
 
     #[actix::test]

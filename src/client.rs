@@ -1,10 +1,15 @@
 //! Outgoing HTTP connections: one pooled client per worker thread and purpose.
 //!
-//! Two things differ from a plain `awc` client. `TCP_NODELAY` is set, or a streamed body waits
+//! Some things differ from a plain `awc` client. `TCP_NODELAY` is set, or a streamed body waits
 //! for the other side's delayed acknowledgement. And an idle connection is looked at with a
 //! system call before it is used again: the pool asks the event loop, which may not have heard yet
 //! that the other side is gone, and a call sent there could not be told from one that was taken.
+//!
+//! And a body that ends before its framing says so is an error ([`read_body`]); `awc` takes the end
+//! of the connection for the end of any body.
 
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -14,7 +19,11 @@ use std::time::Duration;
 use actix_rt::net::{ActixStream, TcpStream};
 use actix_service::ServiceExt;
 use actix_tls::connect::Connector as TcpConnector;
-use awc::error::{ConnectError, SendRequestError};
+use awc::ClientResponse;
+use awc::error::{ConnectError, PayloadError, SendRequestError};
+use awc::http::header;
+use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, Ready};
 
@@ -31,7 +40,7 @@ pub fn client(connect_timeout: Duration) -> awc::Client {
         let (stream, uri): (TcpStream, _) = connection.into_parts();
         // Best effort: without it the connection works, only slower.
         let _ = stream.set_nodelay(true);
-        actix_tls::connect::Connection::new(uri, Stream { stream, sent: false })
+        actix_tls::connect::Connection::new(uri, Socket { stream, sent: false })
     });
     let connector = awc::Connector::new()
         .connector(tcp)
@@ -81,15 +90,80 @@ impl From<SendRequestError> for SendFailure {
     }
 }
 
+/// Why a body could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyFailure {
+    /// It is larger than the limit.
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The connection ended first.
+    #[error("the connection was closed in the middle of the answer")]
+    Truncated,
+    /// Anything else.
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+thread_local! {
+    /// Whether a stream of this thread reported its end since this was last cleared.
+    static ENDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Reads the body of `response`, `limit_bytes` at most.
+///
+/// # Errors
+/// It is larger, or not whole.
+pub async fn read_body<S>(
+    response: &mut ClientResponse<S>,
+    limit_bytes: usize,
+) -> Result<Bytes, BodyFailure>
+where
+    S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
+{
+    // Without a length and without chunks, a body ends with its connection.
+    let delimited = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING]
+        .iter()
+        .any(|name| response.headers().contains_key(name));
+    let mut first: Option<Bytes> = None;
+    let mut rest = BytesMut::new();
+    loop {
+        let next = poll_fn(|cx| {
+            // One poll touches this response's stream alone, so the mark is about it.
+            ENDED.set(false);
+            Pin::new(&mut *response).poll_next(cx).map(|next| (next, ENDED.get()))
+        });
+        let chunk = match next.await {
+            (None, ended) if ended && delimited => return Err(BodyFailure::Truncated),
+            (None, _) => break,
+            (Some(Err(why)), _) => return Err(BodyFailure::Unreadable(why.to_string())),
+            (Some(Ok(chunk)), _) => chunk,
+        };
+        let held = first.as_ref().map_or(0, Bytes::len) + rest.len();
+        if held + chunk.len() > limit_bytes {
+            return Err(BodyFailure::TooLarge(limit_bytes));
+        }
+        match first {
+            None => first = Some(chunk),
+            Some(_) => rest.extend_from_slice(&chunk),
+        }
+    }
+    Ok(match first {
+        None => Bytes::new(),
+        // Most answers come in one piece and are handed on as it is.
+        Some(whole) if rest.is_empty() => whole,
+        Some(start) => [&start[..], &rest].concat().into(),
+    })
+}
+
 /// A TCP stream that notices at once when it is idle and the other side has closed it.
 #[derive(Debug)]
-struct Stream {
+struct Socket {
     stream: TcpStream,
     /// Something was written and nothing has come back yet.
     sent: bool,
 }
 
-impl Stream {
+impl Socket {
     /// Whether the system knows of an end that the event loop has not reported yet.
     fn ended(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
@@ -100,16 +174,21 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         match polled {
-            Poll::Ready(_) => self.sent = false,
-            // Reading nothing is the end of a stream; the pool then drops the connection.
+            Poll::Ready(_) => {
+                self.sent = false;
+                // Reading nothing is the end of a stream.
+                ENDED.set(ENDED.get() || buf.filled().len() == before);
+            }
+            // The pool drops a connection that reports its end.
             Poll::Pending if !self.sent && self.ended() => return Poll::Ready(Ok(())),
             Poll::Pending => {}
         }
@@ -117,7 +196,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for Socket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -149,7 +228,7 @@ impl AsyncWrite for Stream {
     }
 }
 
-impl ActixStream for Stream {
+impl ActixStream for Socket {
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
         ActixStream::poll_read_ready(&self.stream, cx)
     }
@@ -209,6 +288,30 @@ mod tests {
         let failure = SendFailure::from(sent.err().expect("no answer"));
         assert!(matches!(failure, SendFailure::Broke(_)), "{failure:?}");
         served.join().expect("served");
+    }
+
+    #[actix_rt::test]
+    async fn a_body_that_ends_before_its_framing_says_so_is_truncated() {
+        for (rest, want) in [
+            ("content-length: 9\r\n\r\nhalf", Err(BodyFailure::Truncated)),
+            ("content-length: 9\r\n\r\n", Err(BodyFailure::Truncated)),
+            ("transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n", Err(BodyFailure::Truncated)),
+            ("transfer-encoding: chunked\r\n\r\n4\r\nall.\r\n0\r\n\r\n", Ok("all.".into())),
+            ("content-length: 4\r\n\r\nall.", Ok("all.".into())),
+            ("content-length: 0\r\n\r\n", Ok("".into())),
+            // An HTTP/1.0 server may end a body by closing. (`awc` reads none from an HTTP/1.1
+            // server that tells neither length nor chunks.)
+            ("\r\nall.", Ok("all.".into())),
+            ("content-length: 11\r\n\r\ntwelve byte", Err(BodyFailure::TooLarge(10))),
+        ] {
+            let version = i32::from(rest.contains(':'));
+            let answer = Box::leak(format!("HTTP/1.{version} 200 OK\r\n{rest}").into_boxed_str());
+            let (url, _closed, served) = server(vec![answer]);
+            let sent = client(Duration::from_secs(5)).get(&url).send().await;
+            let got: Result<Bytes, _> = read_body(&mut sent.expect("a head"), 10).await;
+            assert_eq!(got, want, "{rest:?}");
+            served.join().expect("served");
+        }
     }
 
     #[actix_rt::test]

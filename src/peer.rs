@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::actors::discovery::{Discovery, PollAnswer, Poller, Unreachable};
 use crate::actors::scheduler::Prober;
 use crate::actors::supervise::Handle;
-use crate::client::{SendFailure, client};
+use crate::client::{SendFailure, client, read_body};
 use crate::config::Settings;
 use crate::faas::Answer;
 use crate::http::headers;
@@ -182,11 +182,9 @@ impl PeerClient {
         let sent = request.send_body(call.message.clone()).await.map_err(SendFailure::from);
         let mut response = sent.inspect_err(|failure| self.report(&peer.host, failure))?;
         let limit = message_bytes_max(self.settings.body_bytes_max);
-        let message = response
-            .body()
-            .limit(limit)
+        let message = read_body(&mut response, limit)
             .await
-            .map_err(|why| ForwardFailure::Broke(format!("its answer ended early: {why}")))?;
+            .map_err(|why| ForwardFailure::Broke(why.to_string()))?;
         let http_headers = headers::from_function(response.headers());
         read_answer(&message, response.status(), http_headers).map_err(ForwardFailure::Nothing)
     }
@@ -210,7 +208,7 @@ impl PeerClient {
             return Err(SendFailure::Broke(format!("status {}", response.status())));
         }
         let broke = |why: &dyn std::fmt::Display| SendFailure::Broke(why.to_string());
-        let body = response.body().limit(LIST_BYTES_MAX).await.map_err(|why| broke(&why))?;
+        let body = read_body(&mut response, LIST_BYTES_MAX).await.map_err(|why| broke(&why))?;
         let machines: Vec<WireMachine> =
             serde_json::from_slice(&body).map_err(|why| broke(&why))?;
         let told = response.headers();
@@ -235,7 +233,7 @@ impl PeerClient {
     async fn followed_identity(&self, host: &str, port: u16) -> Option<Identity> {
         let uri = self.url(host, port, "/configuration").ok()?;
         let mut response = self.client.get(uri).send().await.ok()?;
-        let body = response.body().limit(LIST_BYTES_MAX).await.ok()?;
+        let body = read_body(&mut response, LIST_BYTES_MAX).await.ok()?;
         let config: MachinePatch = serde_json::from_slice(&body).ok()?;
         Some(Identity {
             ip: config.machine_ip?.parse().ok(),

@@ -161,7 +161,15 @@ mod tests {
 
     #[test]
     fn a_function_name_that_a_resolver_reads_as_an_address_is_refused() {
-        for bad in ["localhost", "LocalHost", "ip6-localhost", "2130706433", "017700000001", "0x7f000001", "0x"] {
+        for bad in [
+            "localhost",
+            "LocalHost",
+            "ip6-localhost",
+            "2130706433",
+            "017700000001",
+            "0x7f000001",
+            "0x",
+        ] {
             assert_eq!(FunctionName::parse(bad), Err(BadFunctionName::Address), "{bad:?}");
         }
     }

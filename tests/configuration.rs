@@ -100,7 +100,8 @@ async fn limits_that_cannot_be_saved_take_the_scheduler_back() {
 async fn the_scheduler_is_swapped_shown_in_normal_form_and_saved() {
     let mut node = TestNode::start(|_| {});
     let url = node.url("/configuration/scheduler");
-    let change = json!({"name": "PowerOfNSchedulerTau", "parameters": ["1", "2", "T", "1", "1h2m", "x"]});
+    let change =
+        json!({"name": "PowerOfNSchedulerTau", "parameters": ["1", "2", "T", "1", "1h2m", "x"]});
     let answered = post(&url, change.to_string()).await;
     assert_eq!((answered.status, answered.body.len()), (200, 0));
     let want =

@@ -130,7 +130,10 @@ async fn without_an_address_the_configuration_is_500_code_100() {
     let answered = get(&format!("{url}/configuration")).await;
     assert_eq!((answered.status, answered.code()), (500, 100));
     assert_eq!(get(&format!("{url}/list")).await.status, 200);
-    assert_eq!(post(&format!("{url}/configuration"), r#"{"machine_ip":"10.9.9.9"}"#).await.status, 200);
+    assert_eq!(
+        post(&format!("{url}/configuration"), r#"{"machine_ip":"10.9.9.9"}"#).await.status,
+        200
+    );
     let config = get(&format!("{url}/configuration")).await.json();
     assert_eq!(config["machine_id"], "p2pfaas-10.9.9.9");
     drop(node);
@@ -154,8 +157,14 @@ async fn nodes_find_each_other_through_one_of_them() {
     first.lists(&[&second, &third]).await;
     second.lists(&[&first, &third]).await;
     third.lists(&[&first, &second]).await;
-    let names: Vec<String> = get(&first.discovery("/list")).await.json().as_array().unwrap()
-        .iter().map(|machine| machine["name"].as_str().unwrap().to_owned()).collect();
+    let names: Vec<String> = get(&first.discovery("/list"))
+        .await
+        .json()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|machine| machine["name"].as_str().unwrap().to_owned())
+        .collect();
     let mut sorted = names.clone();
     sorted.sort();
     assert_eq!(names, sorted, "ordered by name");
@@ -175,10 +184,8 @@ async fn a_v1_discovery_is_polled_as_v1_polls_and_its_machines_are_asked() {
         RawServer::start(v1, 19000, move |_| answer("200 OK", &headers, list.as_bytes()));
     let friend = RawServer::start(its_friend, 19000, |_| ok("[]"));
     let node = TestNode::start(|settings| settings.init_servers = vec![v1.to_string()]);
-    eventually("both are listed", || async {
-        (node.listed().await.len() == 2).then_some(())
-    })
-    .await;
+    eventually("both are listed", || async { (node.listed().await.len() == 2).then_some(()) })
+        .await;
     let poll = discovery.requests().remove(0);
     assert_eq!(poll.line(), "GET /list HTTP/1.1");
     // 210 recorded the headers by which nodes know each other.
@@ -188,7 +195,10 @@ async fn a_v1_discovery_is_polled_as_v1_polls_and_its_machines_are_asked() {
     assert!(poll.headers().contains_key("p2pfaas-machine-group-name"));
     let list = get(&node.discovery("/list")).await.json();
     let known = list.as_array().unwrap().iter().find(|m| m["ip"] == v1.to_string()).expect("v1");
-    assert_eq!((&known["name"], &known["group_name"]), (&json!(v1.to_string()), &json!("cluster00")));
+    assert_eq!(
+        (&known["name"], &known["group_name"]),
+        (&json!(v1.to_string()), &json!("cluster00"))
+    );
     assert!(known["ping"].as_f64().expect("a number") > 0.0);
     drop(friend);
 }
@@ -231,9 +241,10 @@ async fn a_reset_forgets_all_machines() {
 #[actix_rt::test]
 async fn another_discovery_service_can_be_used_instead_of_our_own() {
     let (service, me, other) = (fresh_ip(), fresh_ip(), fresh_ip());
-    let config = json!({"machine_ip": me.to_string(), "machine_id": "me", "machine_group_name": "g",
+    let config =
+        json!({"machine_ip": me.to_string(), "machine_id": "me", "machine_group_name": "g",
         "init_servers": []})
-    .to_string();
+        .to_string();
     let list = json!([{"_id": 1, "ip": other.to_string(), "name": "other", "group_name": "g",
         "ping": 0.1, "last_update": 1, "alive": true, "dead_polls": 0}])
     .to_string();

@@ -65,7 +65,8 @@ async fn a_function_gets_method_query_body_and_headers_without_the_connections_a
     assert_eq!(call.line(), "POST /?a=1&b=%20 HTTP/1.1");
     assert_eq!(call.body, b"in");
     let got = call.headers();
-    for (name, value) in [("content-type", "text/mine"), ("x-own", "1"), ("accept-language", "it")] {
+    for (name, value) in [("content-type", "text/mine"), ("x-own", "1"), ("accept-language", "it")]
+    {
         assert_eq!(got.get(name).map(String::as_str), Some(value));
     }
     assert_eq!(call.header(&TRACING.to_lowercase()), "n0t1");
@@ -77,7 +78,9 @@ async fn a_function_gets_method_query_body_and_headers_without_the_connections_a
 
 #[actix_rt::test]
 async fn a_functions_own_failure_reaches_the_client_as_it_is() {
-    for (status, code) in [("404 Not Found", 404), ("422 X", 422), ("500 Oops", 500), ("503 X", 503)] {
+    for (status, code) in
+        [("404 Not Found", 404), ("422 X", 422), ("500 Oops", 500), ("503 X", 503)]
+    {
         let (node, _function) =
             routed(move |_| answer(status, "X-Why: because\r\n", b"no luck"), |_| {});
         let answered = post(&node.url("/function/fn"), "in").await;
@@ -109,9 +112,17 @@ async fn a_compressed_answer_passes_through_unchanged() {
 #[actix_rt::test]
 async fn names_that_are_no_function_are_refused_with_code_100_and_nobody_is_called() {
     let node = TestNode::start(|_| {});
-    for name in
-        ["127.0.0.1", "localhost", "LOCALHOST", "2130706433", "0x7f000001", "a.b", "-a", "a%2Fb", "%25"]
-    {
+    for name in [
+        "127.0.0.1",
+        "localhost",
+        "LOCALHOST",
+        "2130706433",
+        "0x7f000001",
+        "a.b",
+        "-a",
+        "a%2Fb",
+        "%25",
+    ] {
         let answered = post(&node.url(&format!("/function/{name}")), "x").await;
         assert_eq!((answered.status, answered.code()), (400, 100), "{name}");
         assert_eq!(answered.header("x-p2pfaas-scheduler"), "NoScheduler");
@@ -212,7 +223,8 @@ async fn a_body_of_16_mib_goes_through_by_default() {
 
 #[actix_rt::test]
 async fn headers_steer_a_call_bypass_before_forward_before_reject() {
-    let node = TestNode::start(|settings| settings.scheduler = "PowerOfNScheduler 1 2 T 1".to_owned());
+    let node =
+        TestNode::start(|settings| settings.scheduler = "PowerOfNScheduler 1 2 T 1".to_owned());
     let url = node.url("/function/fn-echo");
     let call = async |headers: &[(&str, &str)]| {
         let answered = send("POST", &url, headers, "x").await;
@@ -299,10 +311,8 @@ async fn a_client_that_hangs_up_leaves_the_line_and_a_running_one_gives_its_slot
     .await;
     assert_eq!(node.state().gate.load().running, 1);
     drop(calls);
-    eventually("all is quiet", || async {
-        (node.state().gate.load().total() == 0).then_some(())
-    })
-    .await;
+    eventually("all is quiet", || async { (node.state().gate.load().total() == 0).then_some(()) })
+        .await;
 }
 
 #[actix_rt::test]

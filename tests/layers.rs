@@ -47,22 +47,45 @@ const CORE: &[&str] = &["policy", "queue.rs", "membership.rs", "types.rs"];
 #[test]
 fn the_core_knows_no_io_no_clock_and_no_chance_but_what_is_passed_in() {
     let words = [
-        "actix", "awc", "tokio", "std::net::Tcp", "std::fs", "std::io", "std::thread", "Instant",
-        "SystemTime", "rand::rng", "rand::random", "tracing", "crate::actors", "crate::http",
-        "crate::faas", "crate::peer", "crate::config", "crate::state", "crate::metrics",
+        "actix",
+        "awc",
+        "tokio",
+        "std::net::Tcp",
+        "std::fs",
+        "std::io",
+        "std::thread",
+        "Instant",
+        "SystemTime",
+        "rand::rng",
+        "rand::random",
+        "tracing",
+        "crate::actors",
+        "crate::http",
+        "crate::faas",
+        "crate::peer",
+        "crate::config",
+        "crate::state",
+        "crate::metrics",
     ];
     assert_eq!(breaches(CORE, &words), [""; 0]);
 }
 
 #[test]
 fn actors_know_no_http() {
-    let words = ["actix_web", "awc", "crate::http", "crate::faas", "crate::peer", "crate::dispatch"];
+    let words =
+        ["actix_web", "awc", "crate::http", "crate::faas", "crate::peer", "crate::dispatch"];
     assert_eq!(breaches(&["actors"], &words), [""; 0]);
 }
 
 #[test]
 fn whoever_serves_http_knows_the_actors_messages_and_not_their_insides() {
-    let words = ["queue::Queue", "switch::Switch", "discovery::Discovery", "supervisor", "membership::Membership"];
+    let words = [
+        "queue::Queue",
+        "switch::Switch",
+        "discovery::Discovery",
+        "supervisor",
+        "membership::Membership",
+    ];
     assert_eq!(breaches(&["http"], &words), [""; 0]);
 }
 
@@ -72,7 +95,11 @@ fn header_names_stand_in_one_place() {
     for file in sources(&root) {
         if !file.ends_with("http/headers.rs") {
             let text = code(&file).to_lowercase();
-            assert!(!text.contains("\"x-p2pf") && !text.contains("\"p2pfaas-machine-"), "{}", file.display());
+            assert!(
+                !text.contains("\"x-p2pf") && !text.contains("\"p2pfaas-machine-"),
+                "{}",
+                file.display()
+            );
         }
     }
 }

@@ -213,7 +213,11 @@ async fn a_forwarded_call_sees_and_returns_what_a_local_one_does() {
 }
 
 /// A v1 scheduler: answers probes with `load` and peer calls as recorded.
-fn v1_scheduler(ip: std::net::Ipv4Addr, load: u32, call: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> RawServer {
+fn v1_scheduler(
+    ip: std::net::Ipv4Addr,
+    load: u32,
+    call: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+) -> RawServer {
     RawServer::start(ip, 18080, move |request| match request.path() {
         "/monitoring/load" => {
             let headers = format!(
@@ -254,7 +258,11 @@ async fn a_call_forwarded_to_a_v1_node_is_sent_and_answered_as_recorded() {
     let v1 = fresh_ip();
     let recorded = golden_json("089-peer-machine.txt").to_string();
     let scheduler = v1_scheduler(v1, 0, move |_| {
-        answer("200 OK", "Content-Type: application/json\r\nX-Rec: 1\r\nConnection: close\r\n", recorded.as_bytes())
+        answer(
+            "200 OK",
+            "Content-Type: application/json\r\nX-Rec: 1\r\nConnection: close\r\n",
+            recorded.as_bytes(),
+        )
     });
     let _discovery = v1_discovery(v1);
     let node = node_knowing(&[v1], "ForwardScheduler 1").await;
@@ -292,7 +300,11 @@ async fn a_call_forwarded_to_a_v1_node_is_sent_and_answered_as_recorded() {
 async fn a_v1_peers_rejection_is_handed_to_the_client() {
     let v1 = fresh_ip();
     let recorded = golden("099-peer-queue-full.txt");
-    let full = recorded.lines().find(|line| line.contains(r#""status_code":500"#)).expect("one").to_owned();
+    let full = recorded
+        .lines()
+        .find(|line| line.contains(r#""status_code":500"#))
+        .expect("one")
+        .to_owned();
     let _scheduler = v1_scheduler(v1, 0, move |_| {
         answer("500 Internal Server Error", "Content-Type: application/json\r\n", full.as_bytes())
     });
@@ -322,10 +334,8 @@ async fn a_v1_nodes_load_is_probed_as_v1_probes() {
     let _discoveries = [v1_discovery(idle), v1_discovery(busy)];
     let node = node_knowing(&[idle, busy], "PowerOfNScheduler 2 0 true 1").await;
     // Something must run here, or nobody is less loaded than we are.
-    let sleeper = actix_rt::spawn(send_owned(
-        node.url("/function/fn-sleep?mean_ms=20000"),
-        vec![BYPASS],
-    ));
+    let sleeper =
+        actix_rt::spawn(send_owned(node.url("/function/fn-sleep?mean_ms=20000"), vec![BYPASS]));
     eventually("it runs", || async { (node.state().gate.load().running == 1).then_some(()) }).await;
     let answered = post(&node.url("/function/fn-echo"), "x").await;
     assert_eq!(answered.names("x-p2pfaas-peers-list-id")[1], "idle");
@@ -496,10 +506,8 @@ async fn power_of_n_sends_calls_of_a_loaded_node_to_an_idle_one() {
         settings.scheduler = "PowerOfNScheduler 1 1 true 1".to_owned();
     })
     .await;
-    let sleeper = actix_rt::spawn(send_owned(
-        nodes[0].url("/function/fn-sleep?mean_ms=20000"),
-        vec![BYPASS],
-    ));
+    let sleeper =
+        actix_rt::spawn(send_owned(nodes[0].url("/function/fn-sleep?mean_ms=20000"), vec![BYPASS]));
     eventually("it runs", || async { (nodes[0].state().gate.load().running == 1).then_some(()) })
         .await;
     let answered = post(&nodes[0].url("/function/fn-echo"), "hello").await;

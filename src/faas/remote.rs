@@ -3,11 +3,10 @@
 
 use actix_web::http::{Method, Uri};
 use awc::Client;
-use awc::error::PayloadError;
 
 use super::{Answer, Invocation};
 use crate::actors::queue::Slot;
-use crate::client::SendFailure;
+use crate::client::{SendFailure, read_body};
 use crate::error::Error;
 use crate::http::headers;
 use crate::types::FunctionName;
@@ -35,13 +34,9 @@ impl Remote {
         let sent = if bodiless { request.send() } else { request.send_body(body) };
         let mut response = sent.await.map_err(|why| failed(&name, why.into()))?;
         let passed = headers::from_function(response.headers());
-        let body = response.body().limit(self.answer_bytes_max).await.map_err(|why| match why {
-            PayloadError::Overflow => Error::FunctionBroke {
-                name: name.clone(),
-                why: format!("its answer is larger than {} bytes", self.answer_bytes_max),
-            },
-            why => Error::FunctionBroke { name: name.clone(), why: why.to_string() },
-        })?;
+        let body = read_body(&mut response, self.answer_bytes_max)
+            .await
+            .map_err(|why| Error::FunctionBroke { name, why: why.to_string() })?;
         drop(slot);
         Ok(Answer { status: response.status(), headers: passed, body })
     }

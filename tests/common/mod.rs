@@ -2,6 +2,7 @@
 //! that say exactly what a test wants.
 #![allow(dead_code)]
 
+pub mod process;
 pub mod raw;
 
 use std::future::Future;
@@ -29,7 +30,10 @@ pub fn fresh_ip() -> Ipv4Addr {
 }
 
 /// Polls `look` until it gives something, or fails the test.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+pub async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut look: impl FnMut() -> F,
+) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look().await {
@@ -198,7 +202,8 @@ pub async fn try_send(
         request = request.append_header(*header);
     }
     let sent = request.send_body(body.into());
-    let mut response = tokio::time::timeout(PATIENCE, sent).await?.map_err(|why| why.to_string())?;
+    let mut response =
+        tokio::time::timeout(PATIENCE, sent).await?.map_err(|why| why.to_string())?;
     let body = response.body().limit(64 << 20).await?.to_vec();
     Ok(Answered { status: response.status().as_u16(), headers: response.headers().clone(), body })
 }

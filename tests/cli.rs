@@ -1,0 +1,227 @@
+//! The command line, as scripts use it.
+
+mod common;
+
+use common::process::{Process, run};
+use common::*;
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn help_is_complete_on_every_subcommand() {
+    let top = text(&run(&["--help"], &[]).stdout);
+    for subcommand in ["node", "cluster", "function"] {
+        assert!(top.contains(subcommand), "{top}");
+    }
+    let node = text(&run(&["node", "--help"], &[]).stdout);
+    for flag in [
+        "--host",
+        "--machine-ip",
+        "--machine-id",
+        "--group",
+        "--data-path",
+        "--init-server",
+        "--route",
+        "--embedded-functions",
+        "--workers",
+        "--scheduler",
+        "--k",
+        "--queue-length",
+        "--config",
+        "--print-config",
+        "--admin",
+    ] {
+        assert!(node.contains(flag), "{flag}");
+    }
+    assert!(node.contains("PowerOfNSchedulerTau fan_out threshold loss max_hops tau"));
+    assert!(node.contains("function_timeout_s"));
+    let cluster = text(&run(&["cluster", "--help"], &[]).stdout);
+    for flag in ["--base", "--data-path", "--scheduler", "--k", "--queue-length"] {
+        assert!(cluster.contains(flag), "{flag}");
+    }
+}
+
+#[test]
+fn the_printed_configuration_has_every_layer_and_reads_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().display().to_string();
+    std::fs::write(folder.path().join("p2p_faas-scheduler.json"), r#"{"queue_length_max":77}"#)
+        .expect("written");
+    let config = folder.path().join("node.toml");
+    std::fs::write(&config, "poll_time_s = 9.0\nworkers = 3").expect("written");
+    let config = config.display().to_string();
+    let arguments = [
+        "node",
+        "--config",
+        &config,
+        "--data-path",
+        &path,
+        "--print-config",
+        "--k",
+        "11",
+        "--workers",
+        "2",
+        "--route",
+        "fn-a=http://10.0.0.1:1/",
+        "--scheduler",
+        "NoScheduler T",
+        "--init-server",
+        "10.0.0.1",
+        "--init-server",
+        "10.0.0.2",
+    ];
+    let printed = run(&arguments, &[("P2PFAAS_POLL_TIMEOUT", "3")]);
+    assert!(printed.status.success(), "{}", text(&printed.stderr));
+    let printed: toml::Table = text(&printed.stdout).parse().expect("TOML");
+    for (key, value) in [
+        ("poll_time_s", "9.0"),
+        ("poll_timeout_s", "3.0"),
+        ("workers", "2"),
+        ("parallel_running_functions_max", "11"),
+        ("queue_length_max", "77"),
+        ("scheduler", "\"NoScheduler true\""),
+        ("init_servers", "[\"10.0.0.1\", \"10.0.0.2\"]"),
+    ] {
+        assert_eq!(printed[key].to_string(), value, "{key}");
+    }
+    std::fs::write(folder.path().join("again.toml"), printed.to_string()).expect("written");
+    let again = folder.path().join("again.toml").display().to_string();
+    let again = run(&["node", "--config", &again, "--print-config"], &[]);
+    assert!(again.status.success(), "{}", text(&again.stderr));
+}
+
+#[test]
+fn bad_configuration_ends_with_a_telling_code_and_names_every_cause() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().display().to_string();
+    let bad = run(
+        &["node", "--data-path", &path, "--workers", "0"],
+        &[("P2PFAAS_POLL_TIME", "never"), ("P2PFAAS_SCHEDULER", "Nope")],
+    );
+    assert_eq!(bad.status.code(), Some(78));
+    let why = text(&bad.stderr);
+    for key in ["workers", "poll_time_s", "scheduler"] {
+        assert!(why.contains(key), "{key} is not in {why}");
+    }
+    assert_eq!(run(&["node", "--scheduler", "Nope 1"], &[]).status.code(), Some(2));
+    assert_eq!(run(&["node", "--no-such-flag"], &[]).status.code(), Some(2));
+
+    let file = folder.path().join("p2p_faas-scheduler.json");
+    std::fs::write(&file, "{nope").expect("written");
+    let unreadable = run(&["node", "--data-path", &path], &[]);
+    assert_eq!(unreadable.status.code(), Some(78));
+    assert!(text(&unreadable.stderr).contains("p2p_faas-scheduler.json"));
+    assert_eq!(std::fs::read_to_string(file).expect("there"), "{nope", "left as it is");
+
+    let nowhere = run(&["node", "--data-path", "/proc/nowhere"], &[]);
+    assert_eq!(nowhere.status.code(), Some(78));
+    assert!(text(&nowhere.stderr).contains("/proc/nowhere"));
+}
+
+#[test]
+fn an_address_that_cannot_be_listened_on_ends_with_69() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().display().to_string();
+    let ended = run(&["node", "--data-path", &path, "--host", "192.0.2.1"], &[]);
+    assert_eq!(ended.status.code(), Some(69));
+    assert!(text(&ended.stderr).contains("192.0.2.1:18080"));
+}
+
+#[actix_rt::test]
+async fn a_cluster_prints_a_curl_line_that_works_and_its_nodes_know_each_other() {
+    let base = fresh_ip();
+    // The cluster takes the addresses after the base, so nobody else may.
+    let ips = [base, fresh_ip(), fresh_ip()];
+    let mut cluster = Process::start(&["cluster", "3", "--base", &base.to_string(), "--k", "2"]);
+    let line = cluster.wait_for("curl ");
+    let arguments: Vec<&str> = line.split_whitespace().skip(1).collect();
+    let answered = std::process::Command::new("curl").args(&arguments).output().expect("curl runs");
+    let answered = text(&answered.stdout);
+    assert!(answered.starts_with("HTTP/1.1 200 OK") && answered.ends_with("hello"), "{answered}");
+    for ip in ips {
+        let list = get(&format!("http://{ip}:19000/list")).await.json();
+        assert_eq!(list.as_array().expect("a list").len(), 2);
+        let config = get(&format!("http://{ip}:18080/configuration")).await.json();
+        assert_eq!(config["parallel_running_functions_max"], 2);
+    }
+    cluster.signal("-INT");
+    assert_eq!(cluster.wait().code(), Some(0));
+}
+
+#[actix_rt::test]
+async fn a_clusters_data_path_keeps_what_was_configured() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (base, path) = (fresh_ip().to_string(), folder.path().display().to_string());
+    let arguments = ["cluster", "1", "--base", &base, "--data-path", &path];
+    let url = format!("http://{base}:18080/configuration");
+    let mut cluster = Process::start(&arguments);
+    cluster.wait_for("curl ");
+    assert_eq!(post(&url, r#"{"queue_length_max":9}"#).await.status, 200);
+    cluster.signal("-TERM");
+    assert_eq!(cluster.wait().code(), Some(0));
+    let mut again = Process::start(&arguments);
+    again.wait_for("curl ");
+    assert_eq!(get(&url).await.json()["queue_length_max"], 9);
+}
+
+#[actix_rt::test]
+async fn a_node_writes_nothing_outside_its_data_path() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ip = fresh_ip();
+    let node = Process::node(ip, folder.path(), &[]);
+    post(&format!("http://{ip}:18080/configuration"), "{}").await;
+    drop(node);
+    let names: Vec<_> = std::fs::read_dir(folder.path())
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    assert_eq!(names, [ip.to_string().as_str()]);
+}
+
+#[actix_rt::test]
+async fn an_embedded_function_runs_as_a_program_of_its_own_behind_a_node() {
+    let (function_ip, folder) = (fresh_ip(), tempfile::tempdir().expect("a folder"));
+    let listen = format!("{function_ip}:8080");
+    let mut function = Process::start(&["function", "fn-echo", "--listen", &listen]);
+    eventually("it answers", || async {
+        let health = try_send("GET", &format!("http://{listen}/_/health"), &[], "").await;
+        health.is_ok_and(|answered| answered.status == 200).then_some(())
+    })
+    .await;
+    let (ip, route) = (fresh_ip(), format!("mine=http://{listen}/"));
+    let _node = Process::node(ip, folder.path(), &["--route", &route]);
+    let answered = post(&format!("http://{ip}:18080/function/mine"), "hello").await;
+    assert_eq!((answered.status, &*answered.text()), (200, "hello"));
+    function.signal("-TERM");
+    assert_eq!(function.wait().code(), Some(0));
+}
+
+#[test]
+fn logs_are_text_or_json_and_carry_the_tracing_id_across_nodes() {
+    let (folder, ips) = (tempfile::tempdir().expect("a folder"), [fresh_ip(), fresh_ip()]);
+    let config = folder.path().join("node.toml");
+    std::fs::write(&config, "log_format = \"json\"\nlog_env = \"development\"").expect("written");
+    let config = config.display().to_string();
+    let start = |ip, other: std::net::Ipv4Addr| {
+        let other = other.to_string();
+        let more =
+            ["--config", &config, "--init-server", &other, "--scheduler", "ForwardScheduler 1"];
+        Process::node(ip, folder.path(), &more)
+    };
+    let mut nodes = [start(ips[0], ips[1]), start(ips[1], ips[0])];
+    actix_rt::System::new().block_on(async {
+        let url = format!("http://{}:18080/function/fn-echo", ips[0]);
+        eventually("a call is forwarded", || async {
+            let answered = send("POST", &url, &[(TRACING, "n7t42")], "x").await;
+            (answered.header("x-p2pfaas-hops") == "1").then_some(())
+        })
+        .await;
+    });
+    for node in &mut nodes {
+        let line = node.wait_for("n7t42");
+        let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(line["span"]["tracing_id"], "n7t42");
+    }
+}

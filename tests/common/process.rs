@@ -1,0 +1,105 @@
+//! The program itself, as a process of the test.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use super::PATIENCE;
+
+/// The program, without whatever the test's own environment says about it.
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_p2pfaas"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("P2PFAAS_")) {
+        command.env_remove(name);
+    }
+    command.env_remove("RUST_LOG").args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs it to its end.
+pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    program(arguments).envs(environment.iter().copied()).output().expect("it runs")
+}
+
+/// A process that is killed when the test ends.
+pub struct Process {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Process {
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut child = program(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let (say, lines) = channel();
+        let outputs: [Option<Box<dyn Read + Send>>; 2] = [
+            child.stdout.take().map(|pipe| Box::new(pipe) as _),
+            child.stderr.take().map(|pipe| Box::new(pipe) as _),
+        ];
+        for output in outputs.into_iter().flatten() {
+            let say = say.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(output).lines().map_while(Result::ok) {
+                    let _ = say.send(line);
+                }
+            });
+        }
+        Self { child, lines }
+    }
+
+    /// A node on `ip` with its files below `folder`.
+    pub fn node(ip: std::net::Ipv4Addr, folder: &Path, more: &[&str]) -> Self {
+        let (host, path) = (ip.to_string(), folder.join(ip.to_string()).display().to_string());
+        let mut arguments = vec!["node", "--host", &host, "--data-path", &path];
+        arguments.extend(["--workers", "1", "--embedded-functions"]);
+        arguments.extend(more);
+        let mut node = Self::start(&arguments);
+        node.wait_for("the node serves");
+        node
+    }
+
+    /// Waits until it prints a line with `text` in it.
+    pub fn wait_for(&mut self, text: &str) -> String {
+        let mut seen = Vec::new();
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(line) => seen.push(line),
+                Err(why) => panic!("{text:?} was not printed ({why}):\n{}", seen.join("\n")),
+            }
+        }
+    }
+
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it ran");
+        self.child.wait().expect("it ended");
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it ran") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -285,7 +285,7 @@ mod tests {
     async fn a_connection_that_ends_without_an_answer_may_have_been_acted_on() {
         let (url, _closed, served) = server(vec![""]);
         let sent = client(Duration::from_secs(5)).post(&url).send_body("x").await;
-        let failure = SendFailure::from(sent.err().expect("no answer"));
+        let failure = SendFailure::from(sent.expect_err("no answer"));
         assert!(matches!(failure, SendFailure::Broke(_)), "{failure:?}");
         served.join().expect("served");
     }
@@ -320,10 +320,10 @@ mod tests {
         let url = format!("http://{}/", free.local_addr().expect("bound"));
         drop(free);
         let client = client(Duration::from_secs(5));
-        let refused = client.get(url).send().await.err().expect("nobody listens");
+        let refused = client.get(url).send().await.expect_err("nobody listens");
         assert!(matches!(refused.into(), SendFailure::NotConnected(_)));
         let unknown = client.get("http://no-such-host.invalid/").send().await;
-        let failure = SendFailure::from(unknown.err().expect("no such host"));
+        let failure = SendFailure::from(unknown.expect_err("no such host"));
         assert!(matches!(failure, SendFailure::UnknownHost(_)), "{failure:?}");
     }
 }

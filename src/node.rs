@@ -228,3 +228,134 @@ fn warn_at_start(settings: &Settings, active: &Active, identity: &Identity) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::Crash;
+    use crate::actors::switch::SwapScheduler;
+    use crate::policy::{Heard, NodeView, Policy, Step, Task};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use tokio::time::Instant;
+
+    /// A node on an address that no other test program uses.
+    fn node(last: u8) -> (Node, IpAddr, tempfile::TempDir) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let process = std::process::id();
+        let ip = IpAddr::from([127, 100 + (process >> 8) as u8 % 100, process as u8, last]);
+        let settings = Settings {
+            host: ip,
+            data_path: folder.path().to_owned(),
+            workers: 1,
+            embedded_functions: true,
+            ..Settings::default()
+        };
+        let node = Node::start(settings, &FlagOverrides::default()).expect("it starts");
+        (node, ip, folder)
+    }
+
+    async fn serves(ip: IpAddr) {
+        let client = crate::client::client(Duration::from_secs(5));
+        let calls = [
+            (format!("http://{ip}:18080/function/fn-echo"), "x"),
+            (format!("http://{ip}:18080/configuration"), "{\"queue_length_max\":5}"),
+            (
+                format!("http://{ip}:18080/configuration/scheduler"),
+                "{\"name\":\"NoScheduler\",\"parameters\":[\"false\"]}",
+            ),
+            (format!("http://{ip}:19000/configuration"), "{}"),
+        ];
+        for (url, body) in calls {
+            let answer = client.post(&url).send_body(body).await;
+            let status = answer.map(|answer| answer.status().as_u16());
+            assert_eq!(status.map_err(|why| why.to_string()), Ok(200), "{url}");
+        }
+    }
+
+    async fn restarted(node: &Node, actor: &str) {
+        let line = format!("p2pfaas_actor_restarts_total{{actor=\"{actor}\"}} 1");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let text = node.state.metrics.render(Default::default(), 0);
+            if String::from_utf8_lossy(&text).contains(&line) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{actor} was not restarted");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[actix::test]
+    async fn a_node_goes_on_serving_when_its_queue_panics() {
+        let (node, ip, _folder) = node(1);
+        serves(ip).await;
+        node.state.queue.addr().expect("runs").send(Crash).await.expect_err("it panics");
+        serves(ip).await;
+        restarted(&node, "queue").await;
+        node.stop().await;
+    }
+
+    #[actix::test]
+    async fn a_node_goes_on_serving_when_its_switch_panics() {
+        let (node, ip, _folder) = node(2);
+        serves(ip).await;
+        node.state.switch.addr().expect("runs").send(Crash).await.expect_err("it panics");
+        serves(ip).await;
+        restarted(&node, "switch").await;
+        node.stop().await;
+    }
+
+    #[actix::test]
+    async fn a_node_goes_on_serving_when_its_discovery_panics() {
+        let (node, ip, _folder) = node(3);
+        serves(ip).await;
+        node.state.discovery.addr().expect("runs").send(Crash).await.expect_err("it panics");
+        serves(ip).await;
+        restarted(&node, "discovery").await;
+        node.stop().await;
+    }
+
+    #[actix::test]
+    async fn a_node_goes_on_serving_when_its_gateway_panics() {
+        let (node, ip, _folder) = node(4);
+        serves(ip).await;
+        let long = actix_rt::spawn(async move {
+            let url = format!("http://{ip}:18080/function/fn-sleep?mean_ms=500");
+            let client = crate::client::client(Duration::from_secs(5));
+            client.post(url).send_body("x").await.map(|answer| answer.status().as_u16()).ok()
+        });
+        while node.state.gate.load().running == 0 {
+            tokio::task::yield_now().await;
+        }
+        node.gateway.addr().expect("runs").send(Crash).await.expect_err("it panics");
+        // The socket stays open, so calls made meanwhile wait for the next incarnation.
+        serves(ip).await;
+        restarted(&node, "gateway").await;
+        assert_eq!(long.await.expect("joins"), Some(200), "what ran goes on");
+        node.stop().await;
+    }
+
+    #[actix::test]
+    async fn a_node_goes_on_serving_when_its_scheduler_panics() {
+        struct PanicsOnce(AtomicBool);
+        impl Policy for PanicsOnce {
+            fn name(&self) -> &'static str {
+                "PanicsOnce"
+            }
+            fn parameters(&self) -> Vec<String> {
+                Vec::new()
+            }
+            fn next(&self, _: &Task, _: NodeView<'_>, _: &Heard, _: &mut dyn rand::Rng) -> Step {
+                assert!(self.0.swap(true, Ordering::SeqCst), "on purpose, once");
+                Step::run_here()
+            }
+        }
+        let (node, ip, _folder) = node(5);
+        let policy = Arc::new(PanicsOnce(AtomicBool::new(false)));
+        let swap = || SwapScheduler(policy.clone());
+        node.state.switch.ask(swap).await.expect("runs").expect("saved");
+        serves(ip).await;
+        restarted(&node, "scheduler").await;
+        node.stop().await;
+    }
+}

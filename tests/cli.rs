@@ -131,9 +131,8 @@ fn an_address_that_cannot_be_listened_on_ends_with_69() {
 
 #[actix_rt::test]
 async fn a_cluster_prints_a_curl_line_that_works_and_its_nodes_know_each_other() {
-    let base = fresh_ip();
-    // The cluster takes the addresses after the base, so nobody else may.
-    let ips = [base, fresh_ip(), fresh_ip()];
+    let ips = fresh_ips::<3>();
+    let base = ips[0];
     let mut cluster = Process::start(&["cluster", "3", "--base", &base.to_string(), "--k", "2"]);
     let line = cluster.wait_for("curl ");
     let arguments: Vec<&str> = line.split_whitespace().skip(1).collect();

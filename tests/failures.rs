@@ -15,13 +15,15 @@ use common::raw::{RawServer, Reply, ok};
 use common::*;
 use futures_util::future::join_all;
 
-/// Calls `url` over and over on `clients` connections until told to stop; answers how often each
-/// (status, code) came, code 0 for a success.
+/// How often each (status, code) came, code 0 for a success.
+type Load = actix_rt::task::JoinHandle<HashMap<(u16, u64), usize>>;
+
+/// Calls `url` over and over on `clients` connections until told to stop, and counts the answers.
 fn load(
     url: String,
     clients: usize,
     headers: Vec<(&'static str, &'static str)>,
-) -> (Rc<Cell<bool>>, Rc<Cell<usize>>, actix_rt::task::JoinHandle<HashMap<(u16, u64), usize>>) {
+) -> (Rc<Cell<bool>>, Rc<Cell<usize>>, Load) {
     let (stop, done) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
     let (stopped, counter) = (Rc::clone(&stop), Rc::clone(&done));
     let all = actix_rt::spawn(async move {

@@ -21,12 +21,20 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A loopback address that no other test uses now: the middle is the process', the end is counted.
 pub fn fresh_ip() -> Ipv4Addr {
+    let [ip] = fresh_ips();
+    ip
+}
+
+/// Such addresses, one after another.
+pub fn fresh_ips<const N: usize>() -> [Ipv4Addr; N] {
     static NEXT: AtomicU8 = AtomicU8::new(1);
+    let end = NEXT.fetch_add(N as u8, Ordering::Relaxed);
+    assert!(usize::from(end) + N < 255, "too many addresses in one test program");
     let process = std::process::id();
     let middle = [(process >> 8) as u8, process as u8];
     // 127.0.x.y is left to people and to other programs.
     let first = if middle[0] == 0 { 200 } else { middle[0] };
-    Ipv4Addr::new(127, first, middle[1], NEXT.fetch_add(1, Ordering::Relaxed))
+    std::array::from_fn(|n| Ipv4Addr::new(127, first, middle[1], end + n as u8))
 }
 
 /// Polls `look` until it gives something, or fails the test.

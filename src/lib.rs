@@ -44,6 +44,11 @@ pub mod telemetry;
 pub mod types;
 pub mod wire;
 
+/// The README's examples, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// The version, as in `X-P2pfaas-Version`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit that this was built from, `unknown` outside a checkout.

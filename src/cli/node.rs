@@ -21,7 +21,7 @@ pub(super) struct NodeArgs {
     /// the address of the interface eth0].
     #[arg(long, value_name = "ADDR")]
     machine_ip: Option<IpAddr>,
-    /// This machine's name [default: p2pfaas-<ip>].
+    /// This machine's name [default: p2pfaas- and its address].
     #[arg(long, value_name = "NAME")]
     machine_id: Option<String>,
     /// This machine's group, told to others.

@@ -7,7 +7,7 @@
 //! | `fn-sleep` | waits for a drawn time, answers its input |
 //! | `fn-spin` | keeps one core busy for a drawn time, answers its input |
 //! | `fn-work` | does drawn work on an emulated board ([`board`]), answers its input |
-//! | `fn-thumbnail` | answers the JPEG or PNG it gets, scaled down, as JPEG ([`thumbnail`]) |
+//! | `fn-thumbnail` | answers the JPEG or PNG it gets, scaled down, as JPEG ([`mod@thumbnail`]) |
 //!
 //! Drawn times: see [`times`].
 

@@ -4,6 +4,8 @@
 //! not taken the call, so another candidate is tried, or the call runs here. A connection that
 //! breaks after the call was sent may have run it: that is an error (403), never a second run.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,10 +24,11 @@ use crate::actors::switch::Active;
 use crate::error::Error;
 use crate::faas::{Answer, Functions, Invocation};
 use crate::http::headers;
+use crate::metrics::FunctionMetrics;
 use crate::peer::{Forward, ForwardFailure, PeerClient};
 use crate::policy::{Decision, Heard, Task};
 use crate::state::{NodeState, Phase};
-use crate::types::Peer;
+use crate::types::{FunctionName, Peer};
 use crate::wire::{PeerHop, PeerRequest, Timings, seconds};
 
 /// Peers that are tried for one call before it runs here; each costs up to the connection
@@ -41,6 +44,8 @@ pub struct Worker {
     /// This thread's backends.
     pub functions: Functions,
     peers: Rc<PeerClient>,
+    /// The metrics of the functions that this thread has called.
+    metrics: RefCell<HashMap<FunctionName, Arc<FunctionMetrics>>>,
 }
 
 impl Worker {
@@ -58,7 +63,7 @@ impl Worker {
             Rc::clone(&peers) as _,
             Arc::clone(&node.metrics),
         );
-        Self { node, replicas, functions, peers }
+        Self { node, replicas, functions, peers, metrics: RefCell::default() }
     }
 }
 
@@ -128,8 +133,7 @@ impl Worker {
             Ok(_) => "executed",
             Err(error) => error.outcome(),
         };
-        let label = self.node.metrics.function_label(name.as_str());
-        self.node.metrics.request(label, scheduler.policy.name(), outcome, total);
+        self.metrics_of(&name).request(scheduler.policy.name(), outcome, total);
         span.in_scope(|| {
             tracing::debug!(scheduler = %scheduler.full_name, outcome, ?total, "a call ended");
         });
@@ -190,6 +194,17 @@ impl Worker {
         self.run_here(call, true, clock).await
     }
 
+    fn metrics_of(&self, name: &FunctionName) -> Arc<FunctionMetrics> {
+        if let Some(known) = self.metrics.borrow().get(name) {
+            return Arc::clone(known);
+        }
+        let Some(found) = self.node.metrics.of_function(name.as_str()) else {
+            return self.node.metrics.of_others();
+        };
+        self.metrics.borrow_mut().insert(name.clone(), Arc::clone(&found));
+        found
+    }
+
     /// Whether a call that a peer sent has passed this node already: then it is not sent on again,
     /// or nodes that cannot see how far it came could pass it round in circles.
     fn been_here(&self, call: &Call) -> bool {
@@ -216,8 +231,7 @@ impl Worker {
         let answer = self.functions.run(call.invocation, slot).await?;
         let execution = started.elapsed();
         clock.execution = Some(execution);
-        let label = self.node.metrics.function_label(name.as_str());
-        self.node.metrics.executed(label, started - arrived, execution);
+        self.metrics_of(&name).executed(started - arrived, execution);
         Ok(answer)
     }
 

@@ -1,14 +1,16 @@
 //! Every metric of a node, by name. One registry per node, also where several run in one process.
 
-use std::collections::HashSet;
-use std::sync::Mutex;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
+
+use crate::lock;
 
 /// Function names told apart at most; calls by further names count as `other`, since a name is
 /// whatever a client types.
@@ -34,7 +36,8 @@ pub struct Metrics {
     total: HistogramVec,
     machines: IntGaugeVec,
     restarts: IntCounterVec,
-    functions: Mutex<HashSet<String>>,
+    functions: Mutex<HashMap<String, Arc<FunctionMetrics>>>,
+    others: OnceLock<Arc<FunctionMetrics>>,
 }
 
 impl Default for Metrics {
@@ -91,33 +94,39 @@ impl Metrics {
                 &["actor"],
             ),
             functions: Mutex::default(),
+            others: OnceLock::new(),
             registry,
         }
     }
 
-    /// A call ended.
-    pub fn request(&self, function: &str, scheduler: &str, outcome: &str, total: Duration) {
-        self.requests.with_label_values(&[function, scheduler, outcome]).inc();
-        self.total.with_label_values(&[function]).observe(total.as_secs_f64());
+    /// The metrics of calls of the function `name`, to be kept by whoever calls it often. `None`
+    /// when there are too many names already: then those of all further ones, under `other`.
+    pub fn of_function(&self, name: &str) -> Option<Arc<FunctionMetrics>> {
+        let mut functions = lock(&self.functions);
+        if let Some(known) = functions.get(name) {
+            return Some(Arc::clone(known));
+        }
+        if functions.len() >= FUNCTIONS_MAX {
+            return None;
+        }
+        let made = Arc::new(self.labelled(name));
+        functions.insert(name.to_owned(), Arc::clone(&made));
+        Some(made)
     }
 
-    /// A call ran here.
-    pub fn executed(&self, function: &str, queueing: Duration, execution: Duration) {
-        self.queueing.with_label_values(&[function]).observe(queueing.as_secs_f64());
-        self.execution.with_label_values(&[function]).observe(execution.as_secs_f64());
+    /// The metrics of calls of functions whose names are not told apart.
+    pub fn of_others(&self) -> Arc<FunctionMetrics> {
+        Arc::clone(self.others.get_or_init(|| Arc::new(self.labelled("other"))))
     }
 
-    /// The label for a function's name.
-    pub fn function_label<'a>(&self, name: &'a str) -> &'a str {
-        let mut known = crate::lock(&self.functions);
-        if known.contains(name) {
-            return name;
+    fn labelled(&self, label: &str) -> FunctionMetrics {
+        FunctionMetrics {
+            label: label.to_owned(),
+            requests: self.requests.clone(),
+            execution: self.execution.with_label_values(&[label]),
+            queueing: self.queueing.with_label_values(&[label]),
+            total: self.total.with_label_values(&[label]),
         }
-        if known.len() < FUNCTIONS_MAX {
-            known.insert(name.to_owned());
-            return name;
-        }
-        "other"
     }
 
     /// A call was handed to `peer`, with that result.
@@ -155,6 +164,29 @@ impl Metrics {
     }
 }
 
+/// What is counted and timed of one function's calls.
+pub struct FunctionMetrics {
+    label: String,
+    requests: IntCounterVec,
+    execution: Histogram,
+    queueing: Histogram,
+    total: Histogram,
+}
+
+impl FunctionMetrics {
+    /// A call ended.
+    pub fn request(&self, scheduler: &str, outcome: &str, total: Duration) {
+        self.requests.with_label_values(&[&*self.label, scheduler, outcome]).inc();
+        self.total.observe(total.as_secs_f64());
+    }
+
+    /// A call ran here.
+    pub fn executed(&self, queueing: Duration, execution: Duration) {
+        self.queueing.observe(queueing.as_secs_f64());
+        self.execution.observe(execution.as_secs_f64());
+    }
+}
+
 /// Registers a metric. Names and labels are constants, so what is wrong with them shows in every
 /// test that starts a node.
 fn register<C: Collector + Clone + 'static>(
@@ -179,8 +211,9 @@ mod tests {
     #[test]
     fn every_metric_is_rendered_under_its_name() {
         let metrics = Metrics::new();
-        metrics.request("fn-a", "NoScheduler", "executed", Duration::from_millis(3));
-        metrics.executed("fn-a", Duration::ZERO, Duration::from_millis(2));
+        let function = metrics.of_function("fn-a").expect("there is room");
+        function.request("NoScheduler", "executed", Duration::from_millis(3));
+        function.executed(Duration::ZERO, Duration::from_millis(2));
         metrics.forward("10.0.0.1", "answered");
         metrics.probe(true);
         metrics.machines(2, 1, 0);
@@ -208,8 +241,11 @@ mod tests {
     fn function_names_are_bounded() {
         let metrics = Metrics::new();
         let names: Vec<String> = (0..300).map(|i| format!("fn-{i}")).collect();
-        let labels: HashSet<&str> = names.iter().map(|n| metrics.function_label(n)).collect();
-        assert_eq!(labels.len(), FUNCTIONS_MAX + 1);
-        assert_eq!(metrics.function_label("fn-0"), "fn-0");
+        let told_apart = names.iter().filter(|name| metrics.of_function(name).is_some()).count();
+        assert_eq!(told_apart, FUNCTIONS_MAX);
+        assert!(metrics.of_function("fn-0").is_some(), "a known one stays known");
+        metrics.of_others().request("NoScheduler", "executed", Duration::ZERO);
+        let text = String::from_utf8(metrics.render(Load::default(), 0)).expect("text");
+        assert!(text.contains(r#"p2pfaas_requests_total{function="other""#), "{text}");
     }
 }

@@ -16,7 +16,7 @@ use crate::faas::{Answer, Functions, Invocation};
 use crate::policy::Task;
 use crate::state::Phase;
 use crate::types::{FunctionName, TaskType};
-use crate::wire::{PeerHop, Timings, seconds_text};
+use crate::wire::{PeerHop, Timings, seconds_text, six_decimals};
 
 /// The methods by which functions are called.
 pub const FUNCTION_METHODS: [Method; 2] = [Method::GET, Method::POST];
@@ -152,9 +152,9 @@ fn from_answer(answer: &Answer) -> (HttpResponseBuilder, Bytes) {
 }
 
 fn executed_here(builder: &mut HttpResponseBuilder, timings: Timings) {
-    let one = |time: f64| format!("[{time:.6}]");
+    let one = |time: f64| format!("[{}]", six_decimals(time));
     if let Some(time) = timings.execution_time {
-        builder.insert_header((headers::EXECUTION_TIME.clone(), format!("{time:.6}")));
+        builder.insert_header((headers::EXECUTION_TIME.clone(), six_decimals(time)));
     }
     for (name, time) in [
         (&headers::TOTAL_TIMES, timings.total_time),
@@ -175,7 +175,7 @@ fn executed_elsewhere(
     worker: &Worker,
 ) {
     if let Some(time) = passed.first().and_then(|hop| hop.timings.execution_time) {
-        builder.insert_header((headers::EXECUTION_TIME.clone(), format!("{time:.6}")));
+        builder.insert_header((headers::EXECUTION_TIME.clone(), six_decimals(time)));
     }
     let me = worker.node.published.load().identity.clone();
     let here = PeerHop { machine_ip: me.ip_text(), machine_id: me.id, timings };

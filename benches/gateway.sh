@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The gateway's cost per call, against nginx in the same run. See benches/README.md.
 #
-# Needs nginx and wrk (Debian: apt-get install nginx-light wrk), and cargo for the node.
+# Needs nginx and wrk (Debian: apt-get install nginx-light wrk procps), and cargo for the node.
 # Listens on 127.0.0.1:18991-18992 and on 127.0.0.1-2 at 18080 and 19000; traffic stays on loopback.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,7 +10,7 @@ rounds=${ROUNDS:-5}     # alternating rounds; the figures are medians over them
 seconds=${SECONDS_EACH:-4}  # each measurement's length, after one second of warm-up
 binary=${P2PFAAS:-target/release/p2pfaas}  # the node to measure
 
-for tool in nginx wrk awk curl; do
+for tool in nginx wrk awk curl taskset; do
     command -v "$tool" >/dev/null || { echo "$0: $tool is missing" >&2; exit 1; }
 done
 [ -n "${P2PFAAS:-}" ] || cargo build --release
@@ -75,8 +75,8 @@ for _ in $(seq 100); do curl -fsS http://127.0.0.1:19000/list | grep -q 127.0.0.
 
 measure() { # name, connections, wrk arguments …
     local name=$1 connections=$2; shift 2
-    wrk -t1 -c"$connections" -d1s "$@" >/dev/null
-    wrk -t1 -c"$connections" -d"${seconds}s" --latency "$@" > "$work/wrk.txt"
+    $load_on wrk -t1 -c"$connections" -d1s "$@" >/dev/null
+    $load_on wrk -t1 -c"$connections" -d"${seconds}s" --latency "$@" > "$work/wrk.txt"
     if grep -qE 'Non-2xx|Socket errors' "$work/wrk.txt"; then
         echo "$0: $name had errors:" >&2; cat "$work/wrk.txt" >&2; exit 1
     fi
@@ -88,6 +88,7 @@ measure() { # name, connections, wrk arguments …
         END { printf "%s %s %s\n", name, rate, p50 }' "$work/wrk.txt" | tee -a "$work/results"
 }
 
+load_on=
 for round in $(seq "$rounds"); do
     echo "round $round of $rounds: name, requests per second, median in microseconds"
     measure direct-32 32 "$direct"
@@ -98,6 +99,20 @@ for round in $(seq "$rounds"); do
     measure node-1 1 "$local"
     measure forwarded-1 1 -H 'X-P2pfaas-Scheduler-Forward: 1' "$local"
 done
+
+# At one connection the scheduler's choice of cores weighs more than the gateway: each step from one
+# core to an idle other one costs a wake-up. So once more with the same places for both: the load and
+# the function on one core, the gateway under test on another.
+pin() { for pid in "$1" $(pgrep -P "$1"); do taskset -a -cp "$2" "$pid" >/dev/null; done; }
+if [ "$(nproc)" -ge 2 ]; then
+    pin "${pids[0]}" 0; pin "${pids[1]}" 1; pin "${pids[2]}" 1
+    load_on='taskset -c 0'
+    for round in $(seq "$rounds"); do
+        echo "round $round of $rounds, the gateway on a core of its own"
+        measure proxy-pinned 1 "$proxy"
+        measure node-pinned 1 "$local"
+    done
+fi
 
 median() { # name, column
     awk -v name="$1" -v column="$2" '$1 == name { print $column }' "$work/results" | sort -g |
@@ -116,6 +131,11 @@ printf '%-46s %8.0f us\n' 'function server directly, 1 connection' "$(median dir
 printf '%-46s %8.0f us\n' 'through nginx, 1 connection' "$(median proxy-1 3)"
 printf '%-46s %8.0f us          %s x nginx (bar: at most 1.5)\n' 'through the node, 1 connection' \
     "$(median node-1 3)" "$(ratio "$(median node-1 3)" "$(median proxy-1 3)")"
+if [ "$(nproc)" -ge 2 ]; then
+    printf '%-46s %8.0f us\n' 'through nginx on its own core, 1 connection' "$(median proxy-pinned 3)"
+    printf '%-46s %8.0f us          %s x nginx (bar: at most 1.5)\n' 'through the node on its own core, 1 connection' \
+        "$(median node-pinned 3)" "$(ratio "$(median node-pinned 3)" "$(median proxy-pinned 3)")"
+fi
 printf '%-46s %8.0f us          %s x local (bar: at most 2.2)\n' 'forwarded once, 1 connection' \
     "$(median forwarded-1 3)" "$(ratio "$(median forwarded-1 3)" "$(median node-1 3)")"
 echo "resident memory of the second node after the run: $resident KiB"

@@ -12,18 +12,20 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_rt::net::{ActixStream, TcpStream};
 use actix_service::ServiceExt;
-use actix_tls::connect::Connector as TcpConnector;
+use actix_tls::connect::{Connector as TcpConnector, Resolve, Resolver};
 use awc::ClientResponse;
 use awc::error::{ConnectError, PayloadError, SendRequestError};
-use awc::http::header;
+use awc::http::{StatusCode, Version, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
+use futures_util::future::LocalBoxFuture;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, Ready};
 
@@ -36,7 +38,8 @@ const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// A client for the current thread. It follows no redirects, adds no headers and has no time
 /// limit of its own but `connect_timeout` (name resolution included).
 pub fn client(connect_timeout: Duration) -> awc::Client {
-    let tcp = TcpConnector::default().service().map(|connection| {
+    let resolver = Resolver::custom(TimedResolver(connect_timeout / 2));
+    let tcp = TcpConnector::new(resolver).service().map(|connection| {
         let (stream, uri): (TcpStream, _) = connection.into_parts();
         // Best effort: without it the connection works, only slower.
         let _ = stream.set_nodelay(true);
@@ -56,6 +59,24 @@ pub fn client(connect_timeout: Duration) -> awc::Client {
         .finish()
 }
 
+/// The system's resolver with a time limit of its own, so that a name that cannot be resolved in
+/// time is told from a host that cannot be connected to.
+struct TimedResolver(Duration);
+
+impl Resolve for TimedResolver {
+    fn lookup<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+    ) -> LocalBoxFuture<'a, Result<Vec<SocketAddr>, Box<dyn std::error::Error>>> {
+        let host = host.to_owned();
+        let lookup = actix_rt::task::spawn_blocking(move || {
+            (host, port).to_socket_addrs().map(Vec::from_iter)
+        });
+        Box::pin(async move { Ok(tokio::time::timeout(self.0, lookup).await???) })
+    }
+}
+
 /// How far a request came that got no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SendFailure {
@@ -63,6 +84,8 @@ pub enum SendFailure {
     UnknownHost(String),
     /// No connection. Nothing was sent; it is safe to try elsewhere.
     NotConnected(String),
+    /// There is no such request. Nothing was sent, and nothing is said about the host.
+    Invalid(String),
     /// The connection ended after the request went out. It may have been acted on.
     Broke(String),
 }
@@ -81,8 +104,8 @@ impl From<SendRequestError> for SendFailure {
                 Self::UnknownHost("the name has no address".to_owned())
             }
             SendRequestError::Connect(why) => Self::NotConnected(why.to_string()),
-            SendRequestError::Url(why) => Self::NotConnected(why.to_string()),
-            SendRequestError::Http(why) => Self::NotConnected(why.to_string()),
+            SendRequestError::Url(why) => Self::Invalid(why.to_string()),
+            SendRequestError::Http(why) => Self::Invalid(why.to_string()),
             SendRequestError::Send(why) => Self::Broke(why.to_string()),
             SendRequestError::Response(why) => Self::Broke(format!("unreadable answer: {why}")),
             why => Self::Broke(why.to_string()),
@@ -96,6 +119,9 @@ pub enum BodyFailure {
     /// It is larger than the limit.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
+    /// An HTTP/1.1 answer with neither length nor chunks; `awc` reads no body then.
+    #[error("the answer tells neither its length nor that it comes in chunks")]
+    NoLength,
     /// The connection ended first.
     #[error("the connection was closed in the middle of the answer")]
     Truncated,
@@ -124,6 +150,11 @@ where
     let delimited = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING]
         .iter()
         .any(|name| response.headers().contains_key(name));
+    let status = response.status();
+    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if !delimited && !bodiless && response.version() == Version::HTTP_11 {
+        return Err(BodyFailure::NoLength);
+    }
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     loop {
@@ -299,8 +330,8 @@ mod tests {
             ("transfer-encoding: chunked\r\n\r\n4\r\nall.\r\n0\r\n\r\n", Ok("all.".into())),
             ("content-length: 4\r\n\r\nall.", Ok("all.".into())),
             ("content-length: 0\r\n\r\n", Ok("".into())),
-            // An HTTP/1.0 server may end a body by closing. (`awc` reads none from an HTTP/1.1
-            // server that tells neither length nor chunks.)
+            ("connection: close\r\n\r\nall.", Err(BodyFailure::NoLength)),
+            // An HTTP/1.0 server may end a body by closing.
             ("\r\nall.", Ok("all.".into())),
             ("content-length: 11\r\n\r\ntwelve byte", Err(BodyFailure::TooLarge(10))),
         ] {

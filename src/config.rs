@@ -7,10 +7,11 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::{Config, ConfigError, Environment, File, FileFormat, Map};
+use config::{Config, ConfigError, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::policy::registry::SchedulerSpec;
+use crate::saved::MachinePatch;
 use crate::types::FunctionName;
 
 /// Something wrong in the configuration, with the key that caused it.
@@ -221,12 +222,11 @@ settings! {
 
 /// v1's environment names whose keys have other names here.
 const V1_NAMES: &[(&str, &str)] = &[
+    // Both say production or development; the more particular one wins.
+    ("P2PFAAS_DEV_ENV", "P2PFAAS_LOG_ENV"),
     ("P2PFAAS_POLL_TIME", "P2PFAAS_POLL_TIME_S"),
     ("P2PFAAS_POLL_TIMEOUT", "P2PFAAS_POLL_TIMEOUT_S"),
 ];
-
-/// v1's environment names that say nothing to this node; no warning for them.
-const V1_UNUSED: &[&str] = &["P2PFAAS_DEV_ENV"];
 
 /// Settings with what their reading left to say.
 #[derive(Debug)]
@@ -254,18 +254,9 @@ impl Settings {
             check_file(path, &mut problems)?;
             layers = layers.add_source(File::from(path).format(FileFormat::Toml));
         }
-        let environment = Environment::with_prefix("P2PFAAS")
-            .prefix_separator("_")
-            .ignore_empty(true)
-            .try_parsing(true)
-            .list_separator(",")
-            .with_list_parse_key("init_servers")
-            .with_list_parse_key("fns_list")
-            .with_list_parse_key("routes")
-            .source(Some(environment));
-        layers = layers.add_source(environment);
-        for (key, value) in flags {
-            match layers.clone().set_override(*key, value.clone()) {
+        let flags = flags.iter().map(|(key, value)| (*key, value.clone()));
+        for (key, value) in environment.into_iter().chain(flags) {
+            match layers.clone().set_override(key, value) {
                 Ok(with) => layers = with,
                 Err(why) => problems.push(problem(key, why)),
             }
@@ -307,8 +298,15 @@ impl Settings {
         // 1 GiB: base64 and JSON around it must still fit in memory several times over.
         range("body_bytes_max", self.body_bytes_max as f64, 0.0, (1u64 << 30) as f64);
 
-        if !self.machine_ip.is_empty() && self.machine_ip.parse::<IpAddr>().is_err() {
-            problems.push(problem("machine_ip", format!("{:?} is no IP address", self.machine_ip)));
+        let machine = MachinePatch {
+            machine_ip: Some(self.machine_ip.clone()),
+            machine_id: Some(self.machine_id.clone()),
+            machine_group_name: Some(self.machine_group_name.clone()),
+            init_servers: None,
+        };
+        if let Err(why) = machine.check() {
+            let (key, why) = why.split_once(": ").unwrap_or(("machine", &why));
+            problems.push(problem(key, why));
         }
         if let Err(why) = SchedulerSpec::from_words(&self.scheduler).build() {
             problems.push(problem("scheduler", why));
@@ -353,21 +351,34 @@ fn check_file(path: &Path, problems: &mut Vec<Problem>) -> Result<(), Vec<Proble
     }
 }
 
-/// Picks what the node reads from the environment, v1's names translated; warns of the rest.
+/// Keys whose values are lists, comma-separated in the environment.
+const LISTS: &[&str] = &["init_servers", "fns_list", "routes"];
+
+/// Picks what the node reads from the environment, v1's names translated; warns of the rest. Texts
+/// stay texts here: a name such as `0042` is no number.
 fn known_environment(
     environment: impl IntoIterator<Item = (String, String)>,
     problems: &mut Vec<Problem>,
-) -> (Map<String, String>, Vec<String>) {
-    let keys: HashMap<String, &str> =
+) -> (BTreeMap<&'static str, config::Value>, Vec<String>) {
+    let keys: HashMap<String, &'static str> =
         Settings::KEYS.iter().map(|(k, _)| (format!("P2PFAAS_{}", k.to_uppercase()), *k)).collect();
-    let (mut known, mut warnings) = (Map::new(), Vec::new());
+    let (mut known, mut warnings) = (BTreeMap::new(), Vec::new());
+    // v1's names first, so that ours win where both are set.
+    let is_ours = |name: &str| keys.contains_key(name);
+    let mut environment: Vec<(String, String)> = environment.into_iter().collect();
+    environment.sort_by_key(|(name, _)| is_ours(name));
     for (name, value) in environment {
-        if !name.starts_with("P2PFAAS_") || value.is_empty() || V1_UNUSED.contains(&&*name) {
+        if !name.starts_with("P2PFAAS_") || value.is_empty() {
             continue;
         }
         let ours = V1_NAMES.iter().find(|(v1, _)| *v1 == name).map_or(&*name, |(_, ours)| ours);
-        if keys.contains_key(ours) {
-            known.insert(ours.to_owned(), value);
+        if let Some(key) = keys.get(ours) {
+            let items = || value.split(',').map(str::trim).filter(|item| !item.is_empty());
+            let value = match LISTS.contains(key) {
+                true => items().map(str::to_owned).collect::<Vec<_>>().into(),
+                false => config::Value::from(value),
+            };
+            known.insert(*key, value);
         } else if name == "P2PFAAS_OPENFAAS_ENABLED" {
             if !matches!(&*value, "false" | "0" | "False" | "FALSE" | "f" | "F") {
                 problems.push(problem(&name, "this node has no OpenFaaS backend; unset it"));
@@ -415,8 +426,9 @@ mod tests {
             ("P2PFAAS_POLL_TIME", "120"),
             ("P2PFAAS_POLL_TIMEOUT", "5"),
             ("P2PFAAS_MACHINE_DEAD_POLLS_THRESHOLD", "20"),
-            ("P2PFAAS_INIT_SERVERS", "10.0.0.1,10.0.0.2"),
+            ("P2PFAAS_INIT_SERVERS", "10.0.0.1, 10.0.0.2,"),
             ("P2PFAAS_FNS_LIST", "fn-a,fn_b"),
+            ("P2PFAAS_MACHINE_ID", "0042"),
             ("P2PFAAS_DATA_PATH", "/elsewhere"),
             ("P2PFAAS_DEFAULT_IFACE", "wlan0"),
             ("P2PFAAS_LOG_ENV", "development"),
@@ -432,6 +444,7 @@ mod tests {
         assert_eq!(got.machine_dead_polls_threshold, 20);
         assert_eq!(got.init_servers, ["10.0.0.1", "10.0.0.2"]);
         assert_eq!(got.fns_list, ["fn-a", "fn_b"]);
+        assert_eq!(got.machine_id, "0042", "no number");
         assert_eq!(got.data_path, Path::new("/elsewhere"));
         assert_eq!((&*got.default_iface, &*got.log_env), ("wlan0", "development"));
         assert_eq!(

@@ -180,7 +180,7 @@ impl Worker {
                     return Ok(forwarded.answer);
                 }
                 Err(ForwardFailure::NotSent(why)) => {
-                    tracing::warn!(peer = %peer.host, %why, "a peer cannot be connected to");
+                    tracing::debug!(peer = %peer.host, %why, "a peer cannot be connected to");
                     heard.unreachable.push(peer.host);
                 }
                 Err(ForwardFailure::Broke(why)) => {

@@ -104,7 +104,11 @@ impl Membership {
 
     /// Somebody else spoke of this machine. Adds it if it is new; never refreshes or revives it.
     pub fn hearsay(&mut self, ip: IpAddr, is: Introduction, at: At) {
-        if !self.machines.contains_key(&ip) && self.named(&is.name).is_none() {
+        // A name that is taken is an old address of a machine that has moved; but what is dead may
+        // have moved to where others see it now.
+        let taken =
+            |at: IpAddr| self.machines.get(&at).is_some_and(|m| m.standing != Standing::Dead);
+        if !self.machines.contains_key(&ip) && !self.named(&is.name).is_some_and(taken) {
             self.insert(ip, is, Standing::Hearsay, at);
         }
     }
@@ -169,9 +173,12 @@ impl Membership {
         due
     }
 
-    /// Whoever polled is gone and will not report: everybody can be asked again.
+    /// Whoever polled is gone and will not report, and the clock may begin anew: everybody can be
+    /// asked again.
     pub fn forget_polls(&mut self) {
-        self.machines.values_mut().for_each(|machine| machine.polling = false);
+        for machine in self.machines.values_mut() {
+            (machine.polling, machine.polled) = (false, None);
+        }
     }
 
     /// The machines believed alive, ordered bytewise by name, then by address as text.
@@ -187,6 +194,11 @@ impl Membership {
         let peer =
             |m: &&Machine| Peer { host: m.ip.to_string().into(), name: m.is.name.as_str().into() };
         self.list().iter().map(peer).collect()
+    }
+
+    /// All machines, whatever their standing.
+    pub fn known(&self) -> impl Iterator<Item = &Machine> {
+        self.machines.values()
     }
 
     /// How many machines have this standing.

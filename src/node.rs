@@ -99,14 +99,15 @@ impl Node {
         // A root that is gone restarts nobody anyway.
         let _ = self.supervisor.send(StopRestarting).await;
         self.state.phase.send_replace(Phase::Draining);
-        self.state.gate.close();
+        // The gate stays open: a call that was taken may still be read, probed for, or come back
+        // from a peer that is gone.
         let drained = self.gateway.ask(|| Drain);
         tokio::select! {
             _ = drained => {}
             () = tokio::time::sleep(limit) => {
                 let load = self.state.gate.load();
                 tracing::warn!(load.running, load.waiting, "time is up: calls are given up");
-                self.state.gate.clear_line();
+                self.state.gate.close();
                 self.state.phase.send_replace(Phase::Stopped);
                 // What is given up is answered; the servers end by themselves soon after.
                 tokio::time::sleep(Duration::from_millis(200)).await;

@@ -34,6 +34,8 @@ const LIST_BYTES_MAX: usize = 4 << 20;
 #[derive(Clone)]
 pub struct PeerClient {
     client: Client,
+    /// Gives up connecting within a probe's time, so that a host that is not there is noticed.
+    probes: Client,
     settings: Arc<Settings>,
     discovery: Handle<Discovery>,
     metrics: Arc<Metrics>,
@@ -76,7 +78,9 @@ pub enum ForwardFailure {
 impl From<SendFailure> for ForwardFailure {
     fn from(failure: SendFailure) -> Self {
         match failure {
-            SendFailure::UnknownHost(why) | SendFailure::NotConnected(why) => Self::NotSent(why),
+            SendFailure::UnknownHost(why)
+            | SendFailure::NotConnected(why)
+            | SendFailure::Invalid(why) => Self::NotSent(why),
             SendFailure::Broke(why) => Self::Broke(why),
         }
     }
@@ -100,9 +104,11 @@ impl PeerClient {
         metrics: Arc<Metrics>,
     ) -> Self {
         let connect = Duration::from_millis(settings.peer_connect_timeout_ms);
+        let probe = Duration::from_millis(settings.probe_timeout_ms);
         Self {
             client: client(connect),
-            probe_limit: TimeLimit::new(Duration::from_millis(settings.probe_timeout_ms)),
+            probes: client(connect.min(probe * 3 / 4)),
+            probe_limit: TimeLimit::new(probe),
             forward_limit: TimeLimit::new(Settings::seconds(settings.forward_timeout_s)),
             settings,
             discovery,
@@ -112,7 +118,7 @@ impl PeerClient {
 
     fn url(&self, host: &str, port: u16, path: &str) -> Result<Uri, SendFailure> {
         let url = format!("http://{}:{port}{path}", url_host(host));
-        url.parse().map_err(|why| SendFailure::NotConnected(format!("{url}: {why}")))
+        url.parse().map_err(|why| SendFailure::Invalid(format!("{url}: {why}")))
     }
 
     /// A failure at connection counts as a failed poll.
@@ -126,7 +132,7 @@ impl PeerClient {
 
     async fn ask_load(&self, peer: &Peer) -> Result<Load, SendFailure> {
         let uri = self.url(&peer.host, self.settings.scheduler_port, "/monitoring/load")?;
-        let request = self.client.get(uri).insert_header((header::USER_AGENT, MACHINE_AGENT));
+        let request = self.probes.get(uri).insert_header((header::USER_AGENT, MACHINE_AGENT));
         let answer = request.send().await?;
         let loads = answer.headers();
         let running = number(loads, &headers::LOAD).filter(|_| answer.status().is_success());

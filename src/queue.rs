@@ -151,14 +151,10 @@ impl<T> Discipline<T> {
         std::iter::from_fn(|| self.start_next()).collect()
     }
 
-    /// Takes no further arrivals; those that wait keep their places.
-    pub fn close(&mut self) {
-        self.closed = true;
-    }
-
-    /// Sends everybody in the line away. Answers their tokens.
+    /// Takes no further arrivals and sends everybody in the line away. Answers their tokens.
     #[must_use = "whoever is sent away must be told"]
-    pub fn clear_line(&mut self) -> Vec<T> {
+    pub fn close(&mut self) -> Vec<T> {
+        self.closed = true;
         self.waiting_bytes = 0;
         std::mem::take(&mut self.line).into_values().map(|waiter| waiter.token).collect()
     }
@@ -248,23 +244,14 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_queue_takes_nobody_new_and_serves_those_who_wait() {
+    fn a_closed_queue_hands_back_everybody_in_line_and_takes_nobody_new() {
         let mut queue = Discipline::new(limits(1, 9), 10);
-        arrive(&mut queue, 1).expect("a slot is free");
-        arrive(&mut queue, 2).expect("there is room");
-        queue.close();
-        assert_eq!(arrive(&mut queue, 3), Err(Refusal::Closed));
-        assert_eq!(queue.finish(), Some(2));
-        assert_eq!(queue.finish(), None);
-    }
-
-    #[test]
-    fn clearing_the_line_hands_back_everybody_in_it() {
-        let mut queue = Discipline::new(limits(0, 9), 10);
-        for id in 0..3 {
+        for id in 0..4 {
             arrive(&mut queue, id).expect("there is room");
         }
-        assert_eq!(queue.clear_line(), [0, 1, 2]);
+        assert_eq!(queue.close(), [1, 2, 3]);
+        assert_eq!(arrive(&mut queue, 4), Err(Refusal::Closed));
+        assert_eq!(queue.finish(), None);
         assert_eq!(queue.load(), Load::default());
     }
 

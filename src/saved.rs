@@ -69,13 +69,24 @@ pub struct MachinePatch {
 }
 
 impl MachinePatch {
-    /// Whether the address, if there is one, is one.
+    /// Whether the address is one, and name and group can be told to others in a header.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
     pub fn check(&self) -> Result<(), String> {
-        match self.machine_ip.as_deref() {
-            None | Some("") => Ok(()),
-            Some(ip) if ip.parse::<IpAddr>().is_ok() => Ok(()),
-            Some(ip) => Err(format!("machine_ip: {ip:?} is no IP address")),
+        let ip = self.machine_ip.as_deref().unwrap_or_default();
+        if !ip.is_empty() && ip.parse::<IpAddr>().is_err() {
+            return Err(format!("machine_ip: {ip:?} is no IP address"));
         }
+        for (key, text) in
+            [("machine_id", &self.machine_id), ("machine_group_name", &self.machine_group_name)]
+        {
+            let text = text.as_deref().unwrap_or_default();
+            if !text.bytes().all(|c| (b' '..=b'~').contains(&c)) {
+                return Err(format!("{key}: {text:?} has characters other than printable ASCII"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -205,7 +216,7 @@ fn read_machine(path: &Path, settings: &Settings) -> Result<MachineConfig, Stora
         machine_ip: set(stored.machine_ip),
         machine_id: set(stored.machine_id),
         machine_group_name: set(stored.machine_group_name),
-        init_servers: stored.init_servers.filter(|servers| !servers.is_empty()),
+        init_servers: stored.init_servers,
     }))
 }
 
@@ -240,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_strings_and_lists_on_disk_mean_unset() {
+    fn empty_strings_on_disk_mean_unset_and_an_empty_list_means_nobody() {
         let folder = tempfile::tempdir().expect("a folder");
         let text =
             r#"{"machine_ip":"","machine_id":"","machine_group_name":"g","init_servers":[]}"#;
@@ -251,7 +262,7 @@ mod tests {
             ..settings(folder.path())
         };
         let machine = Dynamic::load(&settings, &FlagOverrides::default()).expect("good").machine;
-        assert_eq!(machine.running.init_servers, ["10.0.0.1"]);
+        assert_eq!(machine.running.init_servers, [""; 0], "somebody posted that");
         let found = IpAddr::from([10, 0, 0, 9]);
         let identity = machine.running.identity(Some(found));
         assert_eq!((identity.ip, &*identity.id), (Some(found), "p2pfaas-10.0.0.9"));

@@ -52,6 +52,8 @@ pub struct NodeState {
     pub forwarding: Forwarding,
     /// How far the node is on its way out.
     pub phase: watch::Sender<Phase>,
+    /// Held while limits or algorithm are changed, so that changes of both do not mix.
+    pub changing: tokio::sync::Mutex<()>,
     requests: AtomicU64,
 }
 
@@ -75,6 +77,7 @@ impl NodeState {
             metrics: Arc::default(),
             forwarding: Forwarding::default(),
             phase: watch::Sender::new(Phase::Serving),
+            changing: tokio::sync::Mutex::default(),
             requests: AtomicU64::new(0),
         }
     }

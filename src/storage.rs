@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -67,9 +68,12 @@ pub fn read<T: DeserializeOwned>(
 /// # Errors
 /// Nothing was replaced.
 pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), StorageError> {
+    // Writers of one file would share its temporary name.
+    static WRITING: Mutex<()> = Mutex::new(());
+    let _alone = crate::lock(&WRITING);
     let folder = path.parent().unwrap_or(Path::new("."));
     let bytes = serde_json::to_vec(value).map_err(io::Error::other).map_err(io_error(path))?;
-    // One writer a file (its actor), so a fixed name does; a stale one is simply overwritten.
+    // A fixed name: what a crash left behind is simply overwritten.
     let beside = path.with_extension("json.new");
     let replace = || {
         let mut file = File::create(&beside)?;

@@ -109,6 +109,15 @@ impl Peer {
     }
 }
 
+/// For fields that may be null as well as missing.
+pub(crate) fn null_as_default<'de, D, T>(from: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + serde::Deserialize<'de>,
+{
+    Ok(<Option<T> as serde::Deserialize>::deserialize(from)?.unwrap_or_default())
+}
+
 /// `host` as it stands in a URL's authority: an IPv6 address gets its brackets.
 pub fn url_host(host: &str) -> String {
     match host.parse::<IpAddr>() {

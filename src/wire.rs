@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::membership::{Machine, Standing};
+use crate::types::null_as_default;
 
 /// The user agent by which nodes know each other.
 pub const MACHINE_AGENT: &str = "Machine";
@@ -60,10 +61,13 @@ pub struct PeerAnswer {
 #[serde(default)]
 pub struct PeerHop {
     /// The machine's id.
+    #[serde(deserialize_with = "null_as_default")]
     pub machine_id: String,
     /// The machine's address; empty while it has none.
+    #[serde(deserialize_with = "null_as_default")]
     pub machine_ip: String,
     /// The times taken there.
+    #[serde(deserialize_with = "null_as_default")]
     pub timings: Timings,
 }
 
@@ -177,6 +181,9 @@ mod tests {
             "hops":null,"peers_list":null,"payload":null,"content_type":null,"headers":null}"#;
         let request: PeerRequest = read_object(nulls).expect("all null");
         assert!(request.hops.is_none() && request.payload.is_none());
+        let hop = br#"{"peers_list":[{"machine_id":null,"machine_ip":null,"timings":null},{}]}"#;
+        let request: PeerRequest = read_object(hop).expect("nulls inside");
+        assert_eq!(request.peers_list.map(|list| list.len()), Some(2));
     }
 
     #[test]

@@ -84,16 +84,18 @@ async fn limits_and_scheduler_change_in_one_call_all_or_nothing() {
 }
 
 #[actix_rt::test]
-async fn limits_that_cannot_be_saved_take_the_scheduler_back() {
-    let node = TestNode::start(|_| {});
-    // A folder in the file's place: it can be neither written nor replaced.
-    std::fs::create_dir_all(node.file("p2p_faas-scheduler.json/x")).expect("made");
-    let change = json!({"queue_length_max": 9, "scheduler": {"name": "RejectScheduler"}});
-    let answered = post(&node.url("/configuration"), change.to_string()).await;
-    assert_eq!((answered.status, answered.code()), (500, 1));
-    let scheduler = get(&node.url("/configuration/scheduler")).await.json();
-    assert_eq!(scheduler["name"], "NoScheduler");
-    assert_eq!(get(&node.url("/configuration")).await.json()["queue_length_max"], 4);
+async fn when_one_half_of_a_change_cannot_be_saved_neither_is_made() {
+    for file in ["p2p_faas-scheduler.json", "p2p_faas-scheduler-config.json"] {
+        let node = TestNode::start(|_| {});
+        // A folder in the file's place: it can be neither written nor replaced.
+        std::fs::create_dir_all(node.file(file).join("x")).expect("made");
+        let change = json!({"queue_length_max": 9, "scheduler": {"name": "RejectScheduler"}});
+        let answered = post(&node.url("/configuration"), change.to_string()).await;
+        assert_eq!((answered.status, answered.code()), (500, 1), "{file}");
+        let scheduler = get(&node.url("/configuration/scheduler")).await.json();
+        assert_eq!(scheduler["name"], "NoScheduler", "{file}");
+        assert_eq!(get(&node.url("/configuration")).await.json()["queue_length_max"], 4, "{file}");
+    }
 }
 
 #[actix_rt::test]
@@ -129,6 +131,7 @@ async fn a_scheduler_that_cannot_be_set_is_500_code_1_and_malformed_json_400_cod
         let message = answered.json()["message"].as_str().expect("text").to_owned();
         assert!(message.starts_with("Bad passed parameters for scheduler: "), "{message}");
     }
+    assert_eq!(post(&url, "{}").await.code(), 1, "no name is an unknown one");
     for bad in ["", "{", "[]", r#"{"name":7}"#, r#"{"name":"NoScheduler","parameters":[true]}"#] {
         let answered = post(&url, bad).await;
         assert_eq!((answered.status, answered.code()), (400, 4), "{bad}");
@@ -193,6 +196,22 @@ async fn flags_win_for_one_run_and_are_not_saved() {
     assert_eq!(config["parallel_running_functions_max"], 4, "the flag was not saved");
     assert_eq!(config["queue_length_max"], 9, "what was posted was");
     node.stop().await;
+}
+
+#[actix_rt::test]
+async fn flags_that_say_who_the_machine_is_are_not_saved_either() {
+    let (folder, ip) = (tempfile::tempdir().expect("a folder"), fresh_ip());
+    let url = format!("http://{ip}:19000/configuration");
+    let mut node = process::Process::node(ip, folder.path(), &["--group", "of-the-flag"]);
+    assert_eq!(post(&url, r#"{"machine_id":"posted"}"#).await.status, 200);
+    assert_eq!(get(&url).await.json()["machine_group_name"], "of-the-flag");
+    node.kill();
+    let _node = process::Process::node(ip, folder.path(), &[]);
+    let config = get(&url).await.json();
+    assert_eq!(
+        (&config["machine_group_name"], &config["machine_id"]),
+        (&json!(""), &json!("posted"))
+    );
 }
 
 #[actix_rt::test]

@@ -110,6 +110,8 @@ async fn a_malformed_configuration_is_400_code_4_and_changes_nothing() {
         "[]",
         r#"{"machine_ip":7}"#,
         r#"{"machine_ip":"not an ip"}"#,
+        r#"{"machine_id":"two\nlines"}"#,
+        r#"{"machine_group_name":"nœud"}"#,
         r#"{"machine_id":"x","init_servers":"10.0.0.1"}"#,
     ] {
         let answered = post(&url, bad).await;

@@ -5,7 +5,7 @@
 //!
 //! What survives a restart of the actor: the membership and the configuration, which belong to the
 //! node; polls that were under way are forgotten and made again. What survives a restart of the
-//! node: the machines last alive, saved when they change; each is listed again once it answers.
+//! node: the machines known, saved when they change; each is listed again once it answers.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -115,6 +115,12 @@ pub struct Kept {
     pub published: Arc<ArcSwap<Published>>,
 }
 
+/// How often the machines are saved if they have changed.
+const SAVE_TIME: Duration = Duration::from_secs(1);
+
+/// What is kept of a machine over a restart.
+type Known = (IpAddr, Introduction);
+
 /// How Discovery works.
 #[derive(Clone, Debug)]
 pub struct DiscoverySettings {
@@ -135,8 +141,8 @@ pub struct Discovery {
     poller: Rc<dyn Poller>,
     metrics: Arc<Metrics>,
     start: Instant,
-    /// The machines alive differ from those on disk.
-    unsaved: bool,
+    /// The machines as they are on disk.
+    saved: Vec<Known>,
     saving: bool,
     _guard: Guard,
 }
@@ -150,8 +156,8 @@ impl Discovery {
         metrics: Arc<Metrics>,
         guard: Guard,
     ) -> Self {
-        let (start, unsaved, saving) = (Instant::now(), false, false);
-        Self { kept, settings, poller, metrics, start, unsaved, saving, _guard: guard }
+        let (start, saved, saving) = (Instant::now(), Vec::new(), false);
+        Self { kept, settings, poller, metrics, start, saved, saving, _guard: guard }
     }
 
     fn now(&self) -> At {
@@ -182,7 +188,6 @@ impl Discovery {
         let identity = identity.unwrap_or_else(|| old.identity.clone());
         let peers = membership.peers();
         if peers != old.peers {
-            self.unsaved = true;
             let hosts: Vec<&str> = peers.iter().map(|peer| &*peer.host).collect();
             tracing::info!(machines = ?hosts, "the machines known alive changed");
         }
@@ -202,7 +207,6 @@ impl Discovery {
         } else {
             self.poll_all(ctx);
         }
-        self.save_if_changed(ctx);
     }
 
     fn poll_all(&mut self, ctx: &mut Context<Self>) {
@@ -273,25 +277,32 @@ impl Discovery {
         ctx.spawn(followed);
     }
 
-    /// What is on disk of the machines: those alive.
-    fn alive(&self) -> Vec<WireMachine> {
-        self.kept.membership.borrow().list().into_iter().map(WireMachine::from).collect()
+    /// Writes the known machines, alive or not: whoever is silent now may answer after a restart.
+    /// `None`: those on disk are the same.
+    fn save(&mut self) -> Option<impl Future<Output = ()> + use<>> {
+        let membership = self.kept.membership.borrow();
+        let known: Vec<Known> = membership.known().map(|m| (m.ip, m.is.clone())).collect();
+        if known == self.saved || self.settings.follows {
+            return None;
+        }
+        self.saved = known;
+        let machines: Vec<_> = membership.known().map(WireMachine::from).collect();
+        let file = self.settings.data_path.join(storage::MACHINES_FILE);
+        Some(async {
+            if let Err(error) = super::save(file, machines).await {
+                tracing::error!(%error, "the known machines cannot be saved");
+            }
+        })
     }
 
     fn save_if_changed(&mut self, ctx: &mut Context<Self>) {
-        if !self.unsaved || self.saving || self.settings.follows {
+        if self.saving {
             return;
         }
-        (self.unsaved, self.saving) = (false, true);
-        let file = self.settings.data_path.join(storage::MACHINES_FILE);
-        let saved = super::save(file, self.alive()).into_actor(self).map(|saved, actor, _| {
-            actor.saving = false;
-            if let Err(error) = saved {
-                actor.unsaved = true;
-                tracing::error!(%error, "the known machines cannot be saved");
-            }
-        });
-        ctx.spawn(saved);
+        if let Some(saved) = self.save() {
+            self.saving = true;
+            ctx.spawn(saved.into_actor(self).map(|(), actor, _| actor.saving = false));
+        }
     }
 }
 
@@ -305,6 +316,7 @@ impl Actor for Discovery {
         }
         self.tick(ctx);
         ctx.run_interval(self.settings.poll_time, Self::tick);
+        ctx.run_interval(SAVE_TIME, Self::save_if_changed);
     }
 }
 
@@ -318,7 +330,9 @@ impl Handler<ListMachines> for Discovery {
             self.publish(None);
         }
         let identity = self.kept.published.load().identity.clone();
-        actix::MessageResult(Listing { identity, machines: self.alive() })
+        let membership = self.kept.membership.borrow();
+        let machines = membership.list().into_iter().map(WireMachine::from).collect();
+        actix::MessageResult(Listing { identity, machines })
     }
 }
 
@@ -380,16 +394,10 @@ impl Handler<Flush> for Discovery {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, _: Flush, _: &mut Self::Context) -> Self::Result {
-        if !std::mem::take(&mut self.unsaved) || self.settings.follows {
-            return Box::pin(async {});
+        match self.save() {
+            Some(saved) => Box::pin(saved),
+            None => Box::pin(async {}),
         }
-        let file = self.settings.data_path.join(storage::MACHINES_FILE);
-        let saved = super::save(file, self.alive());
-        Box::pin(async {
-            if let Err(error) = saved.await {
-                tracing::error!(%error, "the known machines cannot be saved");
-            }
-        })
     }
 }
 
@@ -573,10 +581,13 @@ mod tests {
     }
 
     #[actix::test]
-    async fn the_machines_alive_are_saved() {
+    async fn the_known_machines_are_saved_alive_or_not() {
         let node = start(&["10.0.0.1"], false);
         node.answers(1, &[]);
         seconds(1).await;
+        node.machines.answers.borrow_mut().clear();
+        seconds(20).await;
+        assert!(node.list().await.is_empty());
         node.addr.send(Flush).await.expect("it lives");
         let file = node.folder.path().join(storage::MACHINES_FILE);
         let saved: Vec<WireMachine> = storage::read(&file, "it").expect("readable").expect("there");

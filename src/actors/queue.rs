@@ -26,10 +26,16 @@ use crate::saved::{Layered, LimitsPatch};
 use crate::storage::{self, StorageError};
 use crate::types::Load;
 
-/// Changes K and the limits at once and saves them. Answers when both is done.
+/// Changes K and the limits at once and saves them. Answers, when both is done, with what they
+/// were.
 #[derive(Clone, Copy, Message)]
-#[rtype(result = "Result<(), StorageError>")]
+#[rtype(result = "Result<Layered<Limits>, StorageError>")]
 pub struct ChangeLimits(pub LimitsPatch);
+
+/// Puts limits back as [`ChangeLimits`] told they were.
+#[derive(Clone, Message)]
+#[rtype(result = "Result<(), StorageError>")]
+pub struct RestoreLimits(pub Layered<Limits>);
 
 /// The place where calls become running functions. One per node, shared by all its threads.
 pub struct Gate {
@@ -103,14 +109,10 @@ impl Gate {
         lock(&self.line).limits()
     }
 
-    /// Refuses everybody from now on; those that wait keep their places.
+    /// Refuses everybody from now on and sends those in the line away.
     pub fn close(&self) {
-        self.with(Discipline::close);
-    }
-
-    /// Sends everybody in the line away.
-    pub fn clear_line(&self) {
-        drop(self.with(Discipline::clear_line));
+        // Dropping what they wait for tells them.
+        drop(self.with(Discipline::close));
     }
 
     fn set_limits(self: &Arc<Self>, limits: Limits) {
@@ -187,27 +189,39 @@ impl Queue {
     }
 }
 
+impl Queue {
+    /// Saves `new` and then puts it in force.
+    fn put(&self, new: Layered<Limits>) -> impl Future<Output = Result<(), StorageError>> + use<> {
+        let (gate, saved, file) = (self.gate.clone(), self.saved.clone(), self.file.clone());
+        async move {
+            super::save(file, LimitsPatch::from(new.saved)).await?;
+            gate.set_limits(new.running);
+            *lock(&saved) = new;
+            Ok(())
+        }
+    }
+}
+
 impl Actor for Queue {
     type Context = Context<Self>;
 }
 
 impl Handler<ChangeLimits> for Queue {
-    type Result = AtomicResponse<Self, Result<(), StorageError>>;
+    type Result = AtomicResponse<Self, Result<Layered<Limits>, StorageError>>;
 
     fn handle(&mut self, ChangeLimits(patch): ChangeLimits, _: &mut Self::Context) -> Self::Result {
         let old = lock(&self.saved).clone();
         let new = Layered { running: patch.over(old.running), saved: patch.over(old.saved) };
-        let (gate, saved, file) = (self.gate.clone(), self.saved.clone(), self.file.clone());
-        AtomicResponse::new(Box::pin(
-            async move {
-                let on_disk = LimitsPatch::from(new.saved);
-                super::save(file, on_disk).await?;
-                gate.set_limits(new.running);
-                *lock(&saved) = new;
-                Ok(())
-            }
-            .into_actor(self),
-        ))
+        let put = self.put(new);
+        AtomicResponse::new(Box::pin(async { put.await.map(|()| old) }.into_actor(self)))
+    }
+}
+
+impl Handler<RestoreLimits> for Queue {
+    type Result = AtomicResponse<Self, Result<(), StorageError>>;
+
+    fn handle(&mut self, RestoreLimits(old): RestoreLimits, _: &mut Self::Context) -> Self::Result {
+        AtomicResponse::new(Box::pin(self.put(old).into_actor(self)))
     }
 }
 
@@ -301,11 +315,10 @@ mod tests {
     }
 
     #[actix::test]
-    async fn clearing_the_line_tells_everybody_in_it() {
+    async fn closing_tells_everybody_in_the_line() {
         let gate = Gate::new(limits(0, 2), 100);
         let waiting = place(&gate);
         gate.close();
-        gate.clear_line();
         assert_eq!(waiting.await.err(), Some(Refusal::Closed));
         assert_eq!(gate.enter(1, true).err(), Some(Refusal::Closed));
     }

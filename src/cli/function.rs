@@ -9,7 +9,7 @@ use actix_web::http::header;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use clap::Args;
 
-use super::{Failure, broken, load};
+use super::{Failure, broken, load, told_to_stop};
 use crate::config::Settings;
 use crate::faas::embedded::{EmbeddedName, Shared};
 use crate::http::errors;
@@ -68,18 +68,24 @@ pub(super) fn run(args: &FunctionArgs) -> Result<(), Failure> {
             .default_service(web::to(call))
     };
     actix_rt::System::new().block_on(async {
-        HttpServer::new(app)
+        let server = HttpServer::new(app)
             .workers(workers)
             .tcp_nodelay(true)
             .h1_allow_half_closed(false)
             .keep_alive(Duration::from_secs(75))
             .shutdown_timeout(drain_s)
+            .disable_signals()
             .bind(args.listen)
             .map_err(|why| {
                 Failure::Unavailable(format!("cannot listen on {}: {why}", args.listen))
             })?
-            .run()
-            .await
-            .map_err(broken)
+            .run();
+        let handle = server.handle();
+        actix_rt::spawn(async move {
+            if told_to_stop().await.is_ok() {
+                handle.stop(true).await;
+            }
+        });
+        server.await.map_err(broken)
     })
 }

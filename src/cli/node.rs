@@ -56,23 +56,18 @@ pub(super) struct NodeArgs {
 }
 
 impl NodeArgs {
-    /// The flags as settings.
+    /// The flags that stand for settings. What can also be saved is not among them: it rules this
+    /// run only, and as a setting it would be saved with the next change.
     fn settings(&self) -> Vec<(&'static str, config::Value)> {
         let mut flags: Vec<(&'static str, config::Value)> = Vec::new();
         let mut text = |key, value: Option<String>| {
             flags.extend(value.map(|value| (key, value.into())));
         };
         text("host", self.host.map(|ip| ip.to_string()));
-        text("machine_ip", self.machine_ip.map(|ip| ip.to_string()));
-        text("machine_id", self.machine_id.clone());
-        text("machine_group_name", self.group.clone());
         text("data_path", self.data_path.as_ref().map(|path| path.display().to_string()));
         text("workers", self.workers.map(|n| n.to_string()));
         text("admin", self.admin.map(|admin| format!("{admin:?}").to_lowercase()));
         text("embedded_functions", self.embedded_functions.then(|| "true".to_owned()));
-        if !self.init_server.is_empty() {
-            flags.push(("init_servers", self.init_server.clone().into()));
-        }
         if !self.route.is_empty() {
             flags.push(("routes", self.route.clone().into()));
         }

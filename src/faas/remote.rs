@@ -47,6 +47,7 @@ fn failed(name: &FunctionName, failure: SendFailure) -> Error {
     match failure {
         SendFailure::UnknownHost(_) => Error::UnknownFunction(name),
         SendFailure::NotConnected(why) => Error::FunctionUnreachable { name, why },
+        SendFailure::Invalid(why) => Error::Malformed(why),
         SendFailure::Broke(why) => Error::FunctionBroke { name, why },
     }
 }

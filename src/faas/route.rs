@@ -36,7 +36,16 @@ impl Route {
 impl Backend for Route {
     fn call(&self, call: Invocation, slot: Slot) -> LocalBoxFuture<'_, Result<Answer, Error>> {
         match self.with_query(&call.query) {
-            Ok(uri) => Box::pin(self.remote.call(uri, call, slot)),
+            Ok(uri) => Box::pin(async move {
+                self.remote.call(uri, call, slot).await.map_err(|error| match error {
+                    // The function is known; it is its host that is not there.
+                    Error::UnknownFunction(name) => Error::FunctionUnreachable {
+                        name,
+                        why: "the host of its route cannot be resolved".to_owned(),
+                    },
+                    error => error,
+                })
+            }),
             Err(why) => Box::pin(ready(Err(Error::Malformed(why)))),
         }
     }

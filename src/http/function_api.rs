@@ -14,7 +14,6 @@ use crate::dispatch::{Call, Outcome, Worker};
 use crate::error::Error;
 use crate::faas::{Answer, Functions, Invocation};
 use crate::policy::Task;
-use crate::state::Phase;
 use crate::types::{FunctionName, TaskType};
 use crate::wire::{PeerHop, Timings, seconds_text, six_decimals};
 
@@ -77,17 +76,6 @@ pub async fn read_body(
     }
 }
 
-/// Whether the node takes calls at all.
-///
-/// # Errors
-/// It is stopping.
-pub fn check_serving(worker: &Worker) -> Result<(), Error> {
-    match *worker.node.phase.borrow() {
-        Phase::Serving => Ok(()),
-        Phase::Draining | Phase::Stopped => Err(crate::queue::Refusal::Closed.into()),
-    }
-}
-
 async fn read(
     request: &HttpRequest,
     payload: web::Payload,
@@ -98,7 +86,6 @@ async fn read(
     if !FUNCTION_METHODS.contains(request.method()) {
         return Err(Error::WrongMethod);
     }
-    check_serving(worker)?;
     let body = read_body(request, payload, worker.node.settings.body_bytes_max).await?;
     let from = request.headers();
     let task_type = headers::text(from, &headers::TASK_TYPE);

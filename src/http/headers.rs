@@ -76,9 +76,13 @@ const HOP_BY_HOP: &[&str] = &[
     "expect",
 ];
 
+fn utf8(value: &HeaderValue) -> Option<&str> {
+    std::str::from_utf8(value.as_bytes()).ok()
+}
+
 /// A header's text, empty when it is absent or no text.
 pub fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    headers.get(name).and_then(utf8).unwrap_or_default()
 }
 
 /// Which scheduler the headers ask for: Bypass wins over Forward, Forward over Reject; any
@@ -130,7 +134,7 @@ pub fn from_function(from: &HeaderMap) -> HeaderMap {
 pub fn to_json(headers: &HeaderMap) -> BTreeMap<String, String> {
     let mut joined = BTreeMap::<String, String>::new();
     for (name, value) in headers {
-        let Ok(value) = value.to_str() else { continue };
+        let Some(value) = utf8(value) else { continue };
         joined
             .entry(name.as_str().to_owned())
             .and_modify(|text| {
@@ -146,7 +150,7 @@ pub fn to_json(headers: &HeaderMap) -> BTreeMap<String, String> {
 pub fn from_json(headers: &BTreeMap<String, String>) -> HeaderMap {
     let pair = |(name, value): (&String, &String)| {
         let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-        Some((name, HeaderValue::from_str(value).ok()?))
+        Some((name, HeaderValue::from_bytes(value.as_bytes()).ok()?))
     };
     headers.iter().filter_map(pair).collect()
 }
@@ -228,6 +232,8 @@ mod tests {
         let json = to_json(&map(&[("x-a", "1"), ("x-a", "2"), ("x-b", "3")]));
         assert_eq!(json.get("x-a").map(String::as_str), Some("1, 2"));
         assert_eq!(names(&from_json(&json)), ["x-a", "x-b"]);
+        let accented = BTreeMap::from([("x-c".to_owned(), "é".to_owned())]);
+        assert_eq!(to_json(&from_json(&accented)), accented, "UTF-8 travels as it is");
         let bad = BTreeMap::from([("no header".to_owned(), "x".to_owned())]);
         assert!(from_json(&bad).is_empty());
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::function_api::read_body;
 use super::{errors, headers};
-use crate::actors::queue::ChangeLimits;
+use crate::actors::queue::{ChangeLimits, RestoreLimits};
 use crate::actors::switch::SwapScheduler;
 use crate::config::Admin;
 use crate::dispatch::Worker;
@@ -59,7 +59,9 @@ pub async fn scheduler(worker: Shared) -> HttpResponse {
 pub fn check_admin(request: &HttpRequest, node: &NodeState) -> Result<(), Error> {
     let allowed = match node.settings.admin {
         Admin::Any => true,
-        Admin::Loopback => request.peer_addr().is_some_and(|from| from.ip().is_loopback()),
+        Admin::Loopback => {
+            request.peer_addr().is_some_and(|from| from.ip().to_canonical().is_loopback())
+        }
         Admin::Off => false,
     };
     if allowed { Ok(()) } else { Err(Error::AdminClosed) }
@@ -93,30 +95,40 @@ pub async fn change_configuration(
     payload: web::Payload,
     worker: Shared,
 ) -> HttpResponse {
+    let node = Arc::clone(&worker.node);
     let change = async {
-        check_admin(&request, &worker.node)?;
+        check_admin(&request, &node)?;
         let body = read_body(&request, payload, CONFIGURATION_BYTES_MAX).await?;
         let change: Change = read_object(&body).map_err(Error::Malformed)?;
-        change_all(change, &worker.node).await
+        to_the_end(change_all(change, Arc::clone(&node))).await
     };
     changed(change.await)
 }
 
+/// Goes on with a change though the client hangs up in the middle of it.
+async fn to_the_end(
+    change: impl Future<Output = Result<(), Error>> + 'static,
+) -> Result<(), Error> {
+    actix_rt::spawn(change).await.map_err(internal)?
+}
+
 /// All of `change` or nothing: what can be wrong with it is checked before anything is touched,
-/// and an algorithm whose limits then cannot be saved is taken back.
-async fn change_all(change: Change, node: &NodeState) -> Result<(), Error> {
-    let before = Arc::clone(&node.in_force.load().policy);
-    if let Some(spec) = &change.scheduler {
-        swap(spec.build()?, node).await?;
-    }
+/// and limits whose algorithm then cannot be saved are put back. One change at a time.
+async fn change_all(change: Change, node: Arc<NodeState>) -> Result<(), Error> {
+    let policy = change.scheduler.map(|spec| spec.build()).transpose()?;
+    let _alone = node.changing.lock().await;
     let limits = || ChangeLimits(change.limits);
-    let result = node.queue.ask(limits).await.map_err(internal)?.map_err(internal);
-    if result.is_err() && change.scheduler.is_some() {
-        swap(before, node).await?;
+    let before = node.queue.ask(limits).await.map_err(internal)?.map_err(internal)?;
+    let Some(policy) = policy else { return Ok(()) };
+    let result = swap(policy, &node).await;
+    if result.is_err() {
+        let back = || RestoreLimits(before.clone());
+        node.queue.ask(back).await.map_err(internal)?.map_err(internal)?;
     }
     result
 }
 
+/// Swaps the algorithm; [`NodeState::changing`] is held meanwhile.
 async fn swap(policy: Arc<dyn crate::policy::Policy>, node: &NodeState) -> Result<(), Error> {
     let swap = || SwapScheduler(Arc::clone(&policy));
     node.switch.ask(swap).await.map_err(internal)?.map_err(internal)
@@ -132,7 +144,12 @@ pub async fn change_scheduler(
         check_admin(&request, &worker.node)?;
         let body = read_body(&request, payload, CONFIGURATION_BYTES_MAX).await?;
         let spec: SchedulerSpec = read_object(&body).map_err(Error::Malformed)?;
-        swap(spec.build()?, &worker.node).await
+        let (policy, node) = (spec.build()?, Arc::clone(&worker.node));
+        to_the_end(async move {
+            let _alone = node.changing.lock().await;
+            swap(policy, &node).await
+        })
+        .await
     };
     changed(change.await)
 }

@@ -13,7 +13,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::function_api::{FUNCTION_METHODS, check_serving, function_name, read_body};
+use super::function_api::{FUNCTION_METHODS, function_name, read_body};
 use super::{errors, headers};
 use crate::dispatch::{Call, Outcome, Worker};
 use crate::error::Error;
@@ -55,7 +55,6 @@ async fn read(
     worker: &Worker,
     arrival: Instant,
 ) -> Result<Call, Error> {
-    check_serving(worker)?;
     let name = function_name(request, "/peer/function/", &worker.functions)?;
     let limit_bytes = worker.node.settings.body_bytes_max;
     let message = read_body(request, payload, message_bytes_max(limit_bytes)).await?;
@@ -68,8 +67,10 @@ async fn read(
         return Err(Error::BodyTooLarge { limit_bytes });
     }
     let from = request.headers();
+    // What came in JSON goes on as a header, so it must be able to be one.
+    let as_header = |id: &String| HeaderValue::from_str(id).is_ok();
     let tracing_id = match headers::text(from, &headers::TRACING_ID) {
-        "" => read.service_id_tracing.unwrap_or_default(),
+        "" => read.service_id_tracing.filter(as_header).unwrap_or_default(),
         id => id.to_owned(),
     };
     let task_type = headers::text(from, &headers::TASK_TYPE);

@@ -12,6 +12,7 @@ use super::power_of_n::PowerOfNScheduler;
 use super::power_of_n_tau::PowerOfNSchedulerTau;
 use super::reject::RejectScheduler;
 use super::round_robin::RoundRobinWithMasterScheduler;
+use crate::types::null_as_default;
 
 type Parse = fn(&mut Params<'_>) -> Result<Arc<dyn Policy>, BadParameters>;
 
@@ -48,15 +49,12 @@ pub const ALGORITHMS: &[Algorithm] = &[
 /// An algorithm and its parameters as they stand on the wire and on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchedulerSpec {
-    /// The algorithm's name.
+    /// The algorithm's name; missing or null reads as empty, which no algorithm is called.
+    #[serde(default, deserialize_with = "null_as_default")]
     pub name: String,
     /// Its parameters in order.
-    #[serde(default, deserialize_with = "null_as_empty")]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub parameters: Vec<String>,
-}
-
-fn null_as_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 impl SchedulerSpec {

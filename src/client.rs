@@ -12,7 +12,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -35,22 +35,32 @@ const IDLE: Duration = Duration::from_secs(15);
 /// No connection is retired for its age alone.
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
+/// Which hosts a client connects to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hosts {
+    /// Any that an operator or a machine named.
+    Any,
+    /// None by a name that leads back to this machine or to its link, for names that clients type.
+    Others,
+}
+
 /// A client for the current thread. It follows no redirects, adds no headers and has no time
 /// limit of its own but `connect_timeout` (name resolution included).
-pub fn client(connect_timeout: Duration) -> awc::Client {
-    let resolver = Resolver::custom(TimedResolver(connect_timeout / 2));
+pub fn client(connect_timeout: Duration, hosts: Hosts) -> awc::Client {
+    let resolver = Resolver::custom(Names { limit: connect_timeout / 2, hosts });
     let tcp = TcpConnector::new(resolver).service().map(|connection| {
         let (stream, uri): (TcpStream, _) = connection.into_parts();
         // Best effort: without it the connection works, only slower.
         let _ = stream.set_nodelay(true);
-        actix_tls::connect::Connection::new(uri, Socket { stream, sent: false })
+        actix_tls::connect::Connection::new(uri, Socket { stream, sent: false, spoiled: false })
     });
     let connector = awc::Connector::new()
         .connector(tcp)
         .timeout(connect_timeout)
         .conn_keep_alive(IDLE)
         .conn_lifetime(LIFETIME)
-        .limit(0);
+        // Not awc's own "no limit", which is more than a 32-bit machine's semaphore takes.
+        .limit(1 << 20);
     awc::Client::builder()
         .connector(connector)
         .disable_timeout()
@@ -61,9 +71,20 @@ pub fn client(connect_timeout: Duration) -> awc::Client {
 
 /// The system's resolver with a time limit of its own, so that a name that cannot be resolved in
 /// time is told from a host that cannot be connected to.
-struct TimedResolver(Duration);
+struct Names {
+    limit: Duration,
+    hosts: Hosts,
+}
 
-impl Resolve for TimedResolver {
+/// Whether an address is this machine's loopback, or only good on one of its links.
+fn is_near(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified(),
+    }
+}
+
+impl Resolve for Names {
     fn lookup<'a>(
         &'a self,
         host: &'a str,
@@ -73,7 +94,13 @@ impl Resolve for TimedResolver {
         let lookup = actix_rt::task::spawn_blocking(move || {
             (host, port).to_socket_addrs().map(Vec::from_iter)
         });
-        Box::pin(async move { Ok(tokio::time::timeout(self.0, lookup).await???) })
+        Box::pin(async move {
+            let mut found = tokio::time::timeout(self.limit, lookup).await???;
+            if self.hosts == Hosts::Others {
+                found.retain(|address| !is_near(address.ip()));
+            }
+            Ok(found)
+        })
     }
 }
 
@@ -83,7 +110,12 @@ pub enum SendFailure {
     /// The host's name resolves to nothing. Nothing was sent.
     UnknownHost(String),
     /// No connection. Nothing was sent; it is safe to try elsewhere.
-    NotConnected(String),
+    NotConnected {
+        /// What the connection said.
+        why: String,
+        /// Whether that speaks against the host; else it is this machine that cannot connect.
+        hosts_fault: bool,
+    },
     /// There is no such request. Nothing was sent, and nothing is said about the host.
     Invalid(String),
     /// The connection ended after the request went out. It may have been acted on.
@@ -103,7 +135,9 @@ impl From<SendRequestError> for SendFailure {
             SendRequestError::Connect(ConnectError::NoRecords) => {
                 Self::UnknownHost("the name has no address".to_owned())
             }
-            SendRequestError::Connect(why) => Self::NotConnected(why.to_string()),
+            SendRequestError::Connect(why) => {
+                Self::NotConnected { why: why.to_string(), hosts_fault: hosts_fault(&why) }
+            }
             SendRequestError::Url(why) => Self::Invalid(why.to_string()),
             SendRequestError::Http(why) => Self::Invalid(why.to_string()),
             SendRequestError::Send(why) => Self::Broke(why.to_string()),
@@ -122,6 +156,9 @@ pub enum BodyFailure {
     /// An HTTP/1.1 answer with neither length nor chunks; `awc` reads no body then.
     #[error("the answer tells neither its length nor that it comes in chunks")]
     NoLength,
+    /// An answer that only announces another (1xx).
+    #[error("an interim answer came in place of the final one")]
+    Interim,
     /// The connection ended first.
     #[error("the connection was closed in the middle of the answer")]
     Truncated,
@@ -151,8 +188,14 @@ where
         .iter()
         .any(|name| response.headers().contains_key(name));
     let status = response.status();
-    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if !delimited && !bodiless && response.version() == Version::HTTP_11 {
+    if status.is_informational() {
+        return Err(BodyFailure::Interim);
+    }
+    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        // These have no body, whatever length they tell; `awc` would wait for it.
+        return Ok(Bytes::new());
+    }
+    if !delimited && response.version() == Version::HTTP_11 {
         return Err(BodyFailure::NoLength);
     }
     let mut first: Option<Bytes> = None;
@@ -186,22 +229,54 @@ where
     })
 }
 
+/// Whether a failed connection speaks against the host. Too few file descriptors or ports here do
+/// not.
+fn hosts_fault(error: &ConnectError) -> bool {
+    use io::ErrorKind as K;
+    match error {
+        ConnectError::Timeout => true,
+        ConnectError::Io(error) => matches!(
+            error.kind(),
+            K::ConnectionRefused
+                | K::ConnectionReset
+                | K::ConnectionAborted
+                | K::HostUnreachable
+                | K::NetworkUnreachable
+                | K::TimedOut
+        ),
+        _ => false,
+    }
+}
+
 /// A TCP stream that notices at once when it is idle and the other side has closed it.
 #[derive(Debug)]
 struct Socket {
     stream: TcpStream,
     /// Something was written and nothing has come back yet.
     sent: bool,
+    /// Not to be used again.
+    spoiled: bool,
 }
 
 impl Socket {
     /// Whether the system knows of an end that the event loop has not reported yet.
-    fn ended(&self) -> bool {
+    ///
+    /// # Errors
+    /// The connection's error, which the system tells only once.
+    fn ended(&self) -> io::Result<bool> {
         let mut byte = [MaybeUninit::uninit()];
         match SockRef::from(&self.stream).peek(&mut byte) {
-            Ok(read) => read == 0,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+            Ok(read) => Ok(read == 0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
         }
+    }
+
+    /// Looks at the first bytes of an answer.
+    fn begins(&mut self, bytes: &[u8]) {
+        // `awc` takes an interim answer (1xx) for the final one and would use the connection
+        // again; the next call on it would read this call's real answer.
+        self.spoiled |= bytes.starts_with(b"HTTP/1.1 1") || bytes.starts_with(b"HTTP/1.0 1");
     }
 }
 
@@ -211,16 +286,30 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.spoiled && !self.sent {
+            ENDED.set(true);
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         match polled {
             Poll::Ready(_) => {
-                self.sent = false;
+                let read = buf.filled().get(before..).unwrap_or_default();
                 // Reading nothing is the end of a stream.
-                ENDED.set(ENDED.get() || buf.filled().len() == before);
+                ENDED.set(ENDED.get() || read.is_empty());
+                if std::mem::take(&mut self.sent) {
+                    self.begins(read);
+                }
             }
-            // The pool drops a connection that reports its end.
-            Poll::Pending if !self.sent && self.ended() => return Poll::Ready(Ok(())),
+            Poll::Pending if !self.sent => match self.ended() {
+                Ok(false) => {}
+                // The pool drops a connection that reports its end.
+                Ok(true) => {
+                    ENDED.set(true);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            },
             Poll::Pending => {}
         }
         polled
@@ -302,7 +391,7 @@ mod tests {
     #[actix_rt::test]
     async fn a_connection_that_the_server_closed_while_idle_is_not_used_again() {
         let (url, closed, served) = server(vec![OK; 20]);
-        let client = client(Duration::from_secs(5));
+        let client = client(Duration::from_secs(5), Hosts::Any);
         for _ in 0..20 {
             let mut answer = client.get(&url).send().await.expect("an answer");
             assert_eq!(answer.body().await.expect("a body"), "ok");
@@ -315,7 +404,7 @@ mod tests {
     #[actix_rt::test]
     async fn a_connection_that_ends_without_an_answer_may_have_been_acted_on() {
         let (url, _closed, served) = server(vec![""]);
-        let sent = client(Duration::from_secs(5)).post(&url).send_body("x").await;
+        let sent = client(Duration::from_secs(5), Hosts::Any).post(&url).send_body("x").await;
         let failure = SendFailure::from(sent.expect_err("no answer"));
         assert!(matches!(failure, SendFailure::Broke(_)), "{failure:?}");
         served.join().expect("served");
@@ -338,10 +427,42 @@ mod tests {
             let version = i32::from(rest.contains(':'));
             let answer = Box::leak(format!("HTTP/1.{version} 200 OK\r\n{rest}").into_boxed_str());
             let (url, _closed, served) = server(vec![answer]);
-            let sent = client(Duration::from_secs(5)).get(&url).send().await;
+            let sent = client(Duration::from_secs(5), Hosts::Any).get(&url).send().await;
             let got: Result<Bytes, _> = read_body(&mut sent.expect("a head"), 10).await;
             assert_eq!(got, want, "{rest:?}");
             served.join().expect("served");
+        }
+    }
+
+    #[actix_rt::test]
+    async fn an_interim_answer_is_an_error_and_its_connection_is_not_used_again() {
+        let interim =
+            "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirst";
+        let (url, _closed, served) = server(vec![interim, OK]);
+        let client = client(Duration::from_secs(5), Hosts::Any);
+        let mut first = client.get(&url).send().await.expect("a head");
+        assert_eq!(read_body(&mut first, 99).await, Err(BodyFailure::Interim));
+        drop(first);
+        let mut second = client.get(&url).send().await.expect("a head");
+        assert_eq!(read_body(&mut second, 99).await, Ok("ok".into()), "not the first's answer");
+        served.join().expect("served");
+    }
+
+    #[actix_rt::test]
+    async fn a_not_modified_answer_has_no_body_whatever_length_it_tells() {
+        let (url, _closed, served) = server(vec!["HTTP/1.1 304 X\r\ncontent-length: 9\r\n\r\n"]);
+        let client = client(Duration::from_secs(5), Hosts::Any);
+        let mut answer = client.get(&url).send().await.expect("a head");
+        assert_eq!(read_body(&mut answer, 99).await, Ok("".into()));
+        served.join().expect("served");
+    }
+
+    #[actix_rt::test]
+    async fn a_name_that_clients_type_does_not_lead_back_to_this_machine() {
+        for (hosts, found) in [(Hosts::Any, true), (Hosts::Others, false)] {
+            let names = Names { limit: Duration::from_secs(5), hosts };
+            let addresses = names.lookup("localhost", 80).await.expect("it resolves");
+            assert_eq!(!addresses.is_empty(), found, "{hosts:?}");
         }
     }
 
@@ -350,9 +471,9 @@ mod tests {
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}/", free.local_addr().expect("bound"));
         drop(free);
-        let client = client(Duration::from_secs(5));
+        let client = client(Duration::from_secs(5), Hosts::Any);
         let refused = client.get(url).send().await.expect_err("nobody listens");
-        assert!(matches!(refused.into(), SendFailure::NotConnected(_)));
+        assert!(matches!(refused.into(), SendFailure::NotConnected { hosts_fault: true, .. }));
         let unknown = client.get("http://no-such-host.invalid/").send().await;
         let failure = SendFailure::from(unknown.expect_err("no such host"));
         assert!(matches!(failure, SendFailure::UnknownHost(_)), "{failure:?}");

@@ -6,7 +6,7 @@
 //! set for the first only, and for the then-first when it fires.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -31,40 +31,27 @@ struct Shared {
 
 #[derive(Default)]
 struct Calls {
-    /// The number of the first call in `waiting`.
-    first: u64,
-    /// Deadlines in order, each with whom to wake; `None` for a call that has ended.
-    waiting: VecDeque<(Instant, Option<Waker>)>,
+    next: u64,
+    /// Deadlines by the number of the call; later numbers have later deadlines. Holds live calls
+    /// only.
+    waiting: BTreeMap<u64, (Instant, Waker)>,
 }
 
 impl Calls {
     fn add(&mut self, deadline: Instant, waker: Waker) -> u64 {
-        self.waiting.push_back((deadline, Some(waker)));
-        self.first + self.waiting.len() as u64 - 1
-    }
-
-    /// The call's entry, unless its time is up.
-    fn entry(&mut self, number: u64) -> Option<&mut Option<Waker>> {
-        let place = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        self.waiting.get_mut(place).map(|(_, waker)| waker)
-    }
-
-    fn remove(&mut self, number: u64) {
-        if let Some(waker) = self.entry(number) {
-            *waker = None;
-        }
-        while matches!(self.waiting.front(), Some((_, None))) {
-            self.waiting.pop_front();
-            self.first += 1;
-        }
+        let number = self.next;
+        self.next += 1;
+        self.waiting.insert(number, (deadline, waker));
+        number
     }
 
     /// Takes those whose time is up at `now`.
     fn expire(&mut self, now: Instant) -> Vec<Waker> {
         let mut expired = Vec::new();
-        while matches!(self.waiting.front(), Some((deadline, _)) if *deadline <= now) {
-            expired.extend(self.waiting.pop_front().and_then(|(_, waker)| waker));
-            self.first += 1;
+        while let Some(first) = self.waiting.first_entry()
+            && first.get().0 <= now
+        {
+            expired.push(first.remove().1);
         }
         expired
     }
@@ -108,8 +95,8 @@ impl<F: Future + Unpin> Future for Held<F> {
         }
         let mut calls = self.shared.calls.borrow_mut();
         match self.number {
-            Some(number) => match calls.entry(number) {
-                Some(waker) => *waker = Some(cx.waker().clone()),
+            Some(number) => match calls.waiting.get_mut(&number) {
+                Some((_, waker)) => waker.clone_from(cx.waker()),
                 None => return Poll::Ready(Err(Expired)),
             },
             None => {
@@ -126,7 +113,7 @@ impl<F: Future + Unpin> Future for Held<F> {
 impl<F> Drop for Held<F> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            self.shared.calls.borrow_mut().remove(number);
+            self.shared.calls.borrow_mut().waiting.remove(&number);
         }
     }
 }
@@ -140,7 +127,7 @@ impl Shared {
         let shared = Rc::clone(self);
         actix_rt::spawn(async move {
             loop {
-                let first = shared.calls.borrow().waiting.front().map(|(deadline, _)| *deadline);
+                let first = shared.calls.borrow().waiting.first_key_value().map(|(_, call)| call.0);
                 let Some(deadline) = first else { break };
                 sleep_until(deadline).await;
                 let expired = shared.calls.borrow_mut().expire(Instant::now());

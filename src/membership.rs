@@ -81,17 +81,19 @@ pub struct Membership {
     own: Option<IpAddr>,
     next_id: u64,
     machines: BTreeMap<IpAddr, Machine>,
+    version: u64,
 }
 
 impl Membership {
     /// Knows nobody yet.
     pub fn new(rules: Rules, own: Option<IpAddr>) -> Self {
-        Self { rules, own, next_id: 1, machines: BTreeMap::new() }
+        Self { rules, own, next_id: 1, machines: BTreeMap::new(), version: 0 }
     }
 
     /// This node's own address changed; a machine at that address was ourselves.
     pub fn set_own(&mut self, own: Option<IpAddr>) {
         self.own = own;
+        self.version += 1;
         self.machines.retain(|ip, _| Some(*ip) != own);
     }
 
@@ -143,6 +145,7 @@ impl Membership {
         let dies = machine.dead_polls >= threshold && machine.standing != Standing::Dead;
         if dies {
             machine.standing = Standing::Dead;
+            self.version += 1;
         }
         dies
     }
@@ -150,10 +153,12 @@ impl Membership {
     /// The machine that answered at `ip` is this node itself under another address.
     pub fn forget(&mut self, ip: IpAddr) {
         self.machines.remove(&ip);
+        self.version += 1;
     }
 
     /// Forgets all machines.
     pub fn reset(&mut self) {
+        self.version += 1;
         self.machines.clear();
     }
 
@@ -196,6 +201,16 @@ impl Membership {
         self.list().iter().map(peer).collect()
     }
 
+    /// Grows with every change of who is known, under what name, and in what standing.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Whether the machine at `ip` is believed alive.
+    pub fn is_alive(&self, ip: IpAddr) -> bool {
+        self.machines.get(&ip).is_some_and(|m| m.standing == Standing::Alive)
+    }
+
     /// All machines, whatever their standing.
     pub fn known(&self) -> impl Iterator<Item = &Machine> {
         self.machines.values()
@@ -215,11 +230,15 @@ impl Membership {
     fn moved_here(&mut self, ip: IpAddr, name: &str) {
         let Some(old) = self.named(name).filter(|old| *old != ip) else { return };
         let Some(machine) = self.machines.remove(&old) else { return };
+        self.version += 1;
         self.machines.entry(ip).or_insert(Machine { ip, polling: false, ..machine });
     }
 
     fn alive(&mut self, ip: IpAddr, is: Introduction, at: At) {
         let Some(machine) = self.machines.get_mut(&ip) else { return };
+        if machine.is != is || machine.standing != Standing::Alive {
+            self.version += 1;
+        }
         machine.is = is;
         machine.standing = Standing::Alive;
         machine.dead_polls = 0;
@@ -242,6 +261,7 @@ impl Membership {
             polling: false,
         };
         self.next_id += 1;
+        self.version += 1;
         self.machines.insert(ip, machine);
     }
 

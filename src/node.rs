@@ -101,7 +101,12 @@ impl Node {
         self.state.phase.send_replace(Phase::Draining);
         // The gate stays open: a call that was taken may still be read, probed for, or come back
         // from a peer that is gone.
-        let drained = self.gateway.ask(|| Drain);
+        let drained = async {
+            if self.gateway.ask(|| Drain).await.is_err() {
+                // It was about to be restarted: calls finish unwatched, for as long as they may.
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::select! {
             _ = drained => {}
             () = tokio::time::sleep(limit) => {
@@ -235,6 +240,7 @@ mod tests {
     use super::*;
     use crate::actors::Crash;
     use crate::actors::switch::SwapScheduler;
+    use crate::client::{Hosts, client};
     use crate::policy::{Heard, NodeView, Policy, Step, Task};
     use std::sync::atomic::{AtomicBool, Ordering};
     use tokio::time::Instant;
@@ -256,7 +262,7 @@ mod tests {
     }
 
     async fn serves(ip: IpAddr) {
-        let client = crate::client::client(Duration::from_secs(5));
+        let http = client(Duration::from_secs(5), Hosts::Any);
         let calls = [
             (format!("http://{ip}:18080/function/fn-echo"), "x"),
             (format!("http://{ip}:18080/configuration"), "{\"queue_length_max\":5}"),
@@ -267,7 +273,7 @@ mod tests {
             (format!("http://{ip}:19000/configuration"), "{}"),
         ];
         for (url, body) in calls {
-            let answer = client.post(&url).send_body(body).await;
+            let answer = http.post(&url).send_body(body).await;
             let status = answer.map(|answer| answer.status().as_u16());
             assert_eq!(status.map_err(|why| why.to_string()), Ok(200), "{url}");
         }
@@ -322,8 +328,8 @@ mod tests {
         serves(ip).await;
         let long = actix_rt::spawn(async move {
             let url = format!("http://{ip}:18080/function/fn-sleep?mean_ms=500");
-            let client = crate::client::client(Duration::from_secs(5));
-            client.post(url).send_body("x").await.map(|answer| answer.status().as_u16()).ok()
+            let http = client(Duration::from_secs(5), Hosts::Any);
+            http.post(url).send_body("x").await.map(|answer| answer.status().as_u16()).ok()
         });
         while node.state.gate.load().running == 0 {
             tokio::task::yield_now().await;

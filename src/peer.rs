@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::actors::discovery::{Discovery, PollAnswer, Poller, Unreachable};
 use crate::actors::scheduler::Prober;
 use crate::actors::supervise::Handle;
-use crate::client::{SendFailure, client, read_body};
+use crate::client::{Hosts, SendFailure, client, read_body};
 use crate::config::Settings;
 use crate::faas::Answer;
 use crate::http::headers;
@@ -79,7 +79,7 @@ impl From<SendFailure> for ForwardFailure {
     fn from(failure: SendFailure) -> Self {
         match failure {
             SendFailure::UnknownHost(why)
-            | SendFailure::NotConnected(why)
+            | SendFailure::NotConnected { why, .. }
             | SendFailure::Invalid(why) => Self::NotSent(why),
             SendFailure::Broke(why) => Self::Broke(why),
         }
@@ -106,8 +106,8 @@ impl PeerClient {
         let connect = Duration::from_millis(settings.peer_connect_timeout_ms);
         let probe = Duration::from_millis(settings.probe_timeout_ms);
         Self {
-            client: client(connect),
-            probes: client(connect.min(probe * 3 / 4)),
+            client: client(connect, Hosts::Any),
+            probes: client(connect.min(probe * 3 / 4), Hosts::Any),
             probe_limit: TimeLimit::new(probe),
             forward_limit: TimeLimit::new(Settings::seconds(settings.forward_timeout_s)),
             settings,
@@ -123,7 +123,7 @@ impl PeerClient {
 
     /// A failure at connection counts as a failed poll.
     fn report(&self, host: &str, failure: &SendFailure) {
-        if matches!(failure, SendFailure::NotConnected(_))
+        if matches!(failure, SendFailure::NotConnected { hosts_fault: true, .. })
             && let Ok(ip) = host.parse()
         {
             self.discovery.tell(Unreachable(ip));
@@ -268,6 +268,9 @@ fn read_answer(
         }
         None => status,
     };
+    if status.is_informational() {
+        return Err(format!("its status is {status}, which is no final one"));
+    }
     let headers = match &read.headers {
         Some(told) => headers::from_function(&headers::from_json(told)),
         None => guessed_type(http_headers, &body),

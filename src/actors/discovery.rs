@@ -8,6 +8,7 @@
 //! node: the machines known, saved when they change; each is listed again once it answers.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -73,6 +74,16 @@ pub struct Unreachable(pub IpAddr);
 #[derive(Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct Flush;
+
+/// A poll ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Polled {
+    ip: IpAddr,
+    ping: Duration,
+    /// `None`: no good answer in time.
+    answer: Option<PollAnswer>,
+}
 
 /// What everybody reads without asking the actor.
 #[derive(Clone, Debug, Default)]
@@ -141,6 +152,10 @@ pub struct Discovery {
     poller: Rc<dyn Poller>,
     metrics: Arc<Metrics>,
     start: Instant,
+    /// The version of the membership that is published.
+    published: Option<u64>,
+    /// Init servers that say they have another address than the one configured.
+    aliases: HashMap<IpAddr, IpAddr>,
     /// The machines as they are on disk.
     saved: Vec<Known>,
     saving: bool,
@@ -156,8 +171,18 @@ impl Discovery {
         metrics: Arc<Metrics>,
         guard: Guard,
     ) -> Self {
-        let (start, saved, saving) = (Instant::now(), Vec::new(), false);
-        Self { kept, settings, poller, metrics, start, saved, saving, _guard: guard }
+        Self {
+            kept,
+            settings,
+            poller,
+            metrics,
+            start: Instant::now(),
+            published: None,
+            aliases: HashMap::new(),
+            saved: Vec::new(),
+            saving: false,
+            _guard: guard,
+        }
     }
 
     fn now(&self) -> At {
@@ -182,8 +207,13 @@ impl Discovery {
         self.publish(Some(identity));
     }
 
+    /// Publishes what has changed; `identity` is given when that has.
     fn publish(&mut self, identity: Option<Identity>) {
         let membership = self.kept.membership.borrow();
+        if identity.is_none() && self.published == Some(membership.version()) {
+            return;
+        }
+        self.published = Some(membership.version());
         let old = self.kept.published.load();
         let identity = identity.unwrap_or_else(|| old.identity.clone());
         let peers = membership.peers();
@@ -209,7 +239,7 @@ impl Discovery {
         }
     }
 
-    fn poll_all(&mut self, ctx: &mut Context<Self>) {
+    fn poll_all(&mut self, ctx: &Context<Self>) {
         let now = self.now();
         let init: Vec<IpAddr> = lock(&self.kept.config)
             .running
@@ -221,6 +251,9 @@ impl Discovery {
             let mut membership = self.kept.membership.borrow_mut();
             // Forgotten, or pushed out by others: an init server is always worth asking.
             for ip in init {
+                if self.aliases.get(&ip).is_some_and(|other| membership.is_alive(*other)) {
+                    continue;
+                }
                 membership.hearsay(ip, Introduction::default(), now);
             }
             membership.due(now)
@@ -228,10 +261,12 @@ impl Discovery {
         let me = self.kept.published.load().identity.clone();
         for ip in due {
             let asked = Instant::now();
-            let polled = self.poller.poll(ip, &me).into_actor(self).map(move |answer, actor, _| {
-                actor.polled(ip, asked.elapsed(), answer);
+            let (poll, report) = (self.poller.poll(ip, &me), ctx.address());
+            // Tasks of their own: an actor looks at all its futures whenever one of them wakes it.
+            actix_rt::spawn(async move {
+                let answer = poll.await;
+                report.do_send(Polled { ip, ping: asked.elapsed(), answer });
             });
-            ctx.spawn(polled);
         }
     }
 
@@ -243,6 +278,9 @@ impl Discovery {
             // It is this very node, reached by another of its addresses.
             Some(answer) if answer.ip.is_some() && answer.ip == me.ip => membership.forget(ip),
             Some(answer) => {
+                if let Some(told) = answer.ip.filter(|told| *told != ip) {
+                    self.aliases.insert(ip, told);
+                }
                 membership.answered(ip, answer.is, ping, now);
                 for (ip, is) in answer.knows {
                     membership.hearsay(ip, is, now);
@@ -317,6 +355,14 @@ impl Actor for Discovery {
         self.tick(ctx);
         ctx.run_interval(self.settings.poll_time, Self::tick);
         ctx.run_interval(SAVE_TIME, Self::save_if_changed);
+    }
+}
+
+impl Handler<Polled> for Discovery {
+    type Result = ();
+
+    fn handle(&mut self, Polled { ip, ping, answer }: Polled, _: &mut Self::Context) {
+        self.polled(ip, ping, answer);
     }
 }
 
@@ -550,6 +596,21 @@ mod tests {
         node.machines.answers.borrow_mut().insert(ip(50), me);
         seconds(1).await;
         assert!(node.list().await.is_empty());
+    }
+
+    #[actix::test]
+    async fn an_init_server_known_by_another_of_its_addresses_is_listed_once_and_stays() {
+        let node = start(&["10.0.0.50"], false);
+        node.answers(1, &[]);
+        let other_side = node.machines.answers.borrow()[&ip(1)].clone();
+        node.machines.answers.borrow_mut().insert(ip(50), other_side);
+        seconds(1).await;
+        let caller = Some((ip(1), named("n1")));
+        node.addr.send(ListMachines { caller }).await.expect("it lives");
+        for _ in 0..5 {
+            assert_eq!(node.list().await, ["10.0.0.1"]);
+            seconds(2).await;
+        }
     }
 
     #[actix::test]

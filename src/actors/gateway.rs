@@ -7,7 +7,7 @@
 use std::io;
 use std::rc::Rc;
 
-use actix::{Actor, ActorContext, Context, Handler, Message, ResponseFuture};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, ResponseFuture};
 use futures_util::future::{LocalBoxFuture, join_all};
 
 use super::supervise::Guard;
@@ -21,11 +21,11 @@ pub trait Server {
 
 /// How the Gateway starts its servers.
 pub trait Serve {
-    /// Starts all servers on the node's listening sockets.
+    /// Starts all servers on the node's listening sockets; a server that ends calls `ended`.
     ///
     /// # Errors
-    /// A server that cannot be started.
-    fn start(&self) -> io::Result<Vec<Box<dyn Server>>>;
+    /// A server that cannot be started; then none runs.
+    fn start(&self, ended: Rc<dyn Fn()>) -> io::Result<Vec<Box<dyn Server>>>;
 
     /// Closes the listening sockets for good.
     fn close(&self);
@@ -35,6 +35,11 @@ pub trait Serve {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Drain;
+
+/// A server is gone, asked or unasked.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct ServerEnded;
 
 /// See the module.
 pub struct Gateway {
@@ -54,7 +59,8 @@ impl Actor for Gateway {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        match self.serve.start() {
+        let me = ctx.address();
+        match self.serve.start(Rc::new(move || me.do_send(ServerEnded))) {
             Ok(servers) => self.servers = servers,
             Err(error) => {
                 tracing::error!(%error, "the servers cannot be started");
@@ -69,6 +75,18 @@ impl Drop for Gateway {
         for server in &self.servers {
             // The order to stop is given by the call; nobody waits for its end here.
             drop(server.stop());
+        }
+    }
+}
+
+impl Handler<ServerEnded> for Gateway {
+    type Result = ();
+
+    fn handle(&mut self, _: ServerEnded, ctx: &mut Self::Context) {
+        // After `Drain` there are none left to miss; before, all are started anew.
+        if !self.servers.is_empty() {
+            tracing::error!("a server ended unasked");
+            ctx.stop();
         }
     }
 }
@@ -89,7 +107,7 @@ impl Handler<Drain> for Gateway {
 mod tests {
     use super::super::Crash;
     use super::*;
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
 
     /// Counts starts, stops and closings.
     #[derive(Clone, Default)]
@@ -97,6 +115,7 @@ mod tests {
         started: Rc<Cell<u32>>,
         stopped: Rc<Cell<u32>>,
         closed: Rc<Cell<bool>>,
+        ended: Rc<RefCell<Option<Rc<dyn Fn()>>>>,
     }
 
     impl Server for Counts {
@@ -107,8 +126,9 @@ mod tests {
     }
 
     impl Serve for Counts {
-        fn start(&self) -> io::Result<Vec<Box<dyn Server>>> {
+        fn start(&self, ended: Rc<dyn Fn()>) -> io::Result<Vec<Box<dyn Server>>> {
             self.started.set(self.started.get() + 1);
+            *self.ended.borrow_mut() = Some(ended);
             Ok(vec![Box::new(self.clone())])
         }
 
@@ -124,6 +144,20 @@ mod tests {
         gateway.send(Crash).await.expect_err("it panics");
         assert_eq!((counts.started.get(), counts.stopped.get()), (1, 1));
         assert!(!counts.closed.get());
+    }
+
+    #[actix::test]
+    async fn a_server_that_ends_unasked_ends_the_gateway_to_be_started_anew() {
+        let counts = Counts::default();
+        let (say, told) = tokio::sync::oneshot::channel();
+        let guard = Guard::new(move |ended| say.send(ended).expect("the test waits"));
+        let gateway = Gateway::new(Rc::new(counts.clone()), guard).start();
+        tokio::task::yield_now().await;
+        let ended = counts.ended.borrow().clone().expect("it was started");
+        ended();
+        assert_eq!(told.await, Ok(super::super::supervise::Ended::Stopped));
+        assert_eq!(counts.stopped.get(), 1, "the other servers are told to end too");
+        drop(gateway);
     }
 
     #[actix::test]

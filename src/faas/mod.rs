@@ -22,6 +22,7 @@ use self::container::Container;
 use self::embedded::Embedded;
 use self::route::Route;
 use crate::actors::queue::Slot;
+use crate::client::{Hosts, client};
 use crate::config::Settings;
 use crate::error::Error;
 use crate::limit::{Expired, TimeLimit};
@@ -76,13 +77,14 @@ impl Functions {
     /// As configured. `embedded` is shared by all threads of the node.
     pub fn new(settings: &Settings, embedded: Arc<embedded::Shared>) -> Self {
         let connect = Duration::from_millis(settings.function_connect_timeout_ms);
-        let remote = remote::Remote::new(crate::client::client(connect), settings.body_bytes_max);
+        let remote = |hosts| remote::Remote::new(client(connect, hosts), settings.body_bytes_max);
+        let routed = remote(Hosts::Any);
         let route =
-            |(name, url): (&String, &String)| (name.clone(), Route::new(url, remote.clone()));
+            |(name, url): (&String, &String)| (name.clone(), Route::new(url, routed.clone()));
         Self {
             routes: settings.routes.0.iter().map(route).collect(),
             embedded: settings.embedded_functions.then(|| Rc::new(Embedded::new(embedded))),
-            container: Container::new(remote.clone()),
+            container: Container::new(remote(Hosts::Others)),
             served: settings.fns_list.clone(),
             limit: TimeLimit::new(Settings::seconds(settings.function_timeout_s)),
         }

@@ -46,7 +46,7 @@ fn failed(name: &FunctionName, failure: SendFailure) -> Error {
     let name = name.clone();
     match failure {
         SendFailure::UnknownHost(_) => Error::UnknownFunction(name),
-        SendFailure::NotConnected(why) => Error::FunctionUnreachable { name, why },
+        SendFailure::NotConnected { why, .. } => Error::FunctionUnreachable { name, why },
         SendFailure::Invalid(why) => Error::Malformed(why),
         SendFailure::Broke(why) => Error::FunctionBroke { name, why },
     }

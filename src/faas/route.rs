@@ -58,7 +58,10 @@ mod tests {
 
     #[actix_rt::test]
     async fn a_calls_query_is_added_to_the_routes_own() {
-        let remote = Remote::new(crate::client::client(Duration::from_secs(1)), 1);
+        let remote = Remote::new(
+            crate::client::client(Duration::from_secs(1), crate::client::Hosts::Any),
+            1,
+        );
         for (url, query, whole) in [
             ("http://a/x", "", "http://a/x"),
             ("http://a/x", "b=1", "http://a/x?b=1"),

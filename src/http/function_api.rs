@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
@@ -135,7 +135,9 @@ fn from_answer(answer: &Answer) -> (HttpResponseBuilder, Bytes) {
     for (name, value) in &answer.headers {
         builder.append_header((name.clone(), value.clone()));
     }
-    (builder, answer.body.clone())
+    // A body after such a status would be read as the next answer.
+    let bodiless = matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    (builder, if bodiless { Bytes::new() } else { answer.body.clone() })
 }
 
 fn executed_here(builder: &mut HttpResponseBuilder, timings: Timings) {
@@ -174,8 +176,8 @@ fn executed_elsewhere(
     };
     let texts = |pick: fn(&PeerHop) -> &str| {
         let texts: Vec<&str> = hops.iter().map(|hop| pick(hop)).collect();
-        // Strings always serialise.
-        serde_json::to_string(&texts).unwrap_or_default()
+        // Strings always serialise; of what can then stand in one, a header takes all but DEL.
+        serde_json::to_string(&texts).unwrap_or_default().replace('\x7f', "")
     };
     builder
         .insert_header((headers::EXTERNALLY_EXECUTED.clone(), "True"))

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
+use actix_web::dev::{Server as ActixServer, ServerHandle};
 use actix_web::http::header::HeaderValue;
 use actix_web::{App, HttpResponse, HttpServer, Resource, web};
 use futures_util::future::LocalBoxFuture;
@@ -77,12 +77,11 @@ impl Servers {
         Self { node, listeners: RefCell::new(Some(listeners)) }
     }
 
-    /// What all our servers have in common; a macro, since every `HttpServer` is a type of its own.
     fn shutdown_timeout_s(&self) -> u64 {
         self.node.settings.drain_timeout_s + CLOSING_S
     }
 
-    fn start_scheduler(&self, listener: &TcpListener) -> io::Result<ServerHandle> {
+    fn scheduler_server(&self, listener: &TcpListener) -> io::Result<ActixServer> {
         let node = Arc::clone(&self.node);
         let app = move || {
             let worker = Rc::new(Worker::new(Arc::clone(&node)));
@@ -92,7 +91,7 @@ impl Servers {
                 .default_service(web::to(unknown_path))
         };
         let settings = &self.node.settings;
-        let server = HttpServer::new(app)
+        Ok(HttpServer::new(app)
             .workers(settings.workers)
             .max_connections(settings.connections_max)
             .tcp_nodelay(true)
@@ -102,13 +101,10 @@ impl Servers {
             .shutdown_timeout(self.shutdown_timeout_s())
             .disable_signals()
             .listen(listener.try_clone()?)?
-            .run();
-        let handle = server.handle();
-        actix_rt::spawn(server);
-        Ok(handle)
+            .run())
     }
 
-    fn start_discovery(&self, listener: &TcpListener) -> io::Result<ServerHandle> {
+    fn discovery_server(&self, listener: &TcpListener) -> io::Result<ActixServer> {
         let node = Arc::clone(&self.node);
         let app = move || {
             App::new()
@@ -116,7 +112,7 @@ impl Servers {
                 .configure(discovery_routes)
                 .default_service(web::to(unknown_path))
         };
-        let server = HttpServer::new(app)
+        Ok(HttpServer::new(app)
             .workers(1)
             .max_connections(self.node.settings.connections_max)
             .tcp_nodelay(true)
@@ -125,10 +121,7 @@ impl Servers {
             .shutdown_timeout(self.shutdown_timeout_s())
             .disable_signals()
             .listen(listener.try_clone()?)?
-            .run();
-        let handle = server.handle();
-        actix_rt::spawn(server);
-        Ok(handle)
+            .run())
     }
 }
 
@@ -140,16 +133,27 @@ impl Server for ServerHandle {
 }
 
 impl Serve for Servers {
-    fn start(&self) -> io::Result<Vec<Box<dyn Server>>> {
+    fn start(&self, ended: Rc<dyn Fn()>) -> io::Result<Vec<Box<dyn Server>>> {
         let listeners = self.listeners.borrow();
-        let mut servers: Vec<Box<dyn Server>> = Vec::new();
+        let mut servers = Vec::new();
+        // Nothing runs before it is spawned, so a failure here leaves nothing behind.
         if let Some(listener) = listeners.as_ref().and_then(|l| l.scheduler.as_ref()) {
-            servers.push(Box::new(self.start_scheduler(listener)?));
+            servers.push(self.scheduler_server(listener)?);
         }
         if let Some(listener) = listeners.as_ref().and_then(|l| l.discovery.as_ref()) {
-            servers.push(Box::new(self.start_discovery(listener)?));
+            servers.push(self.discovery_server(listener)?);
         }
-        Ok(servers)
+        let spawn = |server: ActixServer| -> Box<dyn Server> {
+            let (handle, ended) = (server.handle(), Rc::clone(&ended));
+            actix_rt::spawn(async move {
+                if let Err(error) = server.await {
+                    tracing::error!(%error, "a server failed");
+                }
+                ended();
+            });
+            Box::new(handle)
+        };
+        Ok(servers.into_iter().map(spawn).collect())
     }
 
     fn close(&self) {

@@ -56,6 +56,16 @@ impl<'a> Params<'a> {
         Ok(value)
     }
 
+    /// The next parameter as text that can stand in a header, as all of an algorithm's name does.
+    pub fn printable(&mut self, what: &'static str) -> Result<&'a str, BadParameters> {
+        let given = self.text(what)?;
+        if given.bytes().all(|c| (b' '..=b'~').contains(&c)) {
+            return Ok(given);
+        }
+        let wanted = "printable ASCII";
+        Err(BadParameters::Wrong { index: self.taken, what, given: given.to_owned(), wanted })
+    }
+
     fn read<T>(
         &mut self,
         what: &'static str,
@@ -185,6 +195,14 @@ mod tests {
         }
         for text in ["", "100", "ms", "-1s", "1d", ".s", "1..5s", "1 s", "1s2", "9999999h"] {
             assert_eq!(one(text, |p| p.duration("tau")), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn text_that_cannot_stand_in_a_header_is_refused() {
+        assert!(one("any string", |p| p.printable("x").map(str::to_owned)).is_some());
+        for text in ["a\nb", "é", "\x7f"] {
+            assert!(one(text, |p| p.printable("x").map(str::to_owned)).is_none(), "{text:?}");
         }
     }
 

@@ -192,7 +192,7 @@ impl Answered {
 }
 
 pub fn client() -> awc::Client {
-    p2pfaas::client::client(Duration::from_secs(5))
+    p2pfaas::client::client(Duration::from_secs(5), p2pfaas::client::Hosts::Any)
 }
 
 pub type Failed = Box<dyn std::error::Error>;

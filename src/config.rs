@@ -203,6 +203,11 @@ settings! {
     /// Effective cores of the board that fn-work emulates, 0.01 to 1024.
     fn_work_cores: f64 = 2.0;
 
+    /// Seconds that a call's body may take to arrive, 0.001 to 86400.
+    body_timeout_s: f64 = 60.0;
+    /// Bytes that the bodies of all calls on the node hold together at most.
+    bodies_bytes_max: u64 = 512 << 20;
+
     /// Milliseconds to connect to a peer, 1 to 60000.
     peer_connect_timeout_ms: u64 = 250;
     /// Milliseconds that a probe may take, 1 to 60000.
@@ -288,6 +293,7 @@ impl Settings {
         range("dead_poll_time_s", self.dead_poll_time_s, 0.05, 86400.0);
         range("machines_max", self.machines_max as f64, 1.0, 1e5);
         range("function_timeout_s", self.function_timeout_s, 0.001, 86400.0);
+        range("body_timeout_s", self.body_timeout_s, 0.001, 86400.0);
         range("function_connect_timeout_ms", self.function_connect_timeout_ms as f64, 1.0, 6e5);
         range("fn_time_mean_ms", self.fn_time_mean_ms, 0.0, 3.6e6);
         range("fn_work_cores", self.fn_work_cores, 0.01, 1024.0);

@@ -21,9 +21,12 @@ use crate::actors::queue::Entry;
 use crate::actors::replicas::{Replicas, Steer};
 use crate::actors::scheduler::Schedule;
 use crate::actors::switch::Active;
+use crate::budget::Held;
+use crate::config::Settings;
 use crate::error::Error;
 use crate::faas::{Answer, Functions, Invocation};
 use crate::http::headers;
+use crate::limit::TimeLimit;
 use crate::metrics::FunctionMetrics;
 use crate::peer::{Forward, ForwardFailure, PeerClient};
 use crate::policy::{Decision, Heard, Task};
@@ -43,6 +46,8 @@ pub struct Worker {
     pub replicas: Replicas,
     /// This thread's backends.
     pub functions: Functions,
+    /// The time that a call's body may take to arrive.
+    pub upload_limit: TimeLimit,
     peers: Rc<PeerClient>,
     /// The metrics of the functions that this thread has called.
     metrics: RefCell<HashMap<FunctionName, Arc<FunctionMetrics>>>,
@@ -63,7 +68,8 @@ impl Worker {
             Rc::clone(&peers) as _,
             Arc::clone(&node.metrics),
         );
-        Self { node, replicas, functions, peers, metrics: RefCell::default() }
+        let upload_limit = TimeLimit::new(Settings::seconds(node.settings.body_timeout_s));
+        Self { node, replicas, functions, upload_limit, peers, metrics: RefCell::default() }
     }
 }
 
@@ -83,6 +89,8 @@ pub struct Call {
     pub path: Vec<PeerHop>,
     /// When it arrived here.
     pub arrival: Instant,
+    /// Its body's share of the node's budget.
+    pub held: Held,
 }
 
 /// What became of a call.
@@ -105,6 +113,20 @@ struct Clock {
     execution: Option<Duration>,
 }
 
+/// Counts a call when dropped.
+struct Count {
+    metrics: Arc<FunctionMetrics>,
+    scheduler: &'static str,
+    outcome: &'static str,
+    arrival: Instant,
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.metrics.request(self.scheduler, self.outcome, self.arrival.elapsed());
+    }
+}
+
 impl Worker {
     /// Carries a call out, to its end or the node's.
     pub async fn carry_out(&self, call: Call) -> Outcome {
@@ -115,6 +137,13 @@ impl Worker {
             tracing::debug_span!("call", function = %name)
         } else {
             tracing::info_span!("call", function = %name, tracing_id = call.tracing_id)
+        };
+        // Counts the call also if its client hangs up, which drops this future.
+        let mut count = Count {
+            metrics: self.metrics_of(&name),
+            scheduler: scheduler.policy.name(),
+            outcome: "hung_up",
+            arrival,
         };
         let mut clock = Clock::default();
         let mut elsewhere = None;
@@ -128,12 +157,13 @@ impl Worker {
             }
         };
         let total = arrival.elapsed();
-        let outcome = match &result {
+        count.outcome = match &result {
             Ok(_) if elsewhere.is_some() => "forwarded",
             Ok(_) => "executed",
             Err(error) => error.outcome(),
         };
-        self.metrics_of(&name).request(scheduler.policy.name(), outcome, total);
+        let outcome = count.outcome;
+        drop(count);
         span.in_scope(|| {
             tracing::debug!(scheduler = %scheduler.full_name, outcome, ?total, "a call ended");
         });
@@ -144,6 +174,12 @@ impl Worker {
             probing_time: clock.probing.and_then(seconds),
         };
         Outcome { result, scheduler, timings, elsewhere }
+    }
+
+    /// Counts a call that was refused before it was one.
+    pub fn refused(&self, error: &Error, arrival: Instant) {
+        let metrics = self.node.metrics.of_others();
+        metrics.request("none", error.outcome(), arrival.elapsed());
     }
 
     async fn run_or_forward(

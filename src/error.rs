@@ -19,6 +19,12 @@ pub enum Error {
         /// The limit that it broke.
         limit_bytes: usize,
     },
+    /// A body that did not come to its end in time.
+    #[error("The body did not arrive within {} s", limit.as_secs_f64())]
+    BodyTimedOut {
+        /// The time that it had.
+        limit: Duration,
+    },
     /// No route has this path.
     #[error("There is nothing at this path")]
     UnknownPath,

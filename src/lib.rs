@@ -23,6 +23,7 @@
 #![warn(missing_docs)]
 
 pub mod actors;
+pub mod budget;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -1,6 +1,6 @@
 //! Every metric of a node, by name. One registry per node, also where several run in one process.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ use crate::lock;
 /// Function names told apart at most; calls by further names count as `other`, since a name is
 /// whatever a client types.
 const FUNCTIONS_MAX: usize = 256;
+
+/// Peers told apart at most, since machines come and go.
+const PEERS_MAX: usize = 1024;
 
 /// Seconds; from a trivial call on loopback to a slow one on a board.
 const BUCKETS: &[f64] = &[
@@ -38,6 +41,7 @@ pub struct Metrics {
     restarts: IntCounterVec,
     functions: Mutex<HashMap<String, Arc<FunctionMetrics>>>,
     others: OnceLock<Arc<FunctionMetrics>>,
+    peers: Mutex<HashSet<String>>,
 }
 
 impl Default for Metrics {
@@ -95,6 +99,7 @@ impl Metrics {
             ),
             functions: Mutex::default(),
             others: OnceLock::new(),
+            peers: Mutex::default(),
             registry,
         }
     }
@@ -131,6 +136,14 @@ impl Metrics {
 
     /// A call was handed to `peer`, with that result.
     pub fn forward(&self, peer: &str, result: &str) {
+        let peer = {
+            let mut peers = lock(&self.peers);
+            let known = peers.contains(peer);
+            if !known && peers.len() < PEERS_MAX {
+                peers.insert(peer.to_owned());
+            }
+            if known || peers.contains(peer) { peer } else { "other" }
+        };
         self.forwards.with_label_values(&[peer, result]).inc();
     }
 

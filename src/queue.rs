@@ -47,8 +47,8 @@ pub enum Refusal {
     /// The line is full.
     #[error("the queue is full")]
     LineFull,
-    /// The bodies of those that wait already take all the memory set aside for them.
-    #[error("waiting calls hold too many bytes")]
+    /// The bodies of those that are here already take all the memory set aside for them.
+    #[error("the calls that are here hold too many bytes")]
     BytesFull,
     /// The node is stopping.
     #[error("the node is stopping")]

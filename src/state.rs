@@ -12,6 +12,7 @@ use crate::actors::queue::{Gate, Queue};
 use crate::actors::scheduler::NodeSource;
 use crate::actors::supervise::Handle;
 use crate::actors::switch::{Active, Switch};
+use crate::budget::Budget;
 use crate::config::Settings;
 use crate::faas::embedded;
 use crate::lock;
@@ -48,6 +49,8 @@ pub struct NodeState {
     pub metrics: Arc<Metrics>,
     /// What the embedded functions share.
     pub embedded: Arc<embedded::Shared>,
+    /// What the bodies of all calls may hold.
+    pub bodies: Arc<Budget>,
     /// Calls handed to peers right now.
     pub forwarding: Forwarding,
     /// How far the node is on its way out.
@@ -67,6 +70,7 @@ impl NodeState {
     ) -> Self {
         Self {
             embedded: embedded::Shared::new(&settings),
+            bodies: Budget::new(settings.bodies_bytes_max),
             settings,
             gate,
             in_force: Arc::new(ArcSwap::from_pointee(active)),

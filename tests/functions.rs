@@ -331,6 +331,61 @@ async fn waiting_calls_hold_a_bounded_number_of_bytes() {
 }
 
 #[actix_rt::test]
+async fn the_bodies_of_all_calls_hold_a_bounded_number_of_bytes() {
+    let (node, _function) = routed(
+        |_| Reply::Hang,
+        |settings| {
+            settings.parallel_running_functions_max = 100;
+            settings.bodies_bytes_max = 10;
+        },
+    );
+    let calls = open_calls(&node, 2).await;
+    let answered = post(&node.url("/function/fn"), "more").await;
+    assert_eq!((answered.status, answered.code()), (500, 400));
+    drop(calls);
+    eventually("the bytes come back", || async {
+        (post(&node.url("/function/fn-echo"), "0123456789").await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_body_that_does_not_arrive_in_time_is_408_and_holds_nothing() {
+    use std::io::{Read, Write};
+    let node = TestNode::start(|settings| {
+        settings.body_timeout_s = 0.1;
+        settings.bodies_bytes_max = 10;
+    });
+    let mut stream = std::net::TcpStream::connect((node.ip, 18080)).expect("connects");
+    stream
+        .write_all(b"POST /function/fn-echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
+        .expect("sent");
+    let answer = actix_rt::task::spawn_blocking(move || {
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).map(|()| answer)
+    });
+    let answer = answer.await.expect("joins").expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 408");
+    assert_eq!(post(&node.url("/function/fn-echo"), "0123456789").await.status, 200);
+}
+
+#[actix_rt::test]
+async fn calls_that_were_refused_or_hung_up_are_counted() {
+    let (node, _function) = routed(|_| Reply::Hang, |_| {});
+    post(&node.url("/function/localhost"), "x").await;
+    drop(open_calls(&node, 1).await);
+    eventually("both are counted", || async {
+        let text = get(&node.url("/metrics")).await.text();
+        let refused =
+            r#"p2pfaas_requests_total{function="other",outcome="bad_request",scheduler="none"} 1"#;
+        let hung_up =
+            r#"p2pfaas_requests_total{function="fn",outcome="hung_up",scheduler="NoScheduler"} 1"#;
+        (text.contains(refused) && text.contains(hung_up)).then_some(())
+    })
+    .await;
+}
+
+#[actix_rt::test]
 async fn never_more_than_k_functions_run_at_once_under_load() {
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (count, highest) = (Arc::clone(&running), Arc::clone(&most));

@@ -27,6 +27,7 @@ pub fn code_and_status(error: &Error) -> (u32, StatusCode) {
         Error::Malformed(_) => (4, S::BAD_REQUEST),
         Error::WrongMethod => (4, S::METHOD_NOT_ALLOWED),
         Error::BodyTooLarge { .. } => (4, S::PAYLOAD_TOO_LARGE),
+        Error::BodyTimedOut { .. } => (4, S::REQUEST_TIMEOUT),
         Error::FunctionUnreachable { .. } | Error::FunctionBroke { .. } => (5, S::BAD_GATEWAY),
         Error::FunctionTimedOut { .. } => (5, S::GATEWAY_TIMEOUT),
         Error::BadFunctionName(_) | Error::FunctionNotServed(_) => (100, S::BAD_REQUEST),
@@ -73,15 +74,16 @@ mod tests {
     #[test]
     fn every_error_has_the_code_and_status_of_the_contract() {
         let name = FunctionName::parse("fn-a").expect("a name");
+        let limit = Duration::from_secs(1);
         let (why, peer) = ("x".to_owned(), "10.0.0.1".to_owned());
         let bad_scheduler = match SchedulerSpec::from_words("Nope").build() {
             Err(bad) => bad,
             Ok(_) => panic!("no such scheduler"),
         };
-        let limit = Duration::from_secs(1);
         for (error, code, status) in [
             (Error::Malformed(why.clone()), 4, 400),
             (Error::BodyTooLarge { limit_bytes: 1 }, 4, 413),
+            (Error::BodyTimedOut { limit }, 4, 408),
             (Error::UnknownPath, 3, 404),
             (Error::WrongMethod, 4, 405),
             (Error::BadFunctionName(BadFunctionName::Length), 100, 400),

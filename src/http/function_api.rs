@@ -10,10 +10,13 @@ use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
 use super::{errors, headers};
+use crate::budget::Held;
 use crate::dispatch::{Call, Outcome, Worker};
 use crate::error::Error;
 use crate::faas::{Answer, Functions, Invocation};
+use crate::limit::Expired;
 use crate::policy::Task;
+use crate::queue::Refusal;
 use crate::types::{FunctionName, TaskType};
 use crate::wire::{PeerHop, Timings, seconds_text, six_decimals};
 
@@ -30,12 +33,15 @@ pub async fn call(
     let steer = headers::steer(request.headers());
     let outcome = match read(&request, payload, &worker, arrival).await {
         Ok(call) => worker.carry_out(call).await,
-        Err(error) => Outcome {
-            result: Err(error),
-            scheduler: worker.replicas.choose(steer),
-            timings: Timings::default(),
-            elsewhere: None,
-        },
+        Err(error) => {
+            worker.refused(&error, arrival);
+            Outcome {
+                result: Err(error),
+                scheduler: worker.replicas.choose(steer),
+                timings: Timings::default(),
+                elsewhere: None,
+            }
+        }
     };
     respond(outcome, &worker)
 }
@@ -76,6 +82,36 @@ pub async fn read_body(
     }
 }
 
+/// Reads a call's body of at most `limit_bytes`, within the node's budget of bytes and time.
+///
+/// # Errors
+/// It is larger, ends early or comes too slowly; or the calls that are here hold too much already.
+pub async fn read_call_body(
+    request: &HttpRequest,
+    payload: web::Payload,
+    limit_bytes: usize,
+    worker: &Worker,
+) -> Result<(Bytes, Held), Error> {
+    let from = request.headers();
+    let told = headers::text(from, &header::CONTENT_LENGTH).parse::<usize>().ok();
+    let announced = match told {
+        Some(bytes) if bytes > limit_bytes => return Err(Error::BodyTooLarge { limit_bytes }),
+        Some(bytes) => bytes,
+        // In chunks: as much as it may become.
+        None if from.contains_key(header::TRANSFER_ENCODING) => limit_bytes,
+        None => 0,
+    };
+    let mut held = worker.node.bodies.take(announced as u64).ok_or(Refusal::BytesFull)?;
+    let read = Box::pin(read_body(request, payload, limit_bytes));
+    let body = worker
+        .upload_limit
+        .hold(read)
+        .await
+        .map_err(|Expired| Error::BodyTimedOut { limit: worker.upload_limit.length() })??;
+    held.shrink(body.len() as u64);
+    Ok((body, held))
+}
+
 async fn read(
     request: &HttpRequest,
     payload: web::Payload,
@@ -86,7 +122,8 @@ async fn read(
     if !FUNCTION_METHODS.contains(request.method()) {
         return Err(Error::WrongMethod);
     }
-    let body = read_body(request, payload, worker.node.settings.body_bytes_max).await?;
+    let limit_bytes = worker.node.settings.body_bytes_max;
+    let (body, held) = read_call_body(request, payload, limit_bytes, worker).await?;
     let from = request.headers();
     let task_type = headers::text(from, &headers::TASK_TYPE);
     let invocation = Invocation {
@@ -104,6 +141,7 @@ async fn read(
         task_type: task_type.to_owned(),
         path: Vec::new(),
         arrival,
+        held,
     })
 }
 

@@ -13,7 +13,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::function_api::{FUNCTION_METHODS, function_name, read_body};
+use super::function_api::{FUNCTION_METHODS, function_name, read_call_body};
 use super::{errors, headers};
 use crate::dispatch::{Call, Outcome, Worker};
 use crate::error::Error;
@@ -42,6 +42,7 @@ pub async fn call(
             respond(result, elsewhere.unwrap_or_default(), timings, &worker)
         }
         Err(error) => {
+            worker.refused(&error, arrival);
             let total = Some(arrival.elapsed().as_secs_f64());
             let timings = Timings { total_time: total, ..Timings::default() };
             respond(Err(error), Vec::new(), timings, &worker)
@@ -57,7 +58,8 @@ async fn read(
 ) -> Result<Call, Error> {
     let name = function_name(request, "/peer/function/", &worker.functions)?;
     let limit_bytes = worker.node.settings.body_bytes_max;
-    let message = read_body(request, payload, message_bytes_max(limit_bytes)).await?;
+    let message_max = message_bytes_max(limit_bytes);
+    let (message, held) = read_call_body(request, payload, message_max, worker).await?;
     let read: PeerRequest = read_object(&message).map_err(Error::Malformed)?;
     drop(message);
     let body = BASE64_STANDARD
@@ -95,6 +97,7 @@ async fn read(
         task_type: task_type.to_owned(),
         path: read.peers_list.unwrap_or_default(),
         arrival,
+        held,
     })
 }
 

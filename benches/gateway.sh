@@ -73,6 +73,10 @@ for url in $direct $proxy $local http://127.0.0.2:18080/function/fn; do
 done
 for _ in $(seq 100); do curl -fsS http://127.0.0.1:19000/list | grep -q 127.0.0.2 && break; sleep 0.1; done
 
+resident() { awk '/VmRSS/ { print $2 }' "/proc/$1/status"; }
+sleep 3
+idle=$(resident "${pids[2]}")
+
 measure() { # name, connections, wrk arguments …
     local name=$1 connections=$2; shift 2
     $load_on wrk -t1 -c"$connections" -d1s "$@" >/dev/null
@@ -119,7 +123,6 @@ median() { # name, column
         awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
 }
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
-resident=$(awk '/VmRSS/ { print $2 }' "/proc/${pids[3]}/status")
 
 echo
 echo "medians of $rounds alternating rounds of ${seconds} s"
@@ -138,4 +141,4 @@ if [ "$(nproc)" -ge 2 ]; then
 fi
 printf '%-46s %8.0f us          %s x local (bar: at most 2.2)\n' 'forwarded once, 1 connection' \
     "$(median forwarded-1 3)" "$(ratio "$(median forwarded-1 3)" "$(median node-1 3)")"
-echo "resident memory of the second node after the run: $resident KiB"
+echo "resident memory of the node: idle, before the load, $idle KiB (bar: at most 15360); after it, $(resident "${pids[2]}") KiB"

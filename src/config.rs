@@ -11,8 +11,7 @@ use config::{Config, ConfigError, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::policy::registry::SchedulerSpec;
-use crate::saved::MachinePatch;
-use crate::types::FunctionName;
+use crate::types::{FunctionName, check_machine};
 
 /// Something wrong in the configuration, with the key that caused it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -304,14 +303,8 @@ impl Settings {
         // 1 GiB: base64 and JSON around it must still fit in memory several times over.
         range("body_bytes_max", self.body_bytes_max as f64, 0.0, (1u64 << 30) as f64);
 
-        let machine = MachinePatch {
-            machine_ip: Some(self.machine_ip.clone()),
-            machine_id: Some(self.machine_id.clone()),
-            machine_group_name: Some(self.machine_group_name.clone()),
-            init_servers: None,
-        };
-        if let Err(why) = machine.check() {
-            let (key, why) = why.split_once(": ").unwrap_or(("machine", &why));
+        let machine = check_machine(&self.machine_ip, &self.machine_id, &self.machine_group_name);
+        if let Err((key, why)) = machine {
             problems.push(problem(key, why));
         }
         if let Err(why) = SchedulerSpec::from_words(&self.scheduler).build() {

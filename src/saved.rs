@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::policy::registry::SchedulerSpec;
 use crate::queue::Limits;
 use crate::storage::{self, StorageError};
-use crate::types::Identity;
+use crate::types::{Identity, check_machine};
 
 /// `GET /configuration`, and a partial one to be merged over it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,19 +74,10 @@ impl MachinePatch {
     /// # Errors
     /// What is wrong, in words.
     pub fn check(&self) -> Result<(), String> {
-        let ip = self.machine_ip.as_deref().unwrap_or_default();
-        if !ip.is_empty() && ip.parse::<IpAddr>().is_err() {
-            return Err(format!("machine_ip: {ip:?} is no IP address"));
-        }
-        for (key, text) in
-            [("machine_id", &self.machine_id), ("machine_group_name", &self.machine_group_name)]
-        {
-            let text = text.as_deref().unwrap_or_default();
-            if !text.bytes().all(|c| (b' '..=b'~').contains(&c)) {
-                return Err(format!("{key}: {text:?} has characters other than printable ASCII"));
-            }
-        }
-        Ok(())
+        let text = |text: &'_ Option<String>| text.clone().unwrap_or_default();
+        let (ip, id) = (text(&self.machine_ip), text(&self.machine_id));
+        check_machine(&ip, &id, &text(&self.machine_group_name))
+            .map_err(|(key, why)| format!("{key}: {why}"))
     }
 }
 

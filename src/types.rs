@@ -126,6 +126,23 @@ pub fn url_host(host: &str) -> String {
     }
 }
 
+/// Whether these can be a machine's address, name and group; empty ones are unset. Names and groups
+/// travel in headers, so they are printable ASCII.
+///
+/// # Errors
+/// The key of the first that cannot, and why.
+pub fn check_machine(ip: &str, id: &str, group: &str) -> Result<(), (&'static str, String)> {
+    if !ip.is_empty() && ip.parse::<IpAddr>().is_err() {
+        return Err(("machine_ip", format!("{ip:?} is no IP address")));
+    }
+    for (key, text) in [("machine_id", id), ("machine_group_name", group)] {
+        if !text.bytes().all(|c| (b' '..=b'~').contains(&c)) {
+            return Err((key, format!("{text:?} has characters other than printable ASCII")));
+        }
+    }
+    Ok(())
+}
+
 /// Who this node is, as it tells others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {

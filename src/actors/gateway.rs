@@ -109,13 +109,15 @@ mod tests {
     use super::*;
     use std::cell::{Cell, RefCell};
 
+    type Ended = Rc<dyn Fn()>;
+
     /// Counts starts, stops and closings.
     #[derive(Clone, Default)]
     struct Counts {
         started: Rc<Cell<u32>>,
         stopped: Rc<Cell<u32>>,
         closed: Rc<Cell<bool>>,
-        ended: Rc<RefCell<Option<Rc<dyn Fn()>>>>,
+        ended: Rc<RefCell<Option<Ended>>>,
     }
 
     impl Server for Counts {

@@ -1,0 +1,235 @@
+//! Discovery alone, with machines that answer as the test says and time under control.
+
+use super::*;
+use crate::actors::Crash;
+use crate::membership::Rules;
+use std::collections::HashMap;
+
+/// Answers polls from a table that the test changes as it goes.
+#[derive(Default)]
+struct Machines {
+    answers: RefCell<HashMap<IpAddr, PollAnswer>>,
+    asked: RefCell<Vec<IpAddr>>,
+    followed: RefCell<Option<(Identity, PollAnswer)>>,
+}
+
+impl Poller for Machines {
+    fn poll(&self, ip: IpAddr, _: &Identity) -> LocalBoxFuture<'static, Option<PollAnswer>> {
+        self.asked.borrow_mut().push(ip);
+        let answer = self.answers.borrow().get(&ip).cloned();
+        Box::pin(async move { answer })
+    }
+
+    fn follow(&self) -> LocalBoxFuture<'static, Option<(Identity, PollAnswer)>> {
+        let answer = self.followed.borrow().clone();
+        Box::pin(async move { answer })
+    }
+}
+
+fn ip(last: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, last])
+}
+
+fn named(name: &str) -> Introduction {
+    Introduction { name: name.to_owned(), group: String::new() }
+}
+
+struct Node {
+    addr: actix::Addr<Discovery>,
+    kept: Rc<Kept>,
+    machines: Rc<Machines>,
+    settings: DiscoverySettings,
+    folder: tempfile::TempDir,
+}
+
+fn start(init_servers: &[&str], follows: bool) -> Node {
+    tokio::time::pause();
+    let folder = tempfile::tempdir().expect("a folder");
+    let rules = Rules {
+        dead_polls_threshold: 3,
+        dead_poll_time: Duration::from_secs(30),
+        machines_max: 10,
+    };
+    let config = MachineConfig {
+        init_servers: init_servers.iter().map(|s| (*s).to_owned()).collect(),
+        ..MachineConfig::default()
+    };
+    let kept = Rc::new(Kept {
+        membership: RefCell::new(Membership::new(rules, None)),
+        config: Mutex::new(Layered { running: config.clone(), saved: config }),
+        published: Arc::default(),
+    });
+    let settings = DiscoverySettings {
+        poll_time: Duration::from_secs(2),
+        follows,
+        found_ip: Some(ip(99)),
+        data_path: folder.path().to_owned(),
+    };
+    let machines = Rc::new(Machines::default());
+    let addr = actor(&kept, &settings, &machines).start();
+    Node { addr, kept, machines, settings, folder }
+}
+
+fn actor(kept: &Rc<Kept>, settings: &DiscoverySettings, machines: &Rc<Machines>) -> Discovery {
+    let (kept, machines) = (Rc::clone(kept), Rc::clone(machines));
+    Discovery::new(kept, settings.clone(), machines, Arc::default(), Guard::new(|_| ()))
+}
+
+impl Node {
+    async fn list(&self) -> Vec<String> {
+        let listing = self.addr.send(ListMachines { caller: None }).await.expect("it lives");
+        listing.machines.into_iter().map(|machine| machine.ip).collect()
+    }
+
+    fn answers(&self, last: u8, knows: &[u8]) {
+        let answer = PollAnswer {
+            is: named(&format!("n{last}")),
+            ip: Some(ip(last)),
+            knows: knows.iter().map(|n| (ip(*n), Introduction::default())).collect(),
+        };
+        self.machines.answers.borrow_mut().insert(ip(last), answer);
+    }
+}
+
+async fn seconds(n: u64) {
+    tokio::time::sleep(Duration::from_secs(n)).await;
+}
+
+#[actix::test]
+async fn it_learns_of_others_through_an_init_server_and_publishes_them_by_name() {
+    let node = start(&["10.0.0.2"], false);
+    node.answers(2, &[1, 99]);
+    node.answers(1, &[]);
+    seconds(5).await;
+    assert_eq!(node.list().await, ["10.0.0.1", "10.0.0.2"]);
+    let published = node.kept.published.load();
+    let peers: Vec<&str> = published.peers.iter().map(|peer| &*peer.name).collect();
+    assert_eq!((peers, &*published.identity.id), (vec!["n1", "n2"], "p2pfaas-10.0.0.99"));
+}
+
+#[actix::test]
+async fn a_machine_that_stops_answering_is_gone_within_ten_seconds_and_comes_back() {
+    let node = start(&["10.0.0.1"], false);
+    node.answers(1, &[]);
+    seconds(3).await;
+    node.machines.answers.borrow_mut().clear();
+    seconds(7).await;
+    assert!(node.list().await.is_empty());
+    node.answers(1, &[]);
+    seconds(31).await;
+    assert_eq!(node.list().await, ["10.0.0.1"]);
+}
+
+#[actix::test]
+async fn failed_connections_count_as_failed_polls_at_once() {
+    let node = start(&["10.0.0.1"], false);
+    node.answers(1, &[]);
+    seconds(1).await;
+    for _ in 0..3 {
+        node.addr.send(Unreachable(ip(1))).await.expect("it lives");
+    }
+    assert!(node.kept.published.load().peers.is_empty());
+}
+
+#[actix::test]
+async fn a_machine_that_calls_is_listed_at_once() {
+    let node = start(&[], false);
+    let caller = Some((ip(7), named("seven")));
+    let listing = node.addr.send(ListMachines { caller }).await.expect("it lives");
+    assert_eq!(listing.machines.len(), 1);
+    assert_eq!((&*listing.machines[0].name, listing.machines[0].alive), ("seven", true));
+}
+
+#[actix::test]
+async fn an_init_server_that_is_this_node_is_not_listed() {
+    let node = start(&["10.0.0.99", "10.0.0.50", "bad"], false);
+    let me = PollAnswer { ip: Some(ip(99)), ..PollAnswer::default() };
+    node.machines.answers.borrow_mut().insert(ip(50), me);
+    seconds(1).await;
+    assert!(node.list().await.is_empty());
+}
+
+#[actix::test]
+async fn an_init_server_known_by_another_of_its_addresses_is_listed_once_and_stays() {
+    let node = start(&["10.0.0.50"], false);
+    node.answers(1, &[]);
+    let other_side = node.machines.answers.borrow()[&ip(1)].clone();
+    node.machines.answers.borrow_mut().insert(ip(50), other_side);
+    seconds(1).await;
+    let caller = Some((ip(1), named("n1")));
+    node.addr.send(ListMachines { caller }).await.expect("it lives");
+    for _ in 0..5 {
+        assert_eq!(node.list().await, ["10.0.0.1"]);
+        seconds(2).await;
+    }
+}
+
+#[actix::test]
+async fn a_reset_forgets_everybody_and_init_servers_are_found_again() {
+    let node = start(&["10.0.0.1"], false);
+    node.answers(1, &[]);
+    seconds(1).await;
+    node.addr.send(Reset).await.expect("it lives");
+    assert!(node.list().await.is_empty());
+    seconds(3).await;
+    assert_eq!(node.list().await, ["10.0.0.1"]);
+}
+
+#[actix::test]
+async fn a_changed_configuration_is_saved_and_used_at_once() {
+    let node = start(&[], false);
+    let patch = MachinePatch {
+        machine_ip: Some("10.0.0.5".to_owned()),
+        init_servers: Some(vec!["10.0.0.1".to_owned(), "10.0.0.5".to_owned()]),
+        ..MachinePatch::default()
+    };
+    node.addr.send(ChangeMachineConfig(patch)).await.expect("it lives").expect("saved");
+    assert_eq!(node.list().await, ["10.0.0.1"], "listed at once, as in v1; never ourselves");
+    let config = node.addr.send(GetMachineConfig).await.expect("it lives").expect("an IP");
+    assert_eq!(config.machine_id.as_deref(), Some("p2pfaas-10.0.0.5"));
+    let file = node.folder.path().join(storage::DISCOVERY_FILE);
+    let saved: MachinePatch = storage::read(&file, "it").expect("readable").expect("there");
+    assert_eq!(saved.machine_id.as_deref(), Some(""), "unset stays unset");
+}
+
+#[actix::test]
+async fn the_known_machines_are_saved_alive_or_not() {
+    let node = start(&["10.0.0.1"], false);
+    node.answers(1, &[]);
+    seconds(1).await;
+    node.machines.answers.borrow_mut().clear();
+    seconds(20).await;
+    assert!(node.list().await.is_empty());
+    node.addr.send(Flush).await.expect("it lives");
+    let file = node.folder.path().join(storage::MACHINES_FILE);
+    let saved: Vec<WireMachine> = storage::read(&file, "it").expect("readable").expect("there");
+    assert_eq!((&*saved[0].ip, &*saved[0].name), ("10.0.0.1", "n1"));
+}
+
+#[actix::test]
+async fn a_restart_of_the_actor_keeps_the_machines_and_goes_on_polling() {
+    let node = start(&["10.0.0.1"], false);
+    node.answers(1, &[]);
+    seconds(1).await;
+    node.addr.send(Crash).await.expect_err("it panics");
+    let again = actor(&node.kept, &node.settings, &node.machines).start();
+    let node = Node { addr: again, ..node };
+    assert_eq!(node.list().await, ["10.0.0.1"]);
+    let before = node.machines.asked.borrow().len();
+    seconds(5).await;
+    assert!(node.machines.asked.borrow().len() > before);
+}
+
+#[actix::test]
+async fn another_discovery_service_is_followed_where_one_is_configured() {
+    let node = start(&[], true);
+    let me = Identity { ip: Some(ip(3)), id: "me".to_owned(), group: "g".to_owned() };
+    let knows = vec![(ip(3), named("me")), (ip(4), named("other"))];
+    let list = PollAnswer { knows, ..PollAnswer::default() };
+    *node.machines.followed.borrow_mut() = Some((me.clone(), list));
+    seconds(3).await;
+    let published = node.kept.published.load();
+    assert_eq!(published.identity, me);
+    assert_eq!(published.peers.len(), 1);
+    assert!(node.machines.asked.borrow().is_empty(), "it polls nobody itself");
+}

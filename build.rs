@@ -10,7 +10,7 @@ fn main() {
         .filter(|out| out.status.success())
         .and_then(|out| String::from_utf8(out.stdout).ok())
         .map_or_else(|| "unknown".to_owned(), |commit| commit.trim().to_owned());
-    println!("cargo:rustc-env=P2PFAAS_COMMIT={commit}");
+    println!("cargo:rustc-env=BUILD_COMMIT={commit}");
     println!("cargo:rerun-if-changed=build.rs");
     // Moves with every commit; absent outside a checkout, which is fine.
     if std::path::Path::new(".git/logs/HEAD").exists() {

@@ -53,7 +53,7 @@ struct Readme;
 /// The version, as in `X-P2pfaas-Version`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit that this was built from, `unknown` outside a checkout.
-pub const COMMIT: &str = env!("P2PFAAS_COMMIT");
+pub const COMMIT: &str = env!("BUILD_COMMIT");
 
 /// Locks a mutex whose data stays consistent even if a holder panicked.
 pub(crate) fn lock<T: ?Sized>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

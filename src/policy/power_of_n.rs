@@ -6,9 +6,9 @@
 //! nobody better the call runs here. A call at `hops ≥ max hops` runs where it is.
 //!
 //! Source: Beraldi, Proietti Mattia, *Power of random choices made efficient for fog computing*,
-//! IEEE Transactions on Cloud Computing 10(2), 2022, algorithm LL(F, T). v1 draws with repetition
-//! and forwards to any peer that is not more loaded; both differ from the publication, which is
-//! what stands here.
+//! IEEE Transactions on Cloud Computing 10(2), 2022 (doi 10.1109/TCC.2020.2968443), the protocol with
+//! threshold T and fan-out F. v1 draws with repetition and forwards to any peer that is not more
+//! loaded; both differ from the publication, which is what stands here.
 //!
 //! Assumes that a probed load is still about right when the call arrives there. A probe that
 //! fails is no candidate. *loss* is kept and shown but changes nothing: the queue decides.

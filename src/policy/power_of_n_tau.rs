@@ -4,8 +4,9 @@
 //! tau after its arrival, which emulates a network in which a load is tau old when it is used.
 //! The node's own load counts running calls only; below the threshold a call runs at once.
 //!
-//! Source: Beraldi, Proietti Mattia, *Power of random choices made efficient for fog computing*,
-//! IEEE Transactions on Cloud Computing 10(2), 2022 (the study of the load's age).
+//! Source: Beraldi, Canali, Lancellotti, Proietti Mattia, *On the impact of stale information on
+//! distributed online load balancing protocols for edge computing*, Computer Networks, 2022, 108935;
+//! tau is what is called schedule lag there.
 
 use std::time::Duration;
 

@@ -19,11 +19,7 @@ use futures_util::future::join_all;
 type Load = actix_rt::task::JoinHandle<HashMap<(u16, u64), usize>>;
 
 /// Calls `url` over and over on `clients` connections until told to stop, and counts the answers.
-fn load(
-    url: String,
-    clients: usize,
-    headers: Vec<(&'static str, &'static str)>,
-) -> (Rc<Cell<bool>>, Rc<Cell<usize>>, Load) {
+fn load(url: String, clients: usize) -> (Rc<Cell<bool>>, Rc<Cell<usize>>, Load) {
     let (stop, done) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
     let (stopped, counter) = (Rc::clone(&stop), Rc::clone(&done));
     let all = actix_rt::spawn(async move {
@@ -31,11 +27,8 @@ fn load(
             let client = client();
             let mut seen = HashMap::<(u16, u64), usize>::new();
             while !stopped.get() {
-                let mut request = client.post(&url);
-                for header in &headers {
-                    request = request.insert_header(*header);
-                }
-                let mut answer = request.send_body("x").await.expect("an answer");
+                let sent = client.post(&url).send_body("x").await;
+                let mut answer = sent.expect("an answer");
                 let body = answer.body().await.expect("a body");
                 let status = answer.status().as_u16();
                 let code = if status == 200 {
@@ -77,7 +70,7 @@ async fn a_swap_under_load_loses_refuses_and_doubles_nothing() {
         settings.workers = 2;
     })
     .await;
-    let (stop, done, all) = load(nodes[0].url("/function/fn"), 8, Vec::new());
+    let (stop, done, all) = load(nodes[0].url("/function/fn"), 8);
     for round in 0..60 {
         calls_reach(&done, round * 10).await;
         let words = [
@@ -114,7 +107,7 @@ async fn k_changed_under_load_holds_at_once_and_loses_nothing() {
         settings.queue_length_max = 100;
         settings.workers = 2;
     });
-    let (stop, done, all) = load(node.url("/function/fn"), 16, Vec::new());
+    let (stop, done, all) = load(node.url("/function/fn"), 16);
     for (round, k) in [1usize, 8, 2, 5, 1, 3].into_iter().cycle().take(24).enumerate() {
         let change = format!(r#"{{"parallel_running_functions_max":{k}}}"#);
         assert_eq!(post(&node.url("/configuration"), change).await.status, 200);
@@ -165,8 +158,8 @@ async fn a_killed_peer_costs_only_the_calls_that_ran_on_it_and_leaves_the_list_i
     let more = ["--scheduler", "ForwardScheduler 1", "--k", "100"];
     let mut nodes = processes(folder.path(), &more).await;
     let entry = nodes[0].0;
-    let (stop, done, all) =
-        load(format!("http://{entry}:18080/function/fn-echo"), CLIENTS, Vec::new());
+    let url = format!("http://{entry}:18080/function/fn-echo");
+    let (stop, done, all) = load(url.clone(), CLIENTS);
     calls_reach(&done, 500).await;
     let killed = Instant::now();
     nodes[1].1.kill();
@@ -177,13 +170,20 @@ async fn a_killed_peer_costs_only_the_calls_that_ran_on_it_and_leaves_the_list_i
     })
     .await;
     assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
-    calls_reach(&done, done.get() + 500).await;
     stop.set(true);
     let mut seen = all.await.expect("the load ends");
     let fine = seen.remove(&(200, 0)).unwrap_or(0);
-    // At most one call a client can have been on its way to the killed node.
+    // Those that ran on it; and since a dying process loses its sockets one by one, a client's next
+    // call may still have been taken by one of them.
     let broken = seen.remove(&(500, 403)).unwrap_or(0);
-    assert!(seen.is_empty() && broken <= CLIENTS, "{fine} fine, {broken} broken, {seen:?}");
+    assert!(seen.is_empty() && broken <= 3 * CLIENTS, "{fine} fine, {broken} broken, {seen:?}");
+
+    let (stop, done, all) = load(url, CLIENTS);
+    calls_reach(&done, 500).await;
+    stop.set(true);
+    let seen = all.await.expect("the load ends");
+    let total: usize = seen.values().sum();
+    assert_eq!(seen.get(&(200, 0)), Some(&total), "from then on all is well: {seen:?}");
 }
 
 #[actix_rt::test]

@@ -8,12 +8,13 @@
 //! And a body that ends before its framing says so is an error ([`read_body`]); `awc` takes the end
 //! of the connection for the end of any body.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use futures_util::Stream;
 use futures_util::future::LocalBoxFuture;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, Ready};
+use tokio::time::Instant;
 
 /// Idle connections are given up before the servers at the other end (75 s here, unlimited in v1)
 /// give them up.
@@ -67,6 +69,38 @@ pub fn client(connect_timeout: Duration, hosts: Hosts) -> awc::Client {
         .disable_redirects()
         .no_default_headers()
         .finish()
+}
+
+/// A client that is renewed now and then. `awc` looks at an idle connection only when its host is
+/// called again, so those to hosts that are gone would stay open for ever; with their client they
+/// are closed. Calls under way end on the client that they began with.
+#[derive(Clone)]
+pub struct Renewed(Rc<Current>);
+
+struct Current {
+    connect_timeout: Duration,
+    hosts: Hosts,
+    client: RefCell<(awc::Client, Instant)>,
+}
+
+/// The age at which a client is renewed.
+const RENEWED_AFTER: Duration = Duration::from_secs(600);
+
+impl Renewed {
+    /// As [`client`].
+    pub fn new(connect_timeout: Duration, hosts: Hosts) -> Self {
+        let client = RefCell::new((client(connect_timeout, hosts), Instant::now()));
+        Self(Rc::new(Current { connect_timeout, hosts, client }))
+    }
+
+    /// The client for a call that begins now.
+    pub fn get(&self) -> awc::Client {
+        let mut current = self.0.client.borrow_mut();
+        if current.1.elapsed() >= RENEWED_AFTER {
+            *current = (client(self.0.connect_timeout, self.0.hosts), Instant::now());
+        }
+        current.0.clone()
+    }
 }
 
 /// The system's resolver with a time limit of its own, so that a name that cannot be resolved in
@@ -432,6 +466,30 @@ mod tests {
             assert_eq!(got, want, "{rest:?}");
             served.join().expect("served");
         }
+    }
+
+    #[actix_rt::test]
+    async fn idle_connections_are_closed_when_their_client_is_renewed() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}/", listener.local_addr().expect("bound"));
+        let served = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut buffer = [0; 4096];
+            assert!(stream.read(&mut buffer).expect("a request") > 0);
+            stream.write_all(OK.as_bytes()).expect("an answer");
+            stream.read(&mut buffer).expect("no error")
+        });
+        let renewed = Renewed::new(Duration::from_secs(5), Hosts::Any);
+        let mut answer = renewed.get().get(&url).send().await.expect("an answer");
+        assert_eq!(read_body(&mut answer, 99).await, Ok("ok".into()));
+        drop(answer);
+        tokio::time::pause();
+        tokio::time::advance(RENEWED_AFTER).await;
+        tokio::time::resume();
+        let _new = renewed.get();
+        let closed = actix_rt::task::spawn_blocking(move || served.join());
+        let closed = tokio::time::timeout(Duration::from_secs(10), closed).await;
+        assert_eq!(closed.expect("in time").expect("joins").expect("served"), 0, "the end");
     }
 
     #[actix_rt::test]

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use actix_web::http::header::{self, HeaderMap, HeaderName};
 use actix_web::http::{StatusCode, Uri};
-use awc::Client;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use tokio::time::timeout;
 use crate::actors::discovery::{Discovery, PollAnswer, Poller, Unreachable};
 use crate::actors::scheduler::Prober;
 use crate::actors::supervise::Handle;
-use crate::client::{Hosts, SendFailure, client, read_body};
+use crate::client::{Hosts, Renewed, SendFailure, read_body};
 use crate::config::Settings;
 use crate::faas::Answer;
 use crate::http::headers;
@@ -33,9 +32,9 @@ const LIST_BYTES_MAX: usize = 4 << 20;
 /// A worker thread's client for other nodes. Cheap to clone.
 #[derive(Clone)]
 pub struct PeerClient {
-    client: Client,
+    client: Renewed,
     /// Gives up connecting within a probe's time, so that a host that is not there is noticed.
-    probes: Client,
+    probes: Renewed,
     settings: Arc<Settings>,
     discovery: Handle<Discovery>,
     metrics: Arc<Metrics>,
@@ -106,8 +105,8 @@ impl PeerClient {
         let connect = Duration::from_millis(settings.peer_connect_timeout_ms);
         let probe = Duration::from_millis(settings.probe_timeout_ms);
         Self {
-            client: client(connect, Hosts::Any),
-            probes: client(connect.min(probe * 3 / 4), Hosts::Any),
+            client: Renewed::new(connect, Hosts::Any),
+            probes: Renewed::new(connect.min(probe * 3 / 4), Hosts::Any),
             probe_limit: TimeLimit::new(probe),
             forward_limit: TimeLimit::new(Settings::seconds(settings.forward_timeout_s)),
             settings,
@@ -132,7 +131,7 @@ impl PeerClient {
 
     async fn ask_load(&self, peer: &Peer) -> Result<Load, SendFailure> {
         let uri = self.url(&peer.host, self.settings.scheduler_port, "/monitoring/load")?;
-        let request = self.probes.get(uri).insert_header((header::USER_AGENT, MACHINE_AGENT));
+        let request = self.probes.get().get(uri).insert_header((header::USER_AGENT, MACHINE_AGENT));
         let answer = request.send().await?;
         let loads = answer.headers();
         let running = number(loads, &headers::LOAD).filter(|_| answer.status().is_success());
@@ -176,6 +175,7 @@ impl PeerClient {
         let uri = self.url(&peer.host, self.settings.scheduler_port, &path)?;
         let mut request = self
             .client
+            .get()
             .post(uri)
             .insert_header((header::USER_AGENT, MACHINE_AGENT))
             .insert_header((header::CONTENT_TYPE, "application/json"));
@@ -201,7 +201,7 @@ impl PeerClient {
         port: u16,
         me: Option<&Identity>,
     ) -> Result<PollAnswer, SendFailure> {
-        let mut request = self.client.get(self.url(host, port, "/list")?);
+        let mut request = self.client.get().get(self.url(host, port, "/list")?);
         if let Some(me) = me {
             request = request
                 .insert_header((header::USER_AGENT, MACHINE_AGENT))
@@ -238,7 +238,7 @@ impl PeerClient {
     /// This node's identity as the other discovery service has it.
     async fn followed_identity(&self, host: &str, port: u16) -> Option<Identity> {
         let uri = self.url(host, port, "/configuration").ok()?;
-        let mut response = self.client.get(uri).send().await.ok()?;
+        let mut response = self.client.get().get(uri).send().await.ok()?;
         let body = read_body(&mut response, LIST_BYTES_MAX).await.ok()?;
         let config: MachinePatch = serde_json::from_slice(&body).ok()?;
         Some(Identity {

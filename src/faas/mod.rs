@@ -22,7 +22,7 @@ use self::container::Container;
 use self::embedded::Embedded;
 use self::route::Route;
 use crate::actors::queue::Slot;
-use crate::client::{Hosts, client};
+use crate::client::{Hosts, Renewed};
 use crate::config::Settings;
 use crate::error::Error;
 use crate::limit::{Expired, TimeLimit};
@@ -77,7 +77,8 @@ impl Functions {
     /// As configured. `embedded` is shared by all threads of the node.
     pub fn new(settings: &Settings, embedded: Arc<embedded::Shared>) -> Self {
         let connect = Duration::from_millis(settings.function_connect_timeout_ms);
-        let remote = |hosts| remote::Remote::new(client(connect, hosts), settings.body_bytes_max);
+        let remote =
+            |hosts| remote::Remote::new(Renewed::new(connect, hosts), settings.body_bytes_max);
         let routed = remote(Hosts::Any);
         let route =
             |(name, url): (&String, &String)| (name.clone(), Route::new(url, routed.clone()));

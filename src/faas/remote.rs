@@ -2,11 +2,10 @@
 //! that only differ in where the function is.
 
 use actix_web::http::{Method, Uri};
-use awc::Client;
 
 use super::{Answer, Invocation};
 use crate::actors::queue::Slot;
-use crate::client::{SendFailure, read_body};
+use crate::client::{Renewed, SendFailure, read_body};
 use crate::error::Error;
 use crate::http::headers;
 use crate::types::FunctionName;
@@ -14,13 +13,13 @@ use crate::types::FunctionName;
 /// A worker thread's client for functions.
 #[derive(Clone)]
 pub struct Remote {
-    client: Client,
+    client: Renewed,
     answer_bytes_max: usize,
 }
 
 impl Remote {
     /// `answer_bytes_max` bounds what a function may answer.
-    pub fn new(client: Client, answer_bytes_max: usize) -> Self {
+    pub fn new(client: Renewed, answer_bytes_max: usize) -> Self {
         Self { client, answer_bytes_max }
     }
 
@@ -29,7 +28,7 @@ impl Remote {
     pub async fn call(&self, uri: Uri, call: Invocation, slot: Slot) -> Result<Answer, Error> {
         let Invocation { name, method, headers, body, .. } = call;
         let bodiless = body.is_empty() && method == Method::GET;
-        let mut request = self.client.request(method, uri);
+        let mut request = self.client.get().request(method, uri);
         *request.headers_mut() = headers;
         let sent = if bodiless { request.send() } else { request.send_body(body) };
         let mut response = sent.await.map_err(|why| failed(&name, why.into()))?;

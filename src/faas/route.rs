@@ -59,7 +59,7 @@ mod tests {
     #[actix_rt::test]
     async fn a_calls_query_is_added_to_the_routes_own() {
         let remote = Remote::new(
-            crate::client::client(Duration::from_secs(1), crate::client::Hosts::Any),
+            crate::client::Renewed::new(Duration::from_secs(1), crate::client::Hosts::Any),
             1,
         );
         for (url, query, whole) in [

@@ -8,28 +8,24 @@
 //! And a body that ends before its framing says so is an error ([`read_body`]); `awc` takes the end
 //! of the connection for the end of any body.
 
-use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+mod body;
+mod socket;
+
+use std::cell::RefCell;
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use actix_rt::net::{ActixStream, TcpStream};
+use actix_rt::net::TcpStream;
 use actix_service::ServiceExt;
 use actix_tls::connect::{Connector as TcpConnector, Resolve, Resolver};
-use awc::ClientResponse;
-use awc::error::{ConnectError, PayloadError, SendRequestError};
-use awc::http::{StatusCode, Version, header};
-use bytes::{Bytes, BytesMut};
-use futures_util::Stream;
+use awc::error::{ConnectError, SendRequestError};
 use futures_util::future::LocalBoxFuture;
-use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, Ready};
 use tokio::time::Instant;
+
+pub use self::body::{BodyFailure, read_body};
+use self::socket::Socket;
 
 /// Idle connections are given up before the servers at the other end (75 s here, unlimited in v1)
 /// give them up.
@@ -54,7 +50,7 @@ pub fn client(connect_timeout: Duration, hosts: Hosts) -> awc::Client {
         let (stream, uri): (TcpStream, _) = connection.into_parts();
         // Best effort: without it the connection works, only slower.
         let _ = stream.set_nodelay(true);
-        actix_tls::connect::Connection::new(uri, Socket { stream, sent: false, spoiled: false })
+        actix_tls::connect::Connection::new(uri, Socket::new(stream))
     });
     let connector = awc::Connector::new()
         .connector(tcp)
@@ -181,88 +177,6 @@ impl From<SendRequestError> for SendFailure {
     }
 }
 
-/// Why a body could not be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BodyFailure {
-    /// It is larger than the limit.
-    #[error("the answer is larger than {0} bytes")]
-    TooLarge(usize),
-    /// An HTTP/1.1 answer with neither length nor chunks; `awc` reads no body then.
-    #[error("the answer tells neither its length nor that it comes in chunks")]
-    NoLength,
-    /// An answer that only announces another (1xx).
-    #[error("an interim answer came in place of the final one")]
-    Interim,
-    /// The connection ended first.
-    #[error("the connection was closed in the middle of the answer")]
-    Truncated,
-    /// Anything else.
-    #[error("{0}")]
-    Unreadable(String),
-}
-
-thread_local! {
-    /// Whether a stream of this thread reported its end since this was last cleared.
-    static ENDED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Reads the body of `response`, `limit_bytes` at most.
-///
-/// # Errors
-/// It is larger, or not whole.
-pub async fn read_body<S>(
-    response: &mut ClientResponse<S>,
-    limit_bytes: usize,
-) -> Result<Bytes, BodyFailure>
-where
-    S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
-{
-    // Without a length and without chunks, a body ends with its connection.
-    let delimited = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING]
-        .iter()
-        .any(|name| response.headers().contains_key(name));
-    let status = response.status();
-    if status.is_informational() {
-        return Err(BodyFailure::Interim);
-    }
-    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-        // These have no body, whatever length they tell; `awc` would wait for it.
-        return Ok(Bytes::new());
-    }
-    if !delimited && response.version() == Version::HTTP_11 {
-        return Err(BodyFailure::NoLength);
-    }
-    let mut first: Option<Bytes> = None;
-    let mut rest = BytesMut::new();
-    loop {
-        let next = poll_fn(|cx| {
-            // One poll touches this response's stream alone, so the mark is about it.
-            ENDED.set(false);
-            Pin::new(&mut *response).poll_next(cx).map(|next| (next, ENDED.get()))
-        });
-        let chunk = match next.await {
-            (None, ended) if ended && delimited => return Err(BodyFailure::Truncated),
-            (None, _) => break,
-            (Some(Err(why)), _) => return Err(BodyFailure::Unreadable(why.to_string())),
-            (Some(Ok(chunk)), _) => chunk,
-        };
-        let held = first.as_ref().map_or(0, Bytes::len) + rest.len();
-        if held + chunk.len() > limit_bytes {
-            return Err(BodyFailure::TooLarge(limit_bytes));
-        }
-        match first {
-            None => first = Some(chunk),
-            Some(_) => rest.extend_from_slice(&chunk),
-        }
-    }
-    Ok(match first {
-        None => Bytes::new(),
-        // Most answers come in one piece and are handed on as it is.
-        Some(whole) if rest.is_empty() => whole,
-        Some(start) => [&start[..], &rest].concat().into(),
-    })
-}
-
 /// Whether a failed connection speaks against the host. Too few file descriptors or ports here do
 /// not.
 fn hosts_fault(error: &ConnectError) -> bool {
@@ -282,119 +196,10 @@ fn hosts_fault(error: &ConnectError) -> bool {
     }
 }
 
-/// A TCP stream that notices at once when it is idle and the other side has closed it.
-#[derive(Debug)]
-struct Socket {
-    stream: TcpStream,
-    /// Something was written and nothing has come back yet.
-    sent: bool,
-    /// Not to be used again.
-    spoiled: bool,
-}
-
-impl Socket {
-    /// Whether the system knows of an end that the event loop has not reported yet.
-    ///
-    /// # Errors
-    /// The connection's error, which the system tells only once.
-    fn ended(&self) -> io::Result<bool> {
-        let mut byte = [MaybeUninit::uninit()];
-        match SockRef::from(&self.stream).peek(&mut byte) {
-            Ok(read) => Ok(read == 0),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Looks at the first bytes of an answer.
-    fn begins(&mut self, bytes: &[u8]) {
-        // `awc` takes an interim answer (1xx) for the final one and would use the connection
-        // again; the next call on it would read this call's real answer.
-        self.spoiled |= bytes.starts_with(b"HTTP/1.1 1") || bytes.starts_with(b"HTTP/1.0 1");
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.spoiled && !self.sent {
-            ENDED.set(true);
-            return Poll::Ready(Ok(()));
-        }
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        match polled {
-            Poll::Ready(_) => {
-                let read = buf.filled().get(before..).unwrap_or_default();
-                // Reading nothing is the end of a stream.
-                ENDED.set(ENDED.get() || read.is_empty());
-                if std::mem::take(&mut self.sent) {
-                    self.begins(read);
-                }
-            }
-            Poll::Pending if !self.sent => match self.ended() {
-                Ok(false) => {}
-                // The pool drops a connection that reports its end.
-                Ok(true) => {
-                    ENDED.set(true);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) => return Poll::Ready(Err(error)),
-            },
-            Poll::Pending => {}
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.sent = true;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.sent = true;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
-
-impl ActixStream for Socket {
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
-        ActixStream::poll_read_ready(&self.stream, cx)
-    }
-
-    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
-        ActixStream::poll_write_ready(&self.stream, cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::sync::mpsc::{Receiver, channel};

@@ -1,0 +1,131 @@
+//! An outgoing connection that is honest about its end.
+
+use std::cell::Cell;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use actix_rt::net::{ActixStream, TcpStream};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, Ready};
+
+thread_local! {
+    /// Whether a stream of this thread reported its end since this was last cleared.
+    pub(super) static ENDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A TCP stream that notices at once when it is idle and the other side has closed it.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: TcpStream,
+    /// Something was written and nothing has come back yet.
+    sent: bool,
+    /// Not to be used again.
+    spoiled: bool,
+}
+
+impl Socket {
+    /// A connection as it was just made.
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self { stream, sent: false, spoiled: false }
+    }
+
+    /// Whether the system knows of an end that the event loop has not reported yet.
+    ///
+    /// # Errors
+    /// The connection's error, which the system tells only once.
+    fn ended(&self) -> io::Result<bool> {
+        let mut byte = [MaybeUninit::uninit()];
+        match SockRef::from(&self.stream).peek(&mut byte) {
+            Ok(read) => Ok(read == 0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Looks at the first bytes of an answer.
+    fn begins(&mut self, bytes: &[u8]) {
+        // `awc` takes an interim answer (1xx) for the final one and would use the connection
+        // again; the next call on it would read this call's real answer.
+        self.spoiled |= bytes.starts_with(b"HTTP/1.1 1") || bytes.starts_with(b"HTTP/1.0 1");
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.spoiled && !self.sent {
+            ENDED.set(true);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        match polled {
+            Poll::Ready(_) => {
+                let read = buf.filled().get(before..).unwrap_or_default();
+                // Reading nothing is the end of a stream.
+                ENDED.set(ENDED.get() || read.is_empty());
+                if std::mem::take(&mut self.sent) {
+                    self.begins(read);
+                }
+            }
+            Poll::Pending if !self.sent => match self.ended() {
+                Ok(false) => {}
+                // The pool drops a connection that reports its end.
+                Ok(true) => {
+                    ENDED.set(true);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            },
+            Poll::Pending => {}
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.sent = true;
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.sent = true;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+impl ActixStream for Socket {
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
+        ActixStream::poll_read_ready(&self.stream, cx)
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
+        ActixStream::poll_write_ready(&self.stream, cx)
+    }
+}

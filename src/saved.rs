@@ -50,7 +50,8 @@ impl From<Limits> for LimitsPatch {
     }
 }
 
-/// Discovery's `GET /configuration`, and a partial one to be merged over it. Empty means unset.
+/// Discovery's `GET /configuration`, and a partial one to be merged over it. Empty strings mean
+/// unset; an empty list of init servers means nobody.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MachinePatch {

@@ -180,6 +180,38 @@ async fn a_function_that_cannot_be_connected_to_is_502_and_one_that_breaks_off_t
 }
 
 #[actix_rt::test]
+async fn a_route_whose_host_cannot_be_resolved_is_502_since_the_function_is_known() {
+    let node = TestNode::start(|settings| {
+        settings.routes.0.insert("fn".to_owned(), "http://no-such-host.invalid/".to_owned());
+    });
+    let answered = post(&node.url("/function/fn"), "x").await;
+    assert_eq!((answered.status, answered.code()), (502, 5));
+}
+
+#[actix_rt::test]
+async fn an_answer_without_a_body_does_not_spoil_the_next_one_on_the_connection() {
+    use std::io::{Read, Write};
+    // A 304 may tell the length of what it leaves out.
+    let (node, _function) = routed(
+        |_| Reply::Bytes(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n".to_vec()),
+        |_| {},
+    );
+    let call = "GET /function/fn HTTP/1.1\r\nHost: x\r\n\r\n\
+                GET /monitoring/load HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let ip = node.ip;
+    let answers = actix_rt::task::spawn_blocking(move || {
+        let mut stream = std::net::TcpStream::connect((ip, 18080)).expect("connects");
+        stream.write_all(call.as_bytes()).expect("sent");
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).map(|_| answers)
+    });
+    let answers = answers.await.expect("joins").expect("text");
+    assert!(answers.starts_with("HTTP/1.1 304"), "{answers}");
+    let (_, second) = answers.split_once("\r\n\r\n").expect("two answers");
+    assert!(second.starts_with("HTTP/1.1 200"), "{answers}");
+}
+
+#[actix_rt::test]
 async fn a_function_over_its_time_limit_is_504_and_its_slot_is_free_again() {
     let (node, _function) = routed(|_| Reply::Hang, |settings| settings.function_timeout_s = 0.1);
     let answered = post(&node.url("/function/fn"), "x").await;

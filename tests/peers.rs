@@ -467,6 +467,18 @@ async fn a_call_that_was_here_before_is_not_sent_on_again() {
 }
 
 #[actix_rt::test]
+async fn a_tracing_id_that_is_no_header_does_not_speak_against_the_peers() {
+    let nodes = cluster::<2>(|settings| settings.scheduler = "ForwardScheduler 1".to_owned()).await;
+    let message = json!({"service_id_tracing": "a\nb", "hops": 0, "payload": "aGVsbG8="});
+    for _ in 0..5 {
+        let answered = peer_call(&nodes[0], "fn-echo", message.to_string()).await;
+        assert_eq!((answered.status, &*decoded(&answered)), (200, "hello"));
+        assert_eq!(answered.json()["peers_list"].as_array().expect("a list").len(), 2, "forwarded");
+    }
+    assert_eq!(nodes[0].listed().await, [nodes[1].ip.to_string()]);
+}
+
+#[actix_rt::test]
 async fn round_robin_goes_over_the_master_to_its_machines_in_turn() {
     let nodes = cluster::<3>(|_| {}).await;
     let master = nodes[0].ip;

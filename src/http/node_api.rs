@@ -1,5 +1,6 @@
 //! The rest of :18080: greeting, load, configuration, OpenFaaS passthrough, metrics, health.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -57,14 +58,17 @@ pub async fn scheduler(worker: Shared) -> HttpResponse {
 /// # Errors
 /// The operator allows it to nobody, or only to programs on this machine.
 pub fn check_admin(request: &HttpRequest, node: &NodeState) -> Result<(), Error> {
-    let allowed = match node.settings.admin {
+    let from = request.peer_addr().map(|from| from.ip());
+    if may_change(node.settings.admin, from) { Ok(()) } else { Err(Error::AdminClosed) }
+}
+
+fn may_change(admin: Admin, from: Option<IpAddr>) -> bool {
+    match admin {
         Admin::Any => true,
-        Admin::Loopback => {
-            request.peer_addr().is_some_and(|from| from.ip().to_canonical().is_loopback())
-        }
+        // On an IPv6 socket, IPv4 neighbours have mapped addresses.
+        Admin::Loopback => from.is_some_and(|ip| ip.to_canonical().is_loopback()),
         Admin::Off => false,
-    };
-    if allowed { Ok(()) } else { Err(Error::AdminClosed) }
+    }
 }
 
 /// Turns a change's outcome into an answer: empty 200, or what went wrong.
@@ -172,5 +176,27 @@ pub async fn health(worker: Shared) -> HttpResponse {
         Phase::Draining | Phase::Stopped => {
             HttpResponse::ServiceUnavailable().json(serde_json::json!({"status": "stopping"}))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_may_change_a_node_that_is_limited_to_loopback() {
+        for (from, may) in [
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("10.0.0.1", false),
+            ("::ffff:10.0.0.1", false),
+        ] {
+            let from = from.parse().ok();
+            assert_eq!(may_change(Admin::Loopback, from), may, "{from:?}");
+            assert!(may_change(Admin::Any, from) && !may_change(Admin::Off, from));
+        }
+        assert!(!may_change(Admin::Loopback, None), "unknown is not this machine");
     }
 }

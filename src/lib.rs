@@ -38,6 +38,7 @@ pub mod node;
 pub mod peer;
 pub mod policy;
 pub mod queue;
+pub mod rl;
 pub mod saved;
 pub mod state;
 pub mod storage;

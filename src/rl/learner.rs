@@ -1,0 +1,348 @@
+//! The learner: window, value function and TD form tied together. One owner trains it; all who
+//! decide read its [`Snapshot`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rand::Rng;
+
+use super::behaviour::{Epsilon, choose};
+use super::model::{Counters, FORMAT, Model, Unfit};
+use super::parameters::{Compatibility, Parameters};
+use super::td::Estimates;
+use super::value::{Job, JobDone, ValueFunction};
+use super::window::{Arrival, Window};
+use super::{BadEntry, EID_MAX, Eid, Entry, State, Transition, check_action, check_state};
+
+/// What deciding counts, and ε: shared by all who decide, from one reset to the next.
+#[derive(Debug)]
+pub struct Live {
+    /// ε.
+    pub epsilon: Epsilon,
+    inferences: AtomicU64,
+    by_action: Box<[AtomicU64]>,
+}
+
+impl Live {
+    fn new(epsilon: f64, inferences: u64, actions_n: usize) -> Arc<Self> {
+        let by_action = (0..actions_n).map(|_| AtomicU64::new(0)).collect();
+        Arc::new(Self {
+            epsilon: Epsilon::new(epsilon),
+            inferences: AtomicU64::new(inferences),
+            by_action,
+        })
+    }
+
+    /// Decisions taken.
+    pub fn inferences(&self) -> u64 {
+        self.inferences.load(Ordering::Relaxed)
+    }
+
+    /// Decisions taken in this process, by action.
+    pub fn by_action(&self) -> Vec<u64> {
+        self.by_action.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+    }
+}
+
+/// A decision.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Choice {
+    /// What was chosen.
+    pub action: usize,
+    /// The ε used.
+    pub epsilon: f64,
+}
+
+/// The learner as it was at one moment, for reading and deciding. ε goes on falling in it.
+#[derive(Clone)]
+pub struct Snapshot {
+    /// Grows with every reset.
+    pub generation: u64,
+    /// As posted.
+    pub posted: Arc<Parameters>,
+    /// In force.
+    pub running: Arc<Parameters>,
+    /// Q(s, a).
+    pub values: Arc<dyn ValueFunction>,
+    /// ε and the decisions.
+    pub live: Arc<Live>,
+    /// R̄.
+    pub average_reward: f64,
+    /// What was counted.
+    pub counters: Counters,
+    /// Entries held for reordering.
+    pub held: usize,
+    /// Entries with EIDs below this were learnt from or given up.
+    pub expected_eid: Eid,
+}
+
+impl Snapshot {
+    /// Chooses ε-greedily among the first `possible` actions.
+    pub fn decide(&self, state: &[f64], possible: usize, rng: &mut dyn Rng) -> Choice {
+        let mut values = vec![0.0; possible.clamp(1, self.running.actions_n)];
+        self.values.values(state, &mut values);
+        let epsilon = self.live.epsilon.decide(&self.running.decay());
+        let action = choose(&values, epsilon, rng);
+        self.live.inferences.fetch_add(1, Ordering::Relaxed);
+        if let Some(count) = self.live.by_action.get(action) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        Choice { action, epsilon }
+    }
+
+    /// Whether `state` can be decided on.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self, state: &[f64]) -> Result<(), BadEntry> {
+        check_state(state)?;
+        self.values.check(state).map_err(BadEntry::State)
+    }
+
+    /// All that is learnt.
+    ///
+    /// # Errors
+    /// It cannot be written as JSON.
+    pub fn model(&self) -> serde_json::Result<Model> {
+        Ok(Model {
+            format: FORMAT,
+            shape: self.running.shape(),
+            average_reward: self.average_reward,
+            epsilon: self.live.epsilon.get(),
+            inferences: self.live.inferences(),
+            counters: self.counters,
+            expected_eid: self.expected_eid,
+            values: self.values.save()?,
+        })
+    }
+}
+
+/// See the module.
+pub struct Learner {
+    generation: u64,
+    posted: Arc<Parameters>,
+    running: Arc<Parameters>,
+    estimates: Estimates,
+    /// Grows with every value function that takes the place of another.
+    values_number: u64,
+    window: Window,
+    live: Arc<Live>,
+    counters: Counters,
+    /// The entry that left the window last, if it makes a pair with the next.
+    last: Option<Entry>,
+    /// Entries on their way from the window to training; empty between calls.
+    leaving: Vec<Entry>,
+}
+
+impl Learner {
+    /// Nothing learnt yet.
+    pub fn new(parameters: Parameters) -> Self {
+        let parameters = Arc::new(parameters);
+        let values = (parameters.value().make)(&parameters);
+        Self {
+            generation: 0,
+            estimates: Estimates { values, average_reward: 0.0 },
+            values_number: 0,
+            window: Window::new(parameters.window_rules(), 0),
+            live: Live::new(parameters.epsilon_start, 0, parameters.actions_n),
+            counters: Counters::default(),
+            last: None,
+            leaving: Vec::new(),
+            running: Arc::clone(&parameters),
+            posted: parameters,
+        }
+    }
+
+    /// Goes on where `snapshot` was taken. The window starts anew: what was held is gone.
+    pub fn resume(snapshot: &Snapshot) -> Self {
+        Self {
+            generation: snapshot.generation,
+            posted: Arc::clone(&snapshot.posted),
+            running: Arc::clone(&snapshot.running),
+            estimates: Estimates {
+                values: snapshot.values.to_trained(),
+                average_reward: snapshot.average_reward,
+            },
+            values_number: 0,
+            window: Window::new(snapshot.running.window_rules(), snapshot.expected_eid),
+            live: Arc::clone(&snapshot.live),
+            counters: snapshot.counters,
+            last: None,
+            leaving: Vec::new(),
+        }
+    }
+
+    /// Goes on from a model that was saved by this learner: all of it. The window starts anew, above
+    /// what was learnt from.
+    ///
+    /// # Errors
+    /// It does not fit the parameters in force; nothing was changed.
+    pub fn restore(&mut self, model: &Model) -> Result<(), Unfit> {
+        self.import(model)?;
+        self.live = Live::new(model.epsilon, model.inferences, self.running.actions_n);
+        self.counters = model.counters;
+        self.window = Window::new(self.running.window_rules(), model.expected_eid.min(EID_MAX));
+        self.last = None;
+        Ok(())
+    }
+
+    /// Takes over what another learner learnt: values, R̄ and ε. What was counted here and the
+    /// window stay.
+    ///
+    /// # Errors
+    /// It does not fit the parameters in force; nothing was changed.
+    pub fn import(&mut self, model: &Model) -> Result<(), Unfit> {
+        model.check(&self.running)?;
+        let load = self.running.value().load;
+        self.replace_values(load(&self.running, &model.values).map_err(Unfit)?);
+        self.estimates.average_reward = model.average_reward;
+        self.live.epsilon.set(model.epsilon);
+        Ok(())
+    }
+
+    /// Whether an entry of these parts can be learnt from, and that entry.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(
+        &self,
+        eid: Eid,
+        state: State,
+        action: f64,
+        reward: f64,
+    ) -> Result<Entry, BadEntry> {
+        if eid > EID_MAX {
+            return Err(BadEntry::Eid(eid));
+        }
+        check_state(&state)?;
+        self.estimates.values.check(&state).map_err(BadEntry::State)?;
+        let action = check_action(action, self.running.actions_n)?;
+        if !reward.is_finite() {
+            return Err(BadEntry::NotFinite("the reward"));
+        }
+        Ok(Entry { eid, state, action, reward })
+    }
+
+    /// An entry comes, which was [`check`](Self::check)ed; whatever can be trained is.
+    pub fn take(&mut self, entry: Entry) {
+        let eid = entry.eid;
+        match self.window.arrive(entry) {
+            Arrival::Held => self.counters.eid_max_seen = self.counters.eid_max_seen.max(eid),
+            Arrival::Late => self.counters.late += 1,
+            Arrival::Duplicate => self.counters.duplicate += 1,
+        }
+        self.train();
+    }
+
+    /// Trains what the window lets go.
+    fn train(&mut self) {
+        let mut leaving = std::mem::take(&mut self.leaving);
+        while let Some(release) = self.window.release(&mut leaving) {
+            leaving.drain(..).for_each(|entry| self.follow(entry));
+            if release.cut {
+                self.last = None;
+            }
+            self.counters.windows_trained += u64::from(release.window);
+            self.counters.skipped += release.skipped;
+            self.counters.late += release.late;
+        }
+        self.leaving = leaving;
+    }
+
+    /// `entry` follows the last one.
+    fn follow(&mut self, entry: Entry) {
+        if let Some(last) = &self.last {
+            let transition = Transition {
+                state: &last.state,
+                action: last.action,
+                reward: last.reward,
+                next_state: &entry.state,
+                next_action: entry.action,
+            };
+            let td = self.running.td();
+            let update = match self.running.compatibility {
+                Compatibility::V1 => td.as_v1.unwrap_or(td.update),
+                Compatibility::None => td.update,
+            };
+            let (rates, actions_n) = (self.running.rates(), self.running.actions_n);
+            let delta = update(&mut self.estimates, &transition, &rates, actions_n);
+            self.counters.mean_abs_delta += (delta.abs() - self.counters.mean_abs_delta) / 1000.0;
+        }
+        self.counters.trained_items += 1;
+        self.counters.eid_last_trained = entry.eid;
+        self.last = Some(entry);
+    }
+
+    /// Takes other parameters. Those that make a learner act from the next reset on, all others at
+    /// once.
+    pub fn set_parameters(&mut self, posted: Parameters) {
+        let mut running = posted.acting_on(&self.running);
+        let pristine = self.counters == Counters::default()
+            && self.window.held() == 0
+            && self.estimates.values.states_seen() == 0;
+        let fits = Parameters { compatibility: posted.compatibility, ..running.clone() };
+        // Nothing was learnt that could be mistaken: no need to wait.
+        if pristine && fits.merged(&serde_json::Map::new()).is_ok() {
+            running = fits;
+            self.replace_values((running.value().make)(&running));
+        }
+        self.window.set_rules(running.window_rules());
+        (self.posted, self.running) = (Arc::new(posted), Arc::new(running));
+        self.train();
+    }
+
+    /// Forgets all that was learnt; all parameters act from now on.
+    pub fn reset(&mut self) {
+        let fresh = Self::new(Parameters::clone(&self.posted));
+        *self = Self {
+            generation: self.generation + 1,
+            values_number: self.values_number + 1,
+            ..fresh
+        };
+    }
+
+    /// The learner as it is now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            generation: self.generation,
+            posted: Arc::clone(&self.posted),
+            running: Arc::clone(&self.running),
+            values: self.estimates.values.snapshot(),
+            live: Arc::clone(&self.live),
+            average_reward: self.estimates.average_reward,
+            counters: self.counters,
+            held: self.window.held(),
+            expected_eid: self.window.expected(),
+        }
+    }
+
+    /// Q(s, a) as it is now.
+    pub fn values(&self) -> &dyn ValueFunction {
+        &*self.estimates.values
+    }
+
+    fn replace_values(&mut self, values: Box<dyn ValueFunction>) {
+        self.estimates.values = values;
+        self.values_number += 1;
+    }
+
+    /// See [`ValueFunction::job`]; with the number of the value function that wants it.
+    pub fn job(&mut self) -> Option<(u64, Job)> {
+        Some((self.values_number, self.estimates.values.job()?))
+    }
+
+    /// What a job came to. If the value function that wanted it is gone, it is of no use any more.
+    pub fn job_done(&mut self, values_number: u64, done: JobDone) {
+        if values_number == self.values_number {
+            self.estimates.values.job_done(done);
+        }
+    }
+
+    /// Grows with every reset.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,300 @@
+//! The learner's parameters: what `POST /learner/parameters` takes and the learner's file holds.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::behaviour::Decay;
+use super::reward::RewardRule;
+use super::td::{self, Rates, TD_FORMS};
+use super::value::{self, VALUE_FUNCTIONS};
+use super::window::WindowRules;
+
+/// Whose learner it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compatibility {
+    /// Ours.
+    #[default]
+    None,
+    /// P2PFaaS v1's, to the last bit: R̄ ← R + β δ, windows that do not overlap, glued state keys.
+    V1,
+}
+
+/// Parameters that cannot be used; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+pub struct BadLearnerParameters(pub Vec<String>);
+
+macro_rules! parameters {
+    ($( $(#[doc = $doc:literal])+ $acts:ident $name:ident: $type:ty = $default:expr; )+) => {
+        /// All of them. Those marked *reset* act from the next reset on, all others at once.
+        #[derive(Clone, Debug, PartialEq, Serialize)]
+        pub struct Parameters { $( $(#[doc = $doc])+ pub $name: $type, )+ }
+
+        impl Default for Parameters {
+            fn default() -> Self {
+                Self { $( $name: $default, )+ }
+            }
+        }
+
+        impl Parameters {
+            fn read(&mut self, from: &Map<String, Value>, problems: &mut Vec<String>) {
+                $( if let Some(value) = from.get(stringify!($name)) {
+                    match <$type>::deserialize(value) {
+                        Ok(value) => self.$name = value,
+                        Err(why) => problems.push(format!("{}: {why}", stringify!($name))),
+                    }
+                } )+
+            }
+
+            /// These where they act at once, and `running` where they act from the next reset on.
+            #[must_use]
+            pub fn acting_on(&self, running: &Self) -> Self {
+                Self { $( $name: parameters!(@$acts self running $name), )+ }
+            }
+        }
+    };
+    (@once $new:ident $running:ident $name:ident) => { $new.$name.clone() };
+    (@reset $new:ident $running:ident $name:ident) => { $running.$name.clone() };
+}
+
+parameters! {
+    /// Actions, 1 to 4096. *reset*
+    reset actions_n: usize = 2;
+    /// α, the step size of the value function, 0 to 1.
+    once alpha: f64 = 0.01;
+    /// β, the step size of the average reward, 0 to 1.
+    once beta: f64 = 0.01;
+    /// W, entries in a window, 2 to `entries_held_max`.
+    once window_size: u64 = 5;
+    /// ε after a reset, 0 to 1. *reset*
+    reset epsilon_start: f64 = 0.9;
+    /// Where ε stops falling, 0 to 1.
+    once epsilon_min: f64 = 0.1;
+    /// The factor by which ε falls at every decision, 0 to 1.
+    once epsilon_decay: f64 = 0.99;
+    /// Whether ε falls.
+    once epsilon_decay_enabled: bool = true;
+    /// Arrivals beyond a gap of EIDs after which it is skipped.
+    once entry_missing_max_attempts: u64 = 100;
+    /// `qtable`, `tiles` or `kmeans`. *reset*
+    reset value_function: String = VALUE_FUNCTIONS[0].name.to_owned();
+    /// `sarsa_average_reward`, `q_average_reward` or `q_learning`. *reset*
+    reset td_form: String = TD_FORMS[0].name.to_owned();
+    /// γ of `q_learning`, 0 to 1.
+    once gamma: f64 = 0.9;
+    /// `none` or `v1`. *reset*, or at once while nothing was learnt yet.
+    reset compatibility: Compatibility = Compatibility::None;
+    /// Who rewards: `{"source":"client"}` or `{"source":"node","deadlines_s":[…]}`.
+    once reward: RewardRule = RewardRule::Client;
+    /// Entries held for reordering at most, 2 to 10000000.
+    once entries_held_max: usize = 100_000;
+    /// `qtable`: states remembered at most, 1 to 10000000. *reset*
+    reset states_max: usize = 100_000;
+    /// `tiles`: tilings, 1 to 1024. *reset*
+    reset tilings: usize = 8;
+    /// `tiles`: weights, 1 to 10000000. *reset*
+    reset tiles_size: usize = 65_536;
+    /// `tiles`: tiles per unit of a feature, above 0, at most 1000000. *reset*
+    reset tiles_scale: f64 = 1.0;
+    /// `kmeans`: clusters at most, 1 to 4096. *reset*
+    reset clusters: usize = 32;
+    /// `kmeans`: states seen between two fits, 1 to 100000. *reset*
+    reset refit_states: usize = 1000;
+}
+
+impl Parameters {
+    /// These with those replaced that `patch` names; keys that are none are ignored.
+    ///
+    /// # Errors
+    /// Every value that is of a wrong type or out of range, with its key.
+    pub fn merged(&self, patch: &Map<String, Value>) -> Result<Self, BadLearnerParameters> {
+        let (mut merged, mut problems) = (self.clone(), Vec::new());
+        merged.read(patch, &mut problems);
+        merged.check(&mut problems);
+        if problems.is_empty() { Ok(merged) } else { Err(BadLearnerParameters(problems)) }
+    }
+
+    fn check(&self, problems: &mut Vec<String>) {
+        let mut range = |key: &str, value: f64, low: f64, high: f64| {
+            if !(low..=high).contains(&value) {
+                problems.push(format!("{key}: {value} is not within {low} to {high}"));
+            }
+        };
+        range("actions_n", self.actions_n as f64, 1.0, 4096.0);
+        range("entries_held_max", self.entries_held_max as f64, 2.0, 1e7);
+        range("window_size", self.window_size as f64, 2.0, self.entries_held_max.max(2) as f64);
+        range("states_max", self.states_max as f64, 1.0, 1e7);
+        range("tilings", self.tilings as f64, 1.0, 1024.0);
+        range("tiles_size", self.tiles_size as f64, 1.0, 1e7);
+        range("tiles_scale", self.tiles_scale, f64::MIN_POSITIVE, 1e6);
+        range("clusters", self.clusters as f64, 1.0, 4096.0);
+        range("refit_states", self.refit_states as f64, 1.0, 1e5);
+        for (key, value) in [
+            ("alpha", self.alpha),
+            ("beta", self.beta),
+            ("gamma", self.gamma),
+            ("epsilon_start", self.epsilon_start),
+            ("epsilon_min", self.epsilon_min),
+            ("epsilon_decay", self.epsilon_decay),
+        ] {
+            range(key, value, 0.0, 1.0);
+        }
+        if let Err(why) = self.reward.check() {
+            problems.push(format!("reward: {why}"));
+        }
+        let mut one_of = |key: &str, value: &str, names: &mut dyn Iterator<Item = &str>| {
+            let names: Vec<&str> = names.collect();
+            if !names.contains(&value) {
+                problems.push(format!("{key}: {value:?} is none of {}", names.join(", ")));
+            }
+        };
+        one_of("value_function", &self.value_function, &mut VALUE_FUNCTIONS.iter().map(|l| l.name));
+        one_of("td_form", &self.td_form, &mut TD_FORMS.iter().map(|l| l.name));
+        let v1_has = self.value_function == "qtable" && self.td().as_v1.is_some();
+        if self.compatibility == Compatibility::V1 && !v1_has {
+            problems.push(
+                "compatibility: v1 has the value function qtable and the TD form \
+                 sarsa_average_reward only"
+                    .to_owned(),
+            );
+        }
+    }
+
+    /// The value function that these name.
+    pub fn value(&self) -> &'static value::Listed {
+        let named = VALUE_FUNCTIONS.iter().find(|listed| listed.name == self.value_function);
+        named.unwrap_or(&VALUE_FUNCTIONS[0])
+    }
+
+    /// The TD form that these name.
+    pub fn td(&self) -> &'static td::Listed {
+        TD_FORMS.iter().find(|listed| listed.name == self.td_form).unwrap_or(&TD_FORMS[0])
+    }
+
+    /// What v1 calls the learner: `SarsaQTable`.
+    pub fn learner_name(&self) -> String {
+        format!("{}{}", self.td().title, self.value().title)
+    }
+
+    /// How the window works by these.
+    pub fn window_rules(&self) -> WindowRules {
+        WindowRules {
+            window: self.window_size,
+            overlap: self.compatibility == Compatibility::None,
+            attempts: self.entry_missing_max_attempts,
+            held_max: self.entries_held_max,
+        }
+    }
+
+    /// How ε falls by these.
+    pub fn decay(&self) -> Decay {
+        Decay {
+            min: self.epsilon_min,
+            factor: self.epsilon_decay,
+            enabled: self.epsilon_decay_enabled,
+        }
+    }
+
+    /// The step sizes and the discount.
+    pub fn rates(&self) -> Rates {
+        Rates { alpha: self.alpha, beta: self.beta, gamma: self.gamma }
+    }
+
+    /// The values that a model must have been learnt under to fit these.
+    pub fn shape(&self) -> Map<String, Value> {
+        let all = match serde_json::to_value(self) {
+            Ok(Value::Object(all)) => all,
+            _ => Map::new(),
+        };
+        let of_all = ["actions_n", "value_function", "td_form", "compatibility"];
+        let keys = of_all.iter().chain(self.value().shape);
+        keys.filter_map(|key| all.get_key_value(*key))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn merged(patch: Value) -> Result<Parameters, String> {
+        let Value::Object(patch) = patch else { panic!("an object") };
+        Parameters::default().merged(&patch).map_err(|why| why.to_string())
+    }
+
+    #[test]
+    fn defaults_are_those_of_v1_and_unknown_keys_are_ignored() {
+        let Ok(Value::Object(shown)) = serde_json::to_value(merged(json!({"x": 1}))) else {
+            panic!("an object")
+        };
+        let shown = &shown["Ok"];
+        for (key, value) in [
+            ("actions_n", json!(2)),
+            ("alpha", json!(0.01)),
+            ("beta", json!(0.01)),
+            ("window_size", json!(5)),
+            ("epsilon_start", json!(0.9)),
+            ("epsilon_min", json!(0.1)),
+            ("epsilon_decay", json!(0.99)),
+            ("epsilon_decay_enabled", json!(true)),
+            ("entry_missing_max_attempts", json!(100)),
+            ("reward", json!({"source": "client"})),
+            ("compatibility", json!("none")),
+        ] {
+            assert_eq!(shown[key], value, "{key}");
+        }
+        assert_eq!(Parameters::default().learner_name(), "SarsaQTable");
+    }
+
+    #[test]
+    fn every_wrong_value_is_named() {
+        for (patch, key) in [
+            (json!({"alpha": "0.1"}), "alpha"),
+            (json!({"alpha": 1.5}), "alpha"),
+            (json!({"epsilon_decay": -0.1}), "epsilon_decay"),
+            (json!({"window_size": 1}), "window_size"),
+            (json!({"window_size": 2.5}), "window_size"),
+            (json!({"window_size": 200_000}), "window_size"),
+            (json!({"actions_n": 0}), "actions_n"),
+            (json!({"actions_n": null}), "actions_n"),
+            (json!({"epsilon_decay_enabled": 1}), "epsilon_decay_enabled"),
+            (json!({"value_function": "net"}), "value_function"),
+            (json!({"td_form": 3}), "td_form"),
+            (json!({"reward": {"source": "node"}}), "reward"),
+            (json!({"reward": {"source": "node", "deadlines_s": [0]}}), "reward"),
+            (json!({"reward": "node"}), "reward"),
+            (json!({"compatibility": "v2"}), "compatibility"),
+            (json!({"compatibility": "v1", "value_function": "tiles"}), "compatibility"),
+            (json!({"compatibility": "v1", "td_form": "q_learning"}), "compatibility"),
+        ] {
+            let error = merged(patch.clone()).expect_err(key);
+            assert!(error.starts_with(key), "{patch}: {error}");
+        }
+        let two = merged(json!({"alpha": 2, "beta": 2})).expect_err("two problems");
+        assert!(two.contains("alpha") && two.contains("beta"), "{two}");
+        assert!(merged(json!({"epsilon_start": 0.05})).is_ok(), "below epsilon_min is fine");
+    }
+
+    #[test]
+    fn what_makes_a_learner_waits_for_a_reset_and_all_else_acts_at_once() {
+        let posted = merged(json!({
+            "actions_n": 5, "epsilon_start": 0.5, "value_function": "tiles", "td_form":
+            "q_learning", "tilings": 4, "alpha": 0.2, "window_size": 9, "gamma": 0.5,
+        }))
+        .expect("good");
+        let running = posted.acting_on(&Parameters::default());
+        let once = Parameters { alpha: 0.2, window_size: 9, gamma: 0.5, ..Parameters::default() };
+        assert_eq!(running, once);
+    }
+
+    #[test]
+    fn the_shape_of_a_model_is_that_of_its_value_function() {
+        let keys = |patch| merged(patch).expect("good").shape().keys().cloned().collect::<Vec<_>>();
+        let common = ["actions_n", "compatibility", "td_form", "value_function"];
+        assert_eq!(keys(json!({})), common);
+        assert!(keys(json!({"value_function": "tiles"})).contains(&"tiles_scale".to_owned()));
+    }
+}

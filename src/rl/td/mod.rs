@@ -1,0 +1,89 @@
+//! TD forms: what one consecutive pair of decisions teaches. One file each; this one lists them.
+
+mod q_average_reward;
+mod q_learning;
+mod sarsa_average_reward;
+
+use super::Transition;
+use super::value::ValueFunction;
+
+/// The step sizes and the discount.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// α, of the value function.
+    pub alpha: f64,
+    /// β, of the average reward.
+    pub beta: f64,
+    /// γ, the discount, where the form has one.
+    pub gamma: f64,
+}
+
+/// What is estimated.
+pub struct Estimates {
+    /// Q(s, a).
+    pub values: Box<dyn ValueFunction>,
+    /// R̄, the average reward; stays 0 where the form has none.
+    pub average_reward: f64,
+}
+
+impl Estimates {
+    /// max over a of Q(s, a).
+    pub fn max(&self, state: &[f64], actions_n: usize) -> f64 {
+        (0..actions_n)
+            .map(|action| self.values.value(state, action))
+            .fold(f64::NEG_INFINITY, f64::max)
+    }
+}
+
+/// Learns from one transition; `actions_n` is how many actions there are. Answers the TD error δ.
+pub type TdForm = fn(&mut Estimates, &Transition<'_>, &Rates, actions_n: usize) -> f64;
+
+/// A TD form that can be configured.
+pub struct Listed {
+    /// Its name in parameters.
+    pub name: &'static str,
+    /// Its part of the learner's name, before that of the value function.
+    pub title: &'static str,
+    /// The form as v1 has it, where that is another.
+    pub as_v1: Option<TdForm>,
+    /// The form.
+    pub update: TdForm,
+}
+
+/// All of them; the first is the default.
+pub const TD_FORMS: &[Listed] = &[
+    Listed {
+        name: "sarsa_average_reward",
+        title: "Sarsa",
+        as_v1: Some(sarsa_average_reward::update_as_v1),
+        update: sarsa_average_reward::update,
+    },
+    Listed {
+        name: "q_average_reward",
+        title: "QAverageReward",
+        as_v1: None,
+        update: q_average_reward::update,
+    },
+    Listed { name: "q_learning", title: "QLearning", as_v1: None, update: q_learning::update },
+];
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::rl::value::qtable::{Keys, QTable};
+
+    /// Q(0, 0) = 1, Q(1, 0) = 2, Q(1, 1) = 5, R̄ = 0.5.
+    pub(crate) fn estimates() -> Estimates {
+        let mut values = QTable::new(2, 100, Keys::Exact);
+        for (state, action, value) in [(0.0, 0, 1.0), (1.0, 0, 2.0), (1.0, 1, 5.0)] {
+            values.visit(&[state], action);
+            values.add(&[state], action, value);
+        }
+        Estimates { values: Box::new(values), average_reward: 0.5 }
+    }
+
+    pub(crate) const TRANSITION: Transition<'static> =
+        Transition { state: &[0.0], action: 0, reward: 3.0, next_state: &[1.0], next_action: 0 };
+
+    pub(crate) const RATES: Rates = Rates { alpha: 0.1, beta: 0.01, gamma: 0.9 };
+}

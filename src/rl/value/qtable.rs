@@ -1,0 +1,349 @@
+//! `qtable`: one value per state and action. Sutton & Barto, chapter 6.
+//!
+//! States are told apart exactly, 1.5 from 1 and `1,12` from `11,2`. Values are zero until they
+//! are trained. At most `states_max` states are remembered; further ones stay at zero.
+//!
+//! v1 glues the features of a state, cut to whole numbers, into one text, so that `1,12` and
+//! `11,2` are one state; [`Keys::Glued`] does the same.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{ValueFunction, Weights, check_rows, state_name};
+use crate::rl::cow::Rows;
+use crate::rl::parameters::{Compatibility, Parameters};
+use crate::rl::{State, check_state};
+
+/// How states are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// By every feature.
+    Exact,
+    /// By the text that their whole parts make, as in v1.
+    Glued,
+}
+
+impl Keys {
+    /// Those of a learner with these parameters.
+    pub fn of(parameters: &Parameters) -> Self {
+        match parameters.compatibility {
+            Compatibility::None => Self::Exact,
+            Compatibility::V1 => Self::Glued,
+        }
+    }
+
+    /// What stands for `state`: itself, or the bytes of its glued text.
+    fn canonical(self, state: &[f64]) -> Cow<'_, [f64]> {
+        match self {
+            Self::Exact => Cow::Borrowed(state),
+            Self::Glued => {
+                let glue = |x: &f64| format!("{:.0}", x.trunc() + 0.0).into_bytes();
+                Cow::Owned(state.iter().flat_map(glue).map(f64::from).collect())
+            }
+        }
+    }
+
+    fn name(self, canonical: &[f64]) -> String {
+        match self {
+            Self::Exact => state_name(canonical),
+            Self::Glued => canonical.iter().map(|byte| char::from(*byte as u8)).collect(),
+        }
+    }
+}
+
+/// Keys of the index are hashes already.
+#[derive(Clone, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+type Shard = HashMap<u64, u32, BuildHasherDefault<Hashed>>;
+
+/// Shards of the index: a new state copies one of them after a snapshot was taken.
+const SHARDS: usize = 64;
+
+/// See the module. Shape: states seen × actions.
+#[derive(Clone)]
+pub struct QTable {
+    keys: Keys,
+    states_max: usize,
+    actions_n: usize,
+    /// From a state's hash to its row. Where two states have one hash, the second is filed under
+    /// the next number.
+    index: Vec<Arc<Shard>>,
+    states: Rows<State>,
+    values: Rows<f64>,
+}
+
+/// As in the model file.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    states: Vec<Vec<f64>>,
+    table: Vec<Vec<f64>>,
+}
+
+/// Mixes all bits of all features (the finaliser of MurmurHash3, by A. Appleby, public domain).
+fn hash(state: &[f64]) -> u64 {
+    state.iter().fold(state.len() as u64, |hash, feature| {
+        // −0 and 0 are one state.
+        let mut h = hash.rotate_left(23) ^ (feature + 0.0).to_bits();
+        h = (h ^ (h >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        h = (h ^ (h >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        h ^ (h >> 33)
+    })
+}
+
+impl QTable {
+    /// No states yet; at most `states_max` will be remembered, each with `actions_n` values.
+    pub fn new(actions_n: usize, states_max: usize, keys: Keys) -> Self {
+        Self {
+            keys,
+            states_max,
+            actions_n,
+            index: vec![Arc::default(); SHARDS],
+            states: Rows::new(1),
+            values: Rows::new(actions_n),
+        }
+    }
+
+    /// From a model file.
+    ///
+    /// # Errors
+    /// What does not fit, in words.
+    pub fn load(parameters: &Parameters, saved: &RawValue) -> Result<Self, String> {
+        let saved: Saved = serde_json::from_str(saved.get()).map_err(|why| why.to_string())?;
+        check_rows(&saved.table, parameters.actions_n)?;
+        let states = saved.states.len();
+        if states != saved.table.len() {
+            return Err(format!("there are {states} states and {} rows", saved.table.len()));
+        }
+        if states > parameters.states_max {
+            return Err(format!("{states} states are more than states_max"));
+        }
+        let mut table = Self::new(parameters.actions_n, states, Keys::of(parameters));
+        for (state, row) in saved.states.iter().zip(&saved.table) {
+            check_state(state).map_err(|why| why.to_string())?;
+            if table.row(state).is_some() {
+                return Err(format!("the state {} is there twice", state_name(state)));
+            }
+            table.file(state, row);
+        }
+        table.states_max = parameters.states_max;
+        Ok(table)
+    }
+
+    /// The row of a canonical state, if it has one.
+    fn row(&self, state: &[f64]) -> Option<usize> {
+        let hash = hash(state);
+        let shard = self.index.get(hash as usize % SHARDS)?;
+        let mut key = hash;
+        loop {
+            let row = *shard.get(&key)? as usize;
+            if self.states.get(row)?.first().is_some_and(|known| **known == *state) {
+                return Some(row);
+            }
+            key = key.wrapping_add(1);
+        }
+    }
+
+    /// Gives a canonical state that has none a row.
+    fn file(&mut self, state: &[f64], values: &[f64]) {
+        let row = self.states.len();
+        let Ok(number) = u32::try_from(row) else { return };
+        if row >= self.states_max {
+            return;
+        }
+        let hash = hash(state);
+        let Some(shard) = self.index.get_mut(hash as usize % SHARDS) else { return };
+        let shard = Arc::make_mut(shard);
+        let mut key = hash;
+        while shard.contains_key(&key) {
+            key = key.wrapping_add(1);
+        }
+        shard.insert(key, number);
+        self.states.push(&[state.into()]);
+        self.values.push(values);
+    }
+}
+
+impl ValueFunction for QTable {
+    fn value(&self, state: &[f64], action: usize) -> f64 {
+        let row = self.row(&self.keys.canonical(state));
+        let values = row.and_then(|row| self.values.get(row));
+        values.and_then(|values| values.get(action)).copied().unwrap_or(0.0)
+    }
+
+    fn values(&self, state: &[f64], values: &mut [f64]) {
+        let row = self.row(&self.keys.canonical(state));
+        match row.and_then(|row| self.values.get(row)?.get(..values.len())) {
+            Some(known) => values.copy_from_slice(known),
+            None => values.fill(0.0),
+        }
+    }
+
+    fn visit(&mut self, state: &[f64], action: usize) -> f64 {
+        let canonical = self.keys.canonical(state);
+        match self.row(&canonical) {
+            Some(row) => {
+                self.values.get(row).and_then(|row| row.get(action)).copied().unwrap_or(0.0)
+            }
+            None => {
+                self.file(&canonical, &vec![0.0; self.actions_n]);
+                0.0
+            }
+        }
+    }
+
+    fn add(&mut self, state: &[f64], action: usize, amount: f64) {
+        let row = self.row(&self.keys.canonical(state));
+        if let Some(value) = row.and_then(|row| self.values.get_mut(row)?.get_mut(action)) {
+            *value += amount;
+        }
+    }
+
+    fn states_seen(&self) -> usize {
+        self.states.len()
+    }
+
+    fn weights(&self) -> Weights {
+        let names = self.states.iter().flatten().map(|state| self.keys.name(state));
+        Weights {
+            states_map: names.enumerate().map(|(row, name)| (name, row)).collect(),
+            table: self.values.iter().map(<[f64]>::to_vec).collect(),
+            ..Weights::new(self.actions_n)
+        }
+    }
+
+    fn save(&self) -> serde_json::Result<Box<RawValue>> {
+        serde_json::value::to_raw_value(&Saved {
+            states: self.states.iter().flatten().map(|state| state.to_vec()).collect(),
+            table: self.values.iter().map(<[f64]>::to_vec).collect(),
+        })
+    }
+
+    fn snapshot(&self) -> Arc<dyn ValueFunction> {
+        Arc::new(self.clone())
+    }
+
+    fn to_trained(&self) -> Box<dyn ValueFunction> {
+        Box::new(self.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trained(keys: Keys) -> QTable {
+        let mut table = QTable::new(2, 1000, keys);
+        for (state, action, amount) in
+            [([1.0, 12.0], 0, 1.0), ([11.0, 2.0], 0, 2.0), ([1.0, 12.0], 1, 3.0)]
+        {
+            table.visit(&state, action);
+            table.add(&state, action, amount);
+        }
+        table
+    }
+
+    #[test]
+    fn states_are_told_apart_by_every_feature() {
+        let table = trained(Keys::Exact);
+        let mut values = [9.0; 2];
+        table.values(&[1.0, 12.0], &mut values);
+        assert_eq!(values, [1.0, 3.0]);
+        assert_eq!(table.value(&[11.0, 2.0], 0), 2.0);
+        assert_eq!(table.value(&[1.0, 12.0, 0.0], 0), 0.0, "never seen");
+        assert_eq!(table.states_seen(), 2);
+        let names: Vec<String> = table.weights().states_map.into_keys().collect();
+        assert_eq!(names, ["1,12", "11,2"]);
+    }
+
+    #[test]
+    fn v1_glues_the_features_of_a_state() {
+        let table = trained(Keys::Glued);
+        assert_eq!(table.value(&[11.0, 2.0], 0), 3.0, "1 + 2: they are one state");
+        assert_eq!(table.value(&[1.9, 12.5], 1), 3.0, "and so is what has the same whole part");
+        assert_eq!(table.weights().states_map, [("112".to_owned(), 0)].into());
+    }
+
+    #[test]
+    fn minus_zero_is_zero() {
+        let mut table = QTable::new(1, 10, Keys::Exact);
+        table.visit(&[0.0], 0);
+        table.add(&[-0.0], 0, 1.0);
+        assert_eq!((table.value(&[0.0], 0), table.states_seen()), (1.0, 1));
+    }
+
+    #[test]
+    fn a_snapshot_stays_as_it_was() {
+        let mut table = trained(Keys::Exact);
+        let before = table.snapshot();
+        table.add(&[1.0, 12.0], 0, 5.0);
+        table.visit(&[3.0, 3.0], 0);
+        assert_eq!((before.value(&[1.0, 12.0], 0), before.states_seen()), (1.0, 2));
+        assert_eq!((table.value(&[1.0, 12.0], 0), table.states_seen()), (6.0, 3));
+    }
+
+    #[test]
+    fn states_beyond_the_bound_stay_at_zero() {
+        let mut table = QTable::new(1, 500, Keys::Exact);
+        for n in 0..600 {
+            table.visit(&[f64::from(n)], 0);
+            table.add(&[f64::from(n)], 0, 1.0);
+        }
+        assert_eq!(table.states_seen(), 500);
+        assert_eq!((table.value(&[499.0], 0), table.value(&[500.0], 0)), (1.0, 0.0));
+    }
+
+    #[test]
+    fn states_with_one_hash_are_told_apart() {
+        let mut table = QTable::new(1, 10, Keys::Exact);
+        table.visit(&[1.0], 0);
+        // The first state's place in the index, under the hash of another.
+        let other = [2.0];
+        let shard = Arc::make_mut(&mut table.index[hash(&other) as usize % SHARDS]);
+        shard.insert(hash(&other), 0);
+        assert_eq!(table.row(&other), None);
+        table.visit(&other, 0);
+        table.add(&other, 0, 1.0);
+        assert_eq!((table.value(&[1.0], 0), table.value(&other, 0)), (0.0, 1.0));
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_to_the_last_bit() {
+        let parameters = Parameters { actions_n: 2, ..Parameters::default() };
+        let mut table = trained(Keys::Exact);
+        table.add(&[1.0, 12.0], 0, 0.1 + 0.2);
+        let saved = table.save().expect("JSON");
+        let loaded = QTable::load(&parameters, &saved).expect("it fits");
+        assert_eq!(loaded.weights(), table.weights());
+        let three = Parameters { actions_n: 3, ..Parameters::default() };
+        assert!(QTable::load(&three, &saved).is_err());
+        for bad in [
+            r#"{"states":[[1]],"table":[]}"#,
+            r#"{"states":[[1],[1]],"table":[[0,0],[0,0]]}"#,
+            r#"{"states":[[]],"table":[[0,0]]}"#,
+            "7",
+        ] {
+            let bad = RawValue::from_string(bad.to_owned()).expect("JSON");
+            assert!(QTable::load(&parameters, &bad).is_err(), "{bad}");
+        }
+    }
+}

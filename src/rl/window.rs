@@ -1,0 +1,459 @@
+//! The reordering window: entries come in the order in which tasks end and leave in the order in
+//! which they were scheduled, by EID.
+//!
+//! - Before anything has left, it starts at the smallest EID from which W are consecutive. From
+//!   then on the next expected EID is fixed: what comes below it is late, what comes twice is a
+//!   duplicate.
+//! - A window leaves when W consecutive entries are there. The last entry of a window is the first
+//!   of the next, so every consecutive pair is learnt from once. (In v1 windows do not overlap:
+//!   one pair in W is lost.)
+//! - An EID that never comes holds nothing up for ever: after `attempts` arrivals beyond a gap, the
+//!   oldest, it is skipped. What is held before it leaves, however short; no pair is made across it.
+//! - At most `held_max` entries are held: at that bound the oldest gap is skipped at once.
+//!
+//! Law: every order of arrival in which no entry is overtaken by W or more later ones lets the same
+//! entries leave in the same pairs as order by EID, provided that `attempts` ≥ W. (Entries without
+//! a gap leave one after the other; where a window begins changes nothing about the pairs.)
+//!
+//! Source: P2PFaaS (see [`crate::rl`]), section 2.1.2. Entries are kept in pages of 64 EIDs, so the
+//! cost of an arrival is the search of a page, O(log n) in the entries held, plus W/64 while the
+//! first window is looked for.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Eid, Entry};
+
+/// How a window works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowRules {
+    /// W, at least 2.
+    pub window: u64,
+    /// Whether the last entry of a window is the first of the next.
+    pub overlap: bool,
+    /// Arrivals beyond a gap after which it is skipped.
+    pub attempts: u64,
+    /// Entries held at most, at least W.
+    pub held_max: usize,
+}
+
+/// What became of an arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// It is held until its turn.
+    Held,
+    /// Its turn has passed.
+    Late,
+    /// One with this EID is held already.
+    Duplicate,
+}
+
+/// What left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Release {
+    /// Whether the entries that left complete a window.
+    pub window: bool,
+    /// Whether the next entry to leave makes no pair with the last of these.
+    pub cut: bool,
+    /// EIDs given up after these.
+    pub skipped: u64,
+    /// Entries that were held and are late now, since the window starts above them.
+    pub late: u64,
+}
+
+/// EIDs in a page.
+const PAGE: u64 = 64;
+
+/// The entries of 64 consecutive EIDs.
+#[derive(Debug, Default)]
+struct Page {
+    /// Bit i: EID page × 64 + i is held.
+    bits: u64,
+    /// The entries held, in order.
+    entries: VecDeque<Entry>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Window {
+    rules: WindowRules,
+    /// By EID / 64; none is empty.
+    pages: BTreeMap<u64, Page>,
+    held: usize,
+    /// What comes below is late. Once `fixed`, the next expected EID.
+    floor: Eid,
+    fixed: bool,
+    /// Whether the entry before `floor` makes a pair with the next to leave.
+    follows: bool,
+    /// Where to start: the first of W consecutive EIDs, found and not acted on yet.
+    start: Option<Eid>,
+}
+
+impl Window {
+    /// Nothing held. What comes below `floor` is late.
+    pub fn new(rules: WindowRules, floor: Eid) -> Self {
+        Self {
+            rules,
+            pages: BTreeMap::new(),
+            held: 0,
+            floor,
+            fixed: false,
+            follows: false,
+            start: None,
+        }
+    }
+
+    /// Entries held.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// The EID below which entries are late.
+    pub fn expected(&self) -> Eid {
+        self.floor
+    }
+
+    /// Goes on by other rules; what can leave by them leaves with the next
+    /// [`release`](Self::release).
+    pub fn set_rules(&mut self, rules: WindowRules) {
+        self.follows &= rules.overlap;
+        self.rules = rules;
+        if !self.fixed {
+            let mut at = self.held_from(0);
+            self.start = None;
+            while let Some(first) = at.filter(|_| self.start.is_none()) {
+                let end = self.run_end(first, u64::MAX);
+                self.start = (end - first >= rules.window).then_some(first);
+                at = self.held_from(end);
+            }
+        }
+    }
+
+    /// An entry comes. Its EID is at most [`super::EID_MAX`].
+    pub fn arrive(&mut self, entry: Entry) -> Arrival {
+        let eid = entry.eid;
+        if eid < self.floor {
+            return Arrival::Late;
+        }
+        let page = self.pages.entry(eid / PAGE).or_default();
+        let bit = 1 << (eid % PAGE);
+        if page.bits & bit != 0 {
+            return Arrival::Duplicate;
+        }
+        let before = (page.bits & (bit - 1)).count_ones() as usize;
+        page.entries.insert(before, entry);
+        page.bits |= bit;
+        self.held += 1;
+        if !self.fixed && self.start.is_none() {
+            // No run was as long before, so this one is the only one and the smallest.
+            let first = self.run_start(eid, self.rules.window);
+            let end = self.run_end(eid, self.rules.window);
+            self.start = (end - first >= self.rules.window).then_some(first);
+        }
+        Arrival::Held
+    }
+
+    /// Moves what can leave next to the end of `out`, in order. Call it until it answers `None`.
+    pub fn release(&mut self, out: &mut Vec<Entry>) -> Option<Release> {
+        if let Some(start) = self.start.take() {
+            let late = self.take(start, None);
+            (self.floor, self.fixed) = (start, true);
+            return Some(Release { late, ..Release::default() });
+        }
+        let front = if self.fixed { self.floor } else { self.held_from(0)? };
+        let wanted = self.rules.window - u64::from(self.follows);
+        let end = self.run_end(front, wanted);
+        if self.fixed && end - front >= wanted {
+            self.take(end, Some(out));
+            self.floor = end;
+            self.follows = self.rules.overlap;
+            return Some(Release { window: true, cut: !self.follows, ..Release::default() });
+        }
+        let beyond = self.held as u64 - (end - front);
+        let full = self.held >= self.rules.held_max;
+        if beyond == 0 || (beyond < self.rules.attempts && !full) {
+            return None;
+        }
+        let next = self.held_from(end)?;
+        self.take(end, Some(out));
+        (self.floor, self.fixed, self.follows) = (next, true, false);
+        Some(Release { cut: true, skipped: next - end, ..Release::default() })
+    }
+
+    /// Takes out all below `end`; answers how many.
+    fn take(&mut self, end: Eid, mut out: Option<&mut Vec<Entry>>) -> u64 {
+        let before = self.held;
+        while let Some(mut first) = self.pages.first_entry() {
+            let start = *first.key() * PAGE;
+            if start >= end {
+                break;
+            }
+            let page = first.get_mut();
+            let taken = match end - start {
+                below if below < PAGE => page.bits & ((1 << below) - 1),
+                _ => page.bits,
+            };
+            let drained = page.entries.drain(..taken.count_ones() as usize);
+            self.held -= drained.len();
+            match &mut out {
+                Some(out) => out.extend(drained),
+                None => drop(drained),
+            }
+            page.bits &= !taken;
+            if page.bits != 0 {
+                break;
+            }
+            first.remove();
+        }
+        (before - self.held) as u64
+    }
+
+    /// The smallest EID held, from `from` on.
+    fn held_from(&self, from: Eid) -> Option<Eid> {
+        self.pages.range(from / PAGE..).find_map(|(page, held)| {
+            let start = page * PAGE;
+            let bits = match from.saturating_sub(start) {
+                0 => held.bits,
+                below => held.bits & !((1 << below) - 1),
+            };
+            (bits != 0).then(|| start + u64::from(bits.trailing_zeros()))
+        })
+    }
+
+    /// The first EID from `from` on that is not held; counts no further than `limit` needs.
+    fn run_end(&self, from: Eid, limit: u64) -> Eid {
+        let mut at = from;
+        while at - from < limit {
+            let bits = self.pages.get(&(at / PAGE)).map_or(0, |page| page.bits) >> (at % PAGE);
+            let ones = u64::from(bits.trailing_ones());
+            at += ones;
+            if ones == 0 || at % PAGE != 0 {
+                break;
+            }
+        }
+        // A run goes on only as far as was asked for: what lies beyond leaves later.
+        at.min(from.saturating_add(limit))
+    }
+
+    /// The first EID of the run that `eid`, which is held, belongs to; likewise.
+    fn run_start(&self, eid: Eid, limit: u64) -> Eid {
+        let mut at = eid;
+        while eid - at < limit {
+            let bits = self.pages.get(&(at / PAGE)).map_or(0, |page| page.bits);
+            // `at` itself on top.
+            let ones = u64::from((bits << (PAGE - 1 - at % PAGE)).leading_ones());
+            if ones <= at % PAGE || at < PAGE {
+                return at + 1 - ones;
+            }
+            // The whole page down to its first EID; go on in the one before, if it is held there.
+            let before = at - ones;
+            let held = self.pages.get(&(before / PAGE)).is_some_and(|p| p.bits >> (PAGE - 1) == 1);
+            if !held {
+                return before + 1;
+            }
+            at = before;
+        }
+        at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rules(window: u64) -> WindowRules {
+        WindowRules { window, overlap: true, attempts: 100, held_max: 1000 }
+    }
+
+    fn entry(eid: Eid) -> Entry {
+        Entry { eid, state: [eid as f64].into(), action: 0, reward: 0.0 }
+    }
+
+    /// What left, with `|` where the next makes no pair with the last, and what was counted.
+    #[derive(Debug, Default, PartialEq)]
+    struct Left {
+        text: String,
+        windows: u64,
+        skipped: u64,
+        late: u64,
+        duplicate: u64,
+    }
+
+    fn feed(window: &mut Window, eids: impl IntoIterator<Item = Eid>) -> Left {
+        let (mut left, mut out) = (Left::default(), Vec::new());
+        for eid in eids {
+            match window.arrive(entry(eid)) {
+                Arrival::Held => {}
+                Arrival::Late => left.late += 1,
+                Arrival::Duplicate => left.duplicate += 1,
+            }
+            while let Some(release) = window.release(&mut out) {
+                for gone in out.drain(..) {
+                    left.text += &format!("{} ", gone.eid);
+                }
+                if release.cut {
+                    left.text += "| ";
+                }
+                left.windows += u64::from(release.window);
+                left.skipped += release.skipped;
+                left.late += release.late;
+            }
+        }
+        left
+    }
+
+    #[test]
+    fn the_last_entry_of_a_window_is_the_first_of_the_next() {
+        let mut window = Window::new(rules(3), 0);
+        assert_eq!(feed(&mut window, [1, 2]), Left::default());
+        assert_eq!(feed(&mut window, [3]).text, "1 2 3 ");
+        assert_eq!(feed(&mut window, [4]).text, "");
+        assert_eq!(
+            feed(&mut window, [5]),
+            Left { text: "4 5 ".into(), windows: 1, ..<_>::default() }
+        );
+        assert_eq!((window.held(), window.expected()), (0, 6));
+    }
+
+    #[test]
+    fn windows_that_do_not_overlap_begin_after_one_another() {
+        let mut window = Window::new(WindowRules { overlap: false, ..rules(3) }, 0);
+        let left = feed(&mut window, 1..=7);
+        assert_eq!((&*left.text, left.windows), ("1 2 3 | 4 5 6 | ", 2));
+    }
+
+    #[test]
+    fn it_starts_at_the_smallest_eid_from_which_w_are_consecutive() {
+        let mut window = Window::new(rules(3), 0);
+        assert_eq!(feed(&mut window, [2, 9, 12, 10, 5]).text, "");
+        let left = feed(&mut window, [11]);
+        assert_eq!((&*left.text, left.late), ("9 10 11 ", 2), "2 and 5 are late now");
+        assert_eq!(feed(&mut window, [6]), Left { late: 1, ..Left::default() });
+        assert_eq!(feed(&mut window, [13]).text, "12 13 ");
+    }
+
+    #[test]
+    fn what_comes_twice_is_a_duplicate_while_it_is_held_and_late_afterwards() {
+        let mut window = Window::new(rules(2), 0);
+        assert_eq!(feed(&mut window, [5, 5]).duplicate, 1);
+        assert_eq!(feed(&mut window, [6, 6, 5]).late, 2);
+    }
+
+    #[test]
+    fn a_gap_is_skipped_after_that_many_arrivals_beyond_it() {
+        let mut window = Window::new(WindowRules { attempts: 3, ..rules(3) }, 0);
+        assert_eq!(feed(&mut window, [1, 2, 3, 4]).text, "1 2 3 ");
+        assert_eq!(feed(&mut window, [7, 9]).text, "");
+        let left = feed(&mut window, [8]);
+        // 4 leaves though its window is short, 5 and 6 are given up, then 7, 8, 9 make a window.
+        assert_eq!((&*left.text, left.skipped, left.windows), ("4 | 7 8 9 ", 2, 1));
+        assert_eq!(feed(&mut window, [5]).late, 1);
+    }
+
+    #[test]
+    fn gaps_are_skipped_before_anything_was_trained_too() {
+        let mut window = Window::new(WindowRules { attempts: 2, ..rules(5) }, 0);
+        let left = feed(&mut window, [1, 2, 4, 5, 7, 8]);
+        assert_eq!((&*left.text, left.skipped), ("1 2 | 4 5 | ", 2));
+        assert_eq!(window.held(), 2);
+    }
+
+    #[test]
+    fn a_gap_at_the_front_is_skipped_too() {
+        let mut window = Window::new(WindowRules { attempts: 2, ..rules(2) }, 0);
+        assert_eq!(feed(&mut window, [1, 2, 4, 5, 6]).text, "1 2 | 4 5 6 ");
+    }
+
+    #[test]
+    fn at_the_bound_the_oldest_gap_is_skipped_at_once() {
+        let bound = WindowRules { held_max: 4, attempts: 1000, ..rules(3) };
+        let mut window = Window::new(bound, 0);
+        assert_eq!(feed(&mut window, [10, 20, 30]).text, "");
+        let left = feed(&mut window, [40]);
+        assert_eq!((&*left.text, left.skipped, window.held()), ("10 | ", 9, 3));
+    }
+
+    #[test]
+    fn one_entry_far_away_holds_nothing_up_and_skips_nothing() {
+        let mut window = Window::new(rules(2), 0);
+        let left = feed(&mut window, [1, 2, crate::rl::EID_MAX, 3, 4]);
+        assert_eq!((&*left.text, left.skipped), ("1 2 3 4 ", 0));
+    }
+
+    #[test]
+    fn a_smaller_window_lets_go_what_waited_for_a_larger_one() {
+        let mut window = Window::new(rules(10), 0);
+        feed(&mut window, [9, 3, 4, 5, 6]);
+        window.set_rules(rules(3));
+        assert_eq!(feed(&mut window, []).text, "");
+        let mut out = Vec::new();
+        while window.release(&mut out).is_some() {}
+        assert_eq!(out.iter().map(|e| e.eid).collect::<Vec<_>>(), [3, 4, 5]);
+    }
+
+    #[test]
+    fn below_the_floor_all_is_late() {
+        let mut window = Window::new(rules(2), 100);
+        assert_eq!(
+            feed(&mut window, [98, 99, 100, 101]),
+            Left { text: "100 101 ".into(), windows: 1, late: 2, ..Left::default() }
+        );
+    }
+
+    /// An order in which no entry is overtaken by `w` or more later ones: entry i leaves a line in
+    /// which at most `w − 1` later ones go before it.
+    fn overtaking(first: Eid, n: usize, w: usize) -> impl Strategy<Value = Vec<Eid>> {
+        prop::collection::vec(0..usize::MAX, n).prop_map(move |draws| {
+            let mut waiting: Vec<(Eid, usize)> = Vec::new();
+            let (mut order, mut next) = (Vec::new(), first);
+            for draw in draws {
+                while waiting.len() < w && next < first + n as Eid {
+                    waiting.push((next, 0));
+                    next += 1;
+                }
+                // The first that was overtaken often enough must go now.
+                let bound = waiting.iter().position(|(_, overtaken)| *overtaken + 1 >= w);
+                let pick = draw % (bound.unwrap_or(waiting.len() - 1) + 1);
+                let (eid, _) = waiting.remove(pick);
+                waiting.iter_mut().take(pick).for_each(|(_, overtaken)| *overtaken += 1);
+                order.push(eid);
+            }
+            order
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whoever_is_overtaken_by_fewer_than_w_leaves_as_in_order(
+            (w, order, overlap) in (2usize..9, 0u64..200, 1usize..300, any::<bool>()).prop_flat_map(
+                |(w, first, n, overlap)| (Just(w), overtaking(first, n, w), Just(overlap)))
+        ) {
+            let rules = WindowRules { overlap, ..rules(w as u64) };
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            let in_order = feed(&mut Window::new(rules, 0), sorted);
+            let reordered = feed(&mut Window::new(rules, 0), order);
+            prop_assert_eq!(in_order, reordered);
+        }
+
+        #[test]
+        fn whatever_comes_leaves_in_order_once_or_is_counted(
+            eids in prop::collection::vec(0u64..150, 0..400),
+            window in 2u64..7, attempts in 0u64..20, held_max in 7usize..30, overlap: bool,
+        ) {
+            let rules = WindowRules { window, overlap, attempts, held_max };
+            let mut reorder = Window::new(rules, 0);
+            let left = feed(&mut reorder, eids.iter().copied());
+            let gone: Vec<Eid> =
+                left.text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            prop_assert!(gone.is_sorted_by(|a, b| a < b));
+            let counted = left.late + left.duplicate;
+            prop_assert_eq!(eids.len(), gone.len() + counted as usize + reorder.held());
+            prop_assert!(reorder.held() < held_max.max(window as usize));
+            for run in left.text.split('|') {
+                let run: Vec<Eid> = run.split_whitespace().flat_map(str::parse).collect();
+                prop_assert!(run.windows(2).all(|two| two[0] + 1 == two[1]), "{:?}", run);
+            }
+        }
+    }
+}

@@ -138,6 +138,10 @@ settings! {
     scheduler_port: u16 = 18080;
     /// Port of the discovery API; peers use the same. 0 turns it off.
     discovery_port: u16 = 19000;
+    /// Port of the learner API. 0 turns it off.
+    learner_port: u16 = 19020;
+    /// Port of the learner's WebSocket. 0 turns it off.
+    learner_ws_port: u16 = 8765;
     /// Threads that serve the scheduler API, 1 to 256.
     workers: usize = std::thread::available_parallelism().map_or(2, usize::from);
     /// Connections that a worker serves at once, 1 to 1000000.
@@ -169,6 +173,17 @@ settings! {
     service_discovery_host: String = String::new();
     /// Port of that service.
     service_discovery_port: u16 = 19000;
+
+    /// Host of another learner to use instead of our own, as P2PFaaS v1's; unset: our own.
+    service_learning_host: String = String::new();
+    /// Port of its WebSocket. 19020, which in v1 names the HTTP API beside it, stands for 8765.
+    service_learning_port: u16 = 8765;
+    /// WebSockets to that learner, 1 to 1000.
+    learner_pool_size: usize = 20;
+    /// Milliseconds that a decision of the learner may take before the call runs here, 1 to 60000.
+    learner_timeout_ms: u64 = 200;
+    /// Seconds between two saves of what was learnt, 0.05 to 86400.
+    learner_save_time_s: f64 = 10.0;
 
     /// The scheduling algorithm and its parameters: `NAME P1 P2 …`.
     scheduler: String = "PowerOfNScheduler 1 2 true 1".to_owned();
@@ -299,6 +314,9 @@ impl Settings {
         range("peer_connect_timeout_ms", self.peer_connect_timeout_ms as f64, 1.0, 6e4);
         range("probe_timeout_ms", self.probe_timeout_ms as f64, 1.0, 6e4);
         range("forward_timeout_s", self.forward_timeout_s, 0.001, 86400.0);
+        range("learner_pool_size", self.learner_pool_size as f64, 1.0, 1e3);
+        range("learner_timeout_ms", self.learner_timeout_ms as f64, 1.0, 6e4);
+        range("learner_save_time_s", self.learner_save_time_s, 0.05, 86400.0);
         range("drain_timeout_s", self.drain_timeout_s as f64, 0.0, 3600.0);
         // 1 GiB: base64 and JSON around it must still fit in memory several times over.
         range("body_bytes_max", self.body_bytes_max as f64, 0.0, (1u64 << 30) as f64);

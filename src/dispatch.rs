@@ -17,19 +17,22 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use crate::actors::learning::OwnLearner;
 use crate::actors::queue::Entry;
 use crate::actors::replicas::{Replicas, Steer};
-use crate::actors::scheduler::Schedule;
+use crate::actors::scheduler::{Adviser, Askable, Schedule};
 use crate::actors::switch::Active;
-use crate::budget::Held;
+use crate::budget::{Budget, Held};
 use crate::config::Settings;
 use crate::error::Error;
 use crate::faas::{Answer, Functions, Invocation};
 use crate::http::headers;
+use crate::learner_pool::LearnerPool;
 use crate::limit::TimeLimit;
 use crate::metrics::FunctionMetrics;
 use crate::peer::{Forward, ForwardFailure, PeerClient};
-use crate::policy::{Decision, Heard, Task};
+use crate::policy::{Decision, Heard, Learnt, Task};
+use crate::queue::Arriving;
 use crate::state::{NodeState, Phase};
 use crate::types::{FunctionName, Peer};
 use crate::wire::{PeerHop, PeerRequest, Timings, seconds};
@@ -37,6 +40,22 @@ use crate::wire::{PeerHop, PeerRequest, Timings, seconds};
 /// Peers that are tried for one call before it runs here; each costs up to the connection
 /// time-out.
 const FORWARDS_MAX: usize = 3;
+
+/// What bodies that arrive on one thread must keep to.
+pub struct Uploads {
+    /// The time that each may take.
+    pub limit: TimeLimit,
+    /// What all of them may hold.
+    pub budget: Arc<Budget>,
+}
+
+impl Uploads {
+    /// Those of `node`, for the current thread.
+    pub fn new(node: &NodeState) -> Self {
+        let limit = TimeLimit::new(Settings::seconds(node.settings.body_timeout_s));
+        Self { limit, budget: Arc::clone(&node.bodies) }
+    }
+}
 
 /// A worker thread's share of the node.
 pub struct Worker {
@@ -46,8 +65,8 @@ pub struct Worker {
     pub replicas: Replicas,
     /// This thread's backends.
     pub functions: Functions,
-    /// The time that a call's body may take to arrive.
-    pub upload_limit: TimeLimit,
+    /// What bodies that arrive must keep to.
+    pub uploads: Uploads,
     peers: Rc<PeerClient>,
     /// The metrics of the functions that this thread has called.
     metrics: RefCell<HashMap<FunctionName, Arc<FunctionMetrics>>>,
@@ -65,12 +84,22 @@ impl Worker {
         let replicas = Replicas::new(
             Arc::clone(&node.in_force),
             node.source(),
-            Rc::clone(&peers) as _,
+            Askable { prober: Rc::clone(&peers) as _, adviser: adviser(&node) },
             Arc::clone(&node.metrics),
         );
-        let upload_limit = TimeLimit::new(Settings::seconds(node.settings.body_timeout_s));
-        Self { node, replicas, functions, upload_limit, peers, metrics: RefCell::default() }
+        let uploads = Uploads::new(&node);
+        Self { node, replicas, functions, uploads, peers, metrics: RefCell::default() }
     }
+}
+
+/// Who decides what is learnt: this node's Learner or another one.
+fn adviser(node: &Arc<NodeState>) -> Rc<dyn Adviser> {
+    let (learning, metrics) = (Arc::clone(&node.learning), Arc::clone(&node.metrics));
+    if node.settings.service_learning_host.is_empty() {
+        let patience = Duration::from_millis(node.settings.learner_timeout_ms);
+        return OwnLearner::new(learning, metrics, patience);
+    }
+    LearnerPool::new(&node.settings, learning, metrics)
 }
 
 /// A call, read and checked.
@@ -101,16 +130,22 @@ pub struct Outcome {
     pub scheduler: Arc<Active>,
     /// The times taken here.
     pub timings: Timings,
+    /// The learner's decision, if there was one.
+    pub learnt: Option<Learnt>,
+    /// When the call arrived here.
+    pub arrival: Instant,
     /// Where it ran elsewhere: the nodes it passed after this one, the executing one first.
     pub elsewhere: Option<Vec<PeerHop>>,
 }
 
-/// The times that a call takes on its way through, filled in as it goes.
+/// What is known of a call on its way through, filled in as it goes.
 #[derive(Default)]
-struct Clock {
+struct Course {
     scheduling: Option<Duration>,
     probing: Option<Duration>,
     execution: Option<Duration>,
+    learnt: Option<Learnt>,
+    elsewhere: Option<Vec<PeerHop>>,
 }
 
 /// Counts a call when dropped.
@@ -145,11 +180,10 @@ impl Worker {
             outcome: "hung_up",
             arrival,
         };
-        let mut clock = Clock::default();
-        let mut elsewhere = None;
+        let mut course = Course::default();
         let mut phase = self.node.phase.subscribe();
         let result = {
-            let carried = self.run_or_forward(call, &scheduler, &mut clock, &mut elsewhere);
+            let carried = self.run_or_forward(call, &scheduler, &mut course);
             tokio::select! {
                 biased;
                 result = carried.instrument(span.clone()) => result,
@@ -158,7 +192,7 @@ impl Worker {
         };
         let total = arrival.elapsed();
         count.outcome = match &result {
-            Ok(_) if elsewhere.is_some() => "forwarded",
+            Ok(_) if course.elsewhere.is_some() => "forwarded",
             Ok(_) => "executed",
             Err(error) => error.outcome(),
         };
@@ -168,12 +202,13 @@ impl Worker {
             tracing::debug!(scheduler = %scheduler.full_name, outcome, ?total, "a call ended");
         });
         let timings = Timings {
-            execution_time: clock.execution.and_then(seconds),
+            execution_time: course.execution.and_then(seconds),
             total_time: seconds(total),
-            scheduling_time: clock.scheduling.and_then(seconds),
-            probing_time: clock.probing.and_then(seconds),
+            scheduling_time: course.scheduling.and_then(seconds),
+            probing_time: course.probing.and_then(seconds),
         };
-        Outcome { result, scheduler, timings, elsewhere }
+        let Course { learnt, elsewhere, .. } = course;
+        Outcome { result, scheduler, timings, learnt, arrival, elsewhere }
     }
 
     /// Counts a call that was refused before it was one.
@@ -186,8 +221,7 @@ impl Worker {
         &self,
         call: Call,
         scheduler: &Arc<Active>,
-        clock: &mut Clock,
-        elsewhere: &mut Option<Vec<PeerHop>>,
+        course: &mut Course,
     ) -> Result<Answer, Error> {
         let been_here = self.been_here(&call);
         let mut heard = Heard::default();
@@ -197,14 +231,15 @@ impl Worker {
             let scheduled = self.replicas.ask(call.steer, scheduler, ask).await;
             heard = scheduled.heard;
             if heard.probes.is_some() {
-                *clock.probing.get_or_insert_default() += scheduled.probing;
+                *course.probing.get_or_insert_default() += scheduled.probing;
             }
-            clock.scheduling = Some(call.arrival.elapsed());
+            course.learnt.clone_from(&heard.learnt);
+            course.scheduling = Some(call.arrival.elapsed());
             let peer = match scheduled.decision {
                 Decision::Reject => return Err(Error::Rejected),
                 Decision::Refuse => return Err(Error::RefusedByScheduler),
                 Decision::RunHere { may_wait } => {
-                    return self.run_here(call, may_wait, clock).await;
+                    return self.run_here(call, may_wait, course).await;
                 }
                 Decision::Forward(_) if been_here => break,
                 Decision::Forward(peer) => peer,
@@ -212,7 +247,7 @@ impl Worker {
             let message = message.get_or_insert_with(|| self.message(&call)).clone()?;
             match self.forward(&call, &peer, message).await {
                 Ok(forwarded) => {
-                    *elsewhere = Some(forwarded.peers);
+                    course.elsewhere = Some(forwarded.peers);
                     return Ok(forwarded.answer);
                 }
                 Err(ForwardFailure::NotSent(why)) => {
@@ -227,7 +262,7 @@ impl Worker {
                 }
             }
         }
-        self.run_here(call, true, clock).await
+        self.run_here(call, true, course).await
     }
 
     fn metrics_of(&self, name: &FunctionName) -> Arc<FunctionMetrics> {
@@ -254,11 +289,12 @@ impl Worker {
         &self,
         call: Call,
         may_wait: bool,
-        clock: &mut Clock,
+        course: &mut Course,
     ) -> Result<Answer, Error> {
         let arrived = Instant::now();
         let bytes = call.invocation.body.len() as u64;
-        let slot = match self.node.gate.enter(bytes, may_wait)? {
+        let arriving = Arriving { bytes, may_wait, task_type: call.task.task_type };
+        let slot = match self.node.gate.enter(arriving)? {
             Entry::Slot(slot) => slot,
             Entry::Place(place) => place.await?,
         };
@@ -266,7 +302,7 @@ impl Worker {
         let started = Instant::now();
         let answer = self.functions.run(call.invocation, slot).await?;
         let execution = started.elapsed();
-        clock.execution = Some(execution);
+        course.execution = Some(execution);
         self.metrics_of(&name).executed(started - arrived, execution);
         Ok(answer)
     }
@@ -283,6 +319,10 @@ impl Worker {
             message,
             tracing_id: &call.tracing_id,
             task_type: &call.task_type,
+            deadline: call
+                .task
+                .deadline
+                .map(|deadline| deadline.saturating_sub(call.arrival.elapsed())),
         };
         self.peers.forward(peer, &forward).await
     }

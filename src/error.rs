@@ -31,6 +31,9 @@ pub enum Error {
     /// The path has other methods only.
     #[error("This path does not take this method")]
     WrongMethod,
+    /// A port for WebSockets was called otherwise.
+    #[error("This port takes WebSockets only: the request is no handshake")]
+    NotAWebSocket,
     /// The function's name is none.
     #[error("Function name is not valid: {0}")]
     BadFunctionName(#[from] BadFunctionName),

@@ -6,12 +6,13 @@
 //! Three layers; imports point down only (`tests/layers.rs` holds them to it).
 //!
 //! 1. **Core**, no IO, no clock, no randomness but what is passed in: [`policy`] (scheduling
-//!    algorithms), [`queue`] (the queue discipline), [`membership`] (who is alive), [`types`],
-//!    [`error`].
+//!    algorithms), [`rl`] (learning), [`queue`] (the queue discipline), [`membership`] (who is
+//!    alive), [`types`], [`error`].
 //! 2. **Actors** ([`actors`]): own the state, the clock and the timers; turn messages into core
 //!    calls and core effects into messages.
-//! 3. **Edges**: [`http`] (what comes in), [`faas`], [`peer`] and [`client`] (what goes out),
-//!    [`dispatch`] (a call's way through the node), [`config`], [`saved`], [`storage`] and [`cli`].
+//! 3. **Edges**: [`http`] (what comes in), [`faas`], [`peer`], [`learner_pool`] and [`client`] (what
+//!    goes out), [`dispatch`] (a call's way through the node), [`config`], [`saved`], [`storage`] and
+//!    [`cli`].
 //!
 //! # What it must not become
 //!
@@ -31,6 +32,7 @@ pub mod dispatch;
 pub mod error;
 pub mod faas;
 pub mod http;
+pub mod learner_pool;
 pub mod limit;
 pub mod membership;
 pub mod metrics;

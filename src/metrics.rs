@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::lock;
+use crate::rl::stats::LearnerStats;
 
 /// Function names told apart at most; calls by further names count as `other`, since a name is
 /// whatever a client types.
@@ -39,6 +40,8 @@ pub struct Metrics {
     total: HistogramVec,
     machines: IntGaugeVec,
     restarts: IntCounterVec,
+    fallbacks: IntCounter,
+    learner: LearnerMetrics,
     functions: Mutex<HashMap<String, Arc<FunctionMetrics>>>,
     others: OnceLock<Arc<FunctionMetrics>>,
     peers: Mutex<HashSet<String>>,
@@ -97,6 +100,14 @@ impl Metrics {
                 "Actors that ended unasked and were started again",
                 &["actor"],
             ),
+            fallbacks: register(
+                &registry,
+                IntCounter::new(
+                    "p2pfaas_learner_fallbacks_total",
+                    "Calls run here because the learner's decision could not be had",
+                ),
+            ),
+            learner: LearnerMetrics::new(&registry),
             functions: Mutex::default(),
             others: OnceLock::new(),
             peers: Mutex::default(),
@@ -159,13 +170,19 @@ impl Metrics {
         }
     }
 
+    /// A call runs here because the learner's decision could not be had.
+    pub fn fallback(&self) {
+        self.fallbacks.inc();
+    }
+
     /// An actor was started again.
     pub fn restarted(&self, actor: &str) {
         self.restarts.with_label_values(&[actor]).inc();
     }
 
-    /// Everything in Prometheus' text format; the queue's figures are those given.
-    pub fn render(&self, load: crate::types::Load, k: u32) -> Vec<u8> {
+    /// Everything in Prometheus' text format; the queue's and the learner's figures are those given.
+    pub fn render(&self, load: crate::types::Load, k: u32, learner: &LearnerStats) -> Vec<u8> {
+        self.learner.set(learner);
         self.running.set(load.running.into());
         self.waiting.set(load.waiting.into());
         self.k.set(k.into());
@@ -174,6 +191,83 @@ impl Metrics {
             tracing::error!(%error, "metrics cannot be written");
         }
         text
+    }
+}
+
+/// The learner's own figures, set when they are asked for. They start anew with a reset.
+struct LearnerMetrics {
+    epsilon: Gauge,
+    average_reward: Gauge,
+    mean_abs_delta: Gauge,
+    share_in_time: Gauge,
+    counts: IntGaugeVec,
+    decisions: IntGaugeVec,
+    rewarded: IntGaugeVec,
+}
+
+impl LearnerMetrics {
+    fn new(registry: &Registry) -> Self {
+        let gauge =
+            |name: &str, help: &str| register(registry, Gauge::with_opts(Opts::new(name, help)));
+        let labelled = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+        };
+        Self {
+            epsilon: gauge("p2pfaas_learner_epsilon", "The exploration rate"),
+            average_reward: gauge("p2pfaas_learner_average_reward", "The average reward"),
+            mean_abs_delta: gauge(
+                "p2pfaas_learner_mean_abs_delta",
+                "The TD error's magnitude, averaged with weight 1/1000 for the newest",
+            ),
+            share_in_time: gauge(
+                "p2pfaas_learner_share_in_time",
+                "Of the last 1000 calls that the node rewarded, those within their deadline",
+            ),
+            counts: labelled(
+                "p2pfaas_learner_count",
+                "What the learner has: states seen, entries held, trained, late, duplicate, EIDs \
+                 skipped, windows trained, decisions taken",
+                &["what"],
+            ),
+            decisions: labelled("p2pfaas_learner_decisions", "Decisions by action", &["action"]),
+            rewarded: labelled(
+                "p2pfaas_learner_rewarded",
+                "Decisions that the node rewarded, by task type and whether in time",
+                &["task_type", "in_time"],
+            ),
+        }
+    }
+
+    fn set(&self, stats: &LearnerStats) {
+        self.epsilon.set(stats.epsilon);
+        self.average_reward.set(stats.average_reward);
+        self.mean_abs_delta.set(stats.mean_abs_delta);
+        self.share_in_time.set(stats.rewards.recent_share_in_time.unwrap_or(0.0));
+        for (what, count) in [
+            ("states_seen", stats.states_seen as u64),
+            ("entries_held", stats.pending_entries as u64),
+            ("entries_trained", stats.trained_items),
+            ("late", stats.late),
+            ("duplicate", stats.duplicate),
+            ("skipped", stats.skipped),
+            ("windows_trained", stats.windows_trained),
+            ("decisions", stats.inferences),
+        ] {
+            self.counts.with_label_values(&[what]).set(count as i64);
+        }
+        self.decisions.reset();
+        for (action, count) in &stats.decisions {
+            self.decisions.with_label_values(&[&action.to_string()]).set(*count as i64);
+        }
+        self.rewarded.reset();
+        for (in_time, by_type) in
+            [("true", &stats.rewards.in_time), ("false", &stats.rewards.missed)]
+        {
+            for (task_type, count) in by_type {
+                let labels = [&*task_type.to_string(), in_time];
+                self.rewarded.with_label_values(&labels).set(*count as i64);
+            }
+        }
     }
 }
 
@@ -219,6 +313,7 @@ fn register<C: Collector + Clone + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rl::stats::RewardStats;
     use crate::types::Load;
 
     #[test]
@@ -231,7 +326,22 @@ mod tests {
         metrics.probe(true);
         metrics.machines(2, 1, 0);
         metrics.restarted("queue");
-        let text = metrics.render(Load { running: 3, waiting: 1 }, 4);
+        metrics.fallback();
+        let rewards = RewardStats {
+            in_time: [(1, 5)].into(),
+            missed: [(0, 2)].into(),
+            recent_share_in_time: Some(0.75),
+        };
+        let learner = LearnerStats {
+            epsilon: 0.5,
+            average_reward: 0.25,
+            mean_abs_delta: 0.125,
+            late: 3,
+            decisions: [(2, 7)].into(),
+            rewards,
+            ..LearnerStats::default()
+        };
+        let text = metrics.render(Load { running: 3, waiting: 1 }, 4, &learner);
         let text = String::from_utf8(text).expect("text");
         for line in [
             r#"p2pfaas_requests_total{function="fn-a",outcome="executed",scheduler="NoScheduler"} 1"#,
@@ -245,6 +355,16 @@ mod tests {
             r#"p2pfaas_total_seconds_count{function="fn-a"} 1"#,
             r#"p2pfaas_machines{standing="alive"} 2"#,
             r#"p2pfaas_actor_restarts_total{actor="queue"} 1"#,
+            "p2pfaas_learner_fallbacks_total 1",
+            "p2pfaas_learner_epsilon 0.5",
+            "p2pfaas_learner_average_reward 0.25",
+            "p2pfaas_learner_mean_abs_delta 0.125",
+            "p2pfaas_learner_share_in_time 0.75",
+            r#"p2pfaas_learner_count{what="late"} 3"#,
+            r#"p2pfaas_learner_count{what="skipped"} 0"#,
+            r#"p2pfaas_learner_decisions{action="2"} 7"#,
+            r#"p2pfaas_learner_rewarded{in_time="true",task_type="1"} 5"#,
+            r#"p2pfaas_learner_rewarded{in_time="false",task_type="0"} 2"#,
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
@@ -258,7 +378,8 @@ mod tests {
         assert_eq!(told_apart, FUNCTIONS_MAX);
         assert!(metrics.of_function("fn-0").is_some(), "a known one stays known");
         metrics.of_others().request("NoScheduler", "executed", Duration::ZERO);
-        let text = String::from_utf8(metrics.render(Load::default(), 0)).expect("text");
+        let text = String::from_utf8(metrics.render(Load::default(), 0, &LearnerStats::default()))
+            .expect("text");
         assert!(text.contains(r#"p2pfaas_requests_total{function="other""#), "{text}");
     }
 }

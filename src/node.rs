@@ -6,12 +6,14 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actix::{Actor, Addr};
+use actix::{Actor, Addr, Arbiter};
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 use crate::actors::discovery::{Discovery, DiscoverySettings, Flush, Kept, Published};
 use crate::actors::gateway::{Drain, Gateway};
+use crate::actors::learner::{Learner, SaveModel};
+use crate::actors::learning::{Learning, ReservedEids};
 use crate::actors::queue::{Gate, Queue};
 use crate::actors::supervise::{End, Guard, Handle};
 use crate::actors::supervisor::{StopRestarting, Supervisor};
@@ -21,7 +23,7 @@ use crate::http::server::{Listeners, Servers};
 use crate::membership::{At, Introduction, Membership, Rules};
 use crate::peer::PeerClient;
 use crate::policy::params::BadParameters;
-use crate::saved::{Dynamic, FlagOverrides};
+use crate::saved::{Dynamic, FlagOverrides, load_learner};
 use crate::state::{NodeState, Phase};
 use crate::storage::{self, StorageError};
 use crate::types::Identity;
@@ -47,6 +49,8 @@ pub struct Node {
     pub state: Arc<NodeState>,
     supervisor: Addr<Supervisor>,
     gateway: Handle<Gateway>,
+    /// The Learner's.
+    thread: Arbiter,
     /// Resolves if the supervisor itself ends.
     broken: Option<oneshot::Receiver<()>>,
 }
@@ -63,6 +67,7 @@ impl Node {
         let found_ip = found_ip(&settings);
         let identity = dynamic.machine.running.identity(found_ip);
         let kept = keep(&settings, &dynamic, &identity)?;
+        let learning = learning(&settings, &dynamic)?;
         let listeners = Listeners::bind(&settings).map_err(StartError::Bind)?;
 
         let settings = Arc::new(settings);
@@ -70,7 +75,7 @@ impl Node {
         let active = Active::new(0, policy);
         warn_at_start(&settings, &active, &identity);
         let published = Arc::clone(&kept.published);
-        let state = Arc::new(NodeState::new(settings, gate, active, published));
+        let state = Arc::new(NodeState::new(settings, gate, active, published, learning));
 
         let (say_broken, broken) = oneshot::channel();
         let root = Guard::new(move |_| {
@@ -78,8 +83,15 @@ impl Node {
             let _ = say_broken.send(());
         });
         let gateway = Handle::default();
-        let supervisor = tree(&state, &dynamic, kept, found_ip, listeners, &gateway, root).start();
-        Ok(Self { state, supervisor, gateway, broken: Some(broken) })
+        let thread = Arbiter::new();
+        let supervisor = tree(&state, &dynamic, kept, found_ip, root)
+            .child_started("learner", state.learning.learner.clone(), learner(&state, &thread))
+            .child("gateway", gateway.clone(), {
+                let servers = Rc::new(Servers::new(Arc::clone(&state), listeners));
+                move |guard| Gateway::new(servers.clone(), guard)
+            })
+            .start();
+        Ok(Self { state, supervisor, gateway, thread, broken: Some(broken) })
     }
 
     /// Resolves if the root of the tree is gone, which leaves nobody to restart the others.
@@ -121,19 +133,44 @@ impl Node {
         if self.state.discovery.ask(|| Flush).await.is_err() {
             tracing::error!("the known machines were not saved");
         }
+        match self.state.learning.learner.ask(|| SaveModel).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "what was learnt was not saved"),
+            Err(_) => tracing::error!("what was learnt was not saved"),
+        }
         self.supervisor.do_send(End);
+        self.thread.stop();
         tracing::info!("stopped");
     }
 }
 
-/// The supervision tree.
+/// What the Learner begins with: the model and the EIDs of earlier runs.
+fn learning(settings: &Settings, dynamic: &Dynamic) -> Result<Arc<Learning>, StartError> {
+    let learner = load_learner(&settings.data_path, dynamic.learner.clone())?;
+    let file = settings.data_path.join(storage::EIDS_FILE);
+    let reserved: Option<ReservedEids> = storage::read(&file, "the reserved EIDs")?;
+    Ok(Learning::new(learner.snapshot(), reserved.unwrap_or_default()))
+}
+
+/// Starts the Learner on `thread`.
+fn learner(state: &Arc<NodeState>, thread: &Arbiter) -> impl FnMut(Guard) -> Addr<Learner> + use<> {
+    let (shared, settings) = (Arc::clone(&state.learning), Arc::clone(&state.settings));
+    let thread = thread.handle();
+    move |guard| {
+        let (shared, settings) = (Arc::clone(&shared), Arc::clone(&settings));
+        Learner::start_in_arbiter(&thread, move |_| {
+            let save_time = Settings::seconds(settings.learner_save_time_s);
+            Learner::new(shared, &settings.data_path, save_time, guard)
+        })
+    }
+}
+
+/// The supervision tree's first half: what calls need before they can be served.
 fn tree(
     state: &Arc<NodeState>,
     dynamic: &Dynamic,
     kept: Rc<Kept>,
     found_ip: Option<IpAddr>,
-    listeners: Listeners,
-    gateway: &Handle<Gateway>,
     root: Guard,
 ) -> Supervisor {
     let settings = Arc::clone(&state.settings);
@@ -163,12 +200,10 @@ fn tree(
             Discovery::new(kept.clone(), how.clone(), poller.clone(), metrics.clone(), guard)
         }
     };
-    let servers = Rc::new(Servers::new(Arc::clone(state), listeners));
     Supervisor::new(Arc::clone(&state.metrics), root)
         .child("queue", state.queue.clone(), queue)
         .child("switch", state.switch.clone(), switch)
         .child("discovery", state.discovery.clone(), discovery)
-        .child("gateway", gateway.clone(), move |guard| Gateway::new(servers.clone(), guard))
 }
 
 /// What Discovery begins with: the machines that were alive when the node last ran.
@@ -283,7 +318,7 @@ mod tests {
         let line = format!("p2pfaas_actor_restarts_total{{actor=\"{actor}\"}} 1");
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            let text = node.state.metrics.render(Default::default(), 0);
+            let text = node.state.metrics.render(Default::default(), 0, &Default::default());
             if String::from_utf8_lossy(&text).contains(&line) {
                 return;
             }
@@ -319,6 +354,32 @@ mod tests {
         node.state.discovery.addr().expect("runs").send(Crash).await.expect_err("it panics");
         serves(ip).await;
         restarted(&node, "discovery").await;
+        node.stop().await;
+    }
+
+    #[actix::test]
+    async fn a_node_goes_on_serving_and_keeps_what_it_learnt_when_its_learner_panics() {
+        let (node, ip, _folder) = node(6);
+        serves(ip).await;
+        let http = client(Duration::from_secs(5), Hosts::Any);
+        let batch = r#"[{"eid":1,"state":"1","action":0,"reward":1},
+            {"eid":2,"state":"1","action":0,"reward":1}]"#;
+        let ask = |path: &str| format!("http://{ip}:19020{path}");
+        let two = http.post(ask("/learner/parameters")).send_body(r#"{"window_size":2}"#).await;
+        assert_eq!(two.expect("answered").status(), 200);
+        let trained = http.post(ask("/train_batch")).send_body(batch).await;
+        assert_eq!(trained.expect("answered").status(), 200);
+        let weights = || async {
+            let mut answer = http.get(ask("/learner/weights")).send().await.expect("answered");
+            answer.body().await.expect("a body")
+        };
+        let before = weights().await;
+        assert!(before.windows(4).any(|four| four == b"0.01"), "{before:?}");
+        let learner = node.state.learning.learner.clone();
+        learner.addr().expect("runs").send(Crash).await.expect_err("it panics");
+        assert_eq!(weights().await, before);
+        serves(ip).await;
+        restarted(&node, "learner").await;
         node.stop().await;
     }
 

@@ -24,7 +24,7 @@ use crate::membership::Introduction;
 use crate::metrics::Metrics;
 use crate::saved::MachinePatch;
 use crate::types::{FunctionName, Identity, Load, Peer, url_host};
-use crate::wire::{MACHINE_AGENT, PeerAnswer, PeerHop, WireMachine};
+use crate::wire::{MACHINE_AGENT, PeerAnswer, PeerHop, WireMachine, six_decimals};
 
 /// Bytes of a machine's list that are read at most.
 const LIST_BYTES_MAX: usize = 4 << 20;
@@ -52,6 +52,8 @@ pub struct Forward<'a> {
     pub tracing_id: &'a str,
     /// The client's task type, as it sent it; may be empty.
     pub task_type: &'a str,
+    /// What is left of the call's own deadline, if it brought one.
+    pub deadline: Option<Duration>,
 }
 
 /// What came back of a forwarded call.
@@ -184,6 +186,10 @@ impl PeerClient {
         }
         if !call.task_type.is_empty() {
             request = request.insert_header((headers::TASK_TYPE.clone(), call.task_type));
+        }
+        if let Some(left) = call.deadline {
+            let left = six_decimals(left.as_secs_f64());
+            request = request.insert_header((headers::DEADLINE.clone(), left));
         }
         let sent = request.send_body(call.message.clone()).await.map_err(SendFailure::from);
         let mut response = sent.inspect_err(|failure| self.report(&peer.host, failure))?;

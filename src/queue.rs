@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::types::Load;
+use crate::types::{Load, TaskType};
 
 /// The limits that can be changed at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,17 @@ pub enum Refusal {
     Closed,
 }
 
+/// A call that arrives.
+#[derive(Clone, Copy, Debug)]
+pub struct Arriving {
+    /// What its body holds.
+    pub bytes: u64,
+    /// Whether it may stand in line.
+    pub may_wait: bool,
+    /// What it counts as.
+    pub task_type: TaskType,
+}
+
 /// What becomes of an arrival that was not turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -66,7 +77,17 @@ pub enum Admission {
 
 struct Waiter<T> {
     bytes: u64,
+    task_type: TaskType,
     token: T,
+}
+
+/// A waiting call that starts now.
+#[derive(Debug, PartialEq)]
+pub struct Started<T> {
+    /// What its owner gave it.
+    pub token: T,
+    /// What it counts as; to be told when it has finished.
+    pub task_type: TaskType,
 }
 
 /// The state of a queue. `T` is whatever the owner needs to tell a waiter that it may start.
@@ -78,6 +99,8 @@ pub struct Discipline<T> {
     waiting_bytes: u64,
     next_ticket: u64,
     line: BTreeMap<Ticket, Waiter<T>>,
+    /// The load by task type, as far as types came.
+    by_type: Vec<Load>,
 }
 
 impl<T> Discipline<T> {
@@ -91,24 +114,26 @@ impl<T> Discipline<T> {
             waiting_bytes: 0,
             next_ticket: 0,
             line: BTreeMap::new(),
+            by_type: Vec::new(),
         }
     }
 
-    /// A call with a body of `bytes` arrives. `token` is made only if it has to wait.
+    /// A call arrives. `token` is made only if it has to wait.
     ///
     /// # Errors
     /// Turned away; see [`Refusal`].
     pub fn arrive(
         &mut self,
-        bytes: u64,
-        may_wait: bool,
+        call: Arriving,
         token: impl FnOnce(Ticket) -> T,
     ) -> Result<Admission, Refusal> {
+        let Arriving { bytes, may_wait, task_type } = call;
         if self.closed {
             return Err(Refusal::Closed);
         }
         if self.running < self.limits.k {
             self.running += 1;
+            self.count(task_type, |load| load.running += 1);
             return Ok(Admission::Started);
         }
         if !may_wait || !self.limits.queue_enabled {
@@ -124,14 +149,16 @@ impl<T> Discipline<T> {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.waiting_bytes = held;
-        self.line.insert(ticket, Waiter { bytes, token: token(ticket) });
+        self.line.insert(ticket, Waiter { bytes, task_type, token: token(ticket) });
+        self.count(task_type, |load| load.waiting += 1);
         Ok(Admission::Waiting(ticket))
     }
 
-    /// A running call ended, however it ended. Answers who starts in its place.
+    /// A running call of that type ended, however it ended. Answers who starts in its place.
     #[must_use = "whoever starts must be told"]
-    pub fn finish(&mut self) -> Option<T> {
+    pub fn finish(&mut self, task_type: TaskType) -> Option<Started<T>> {
         self.running = self.running.saturating_sub(1);
+        self.count(task_type, |load| load.running = load.running.saturating_sub(1));
         self.start_next()
     }
 
@@ -140,13 +167,15 @@ impl<T> Discipline<T> {
         let left = self.line.remove(&ticket);
         if let Some(waiter) = &left {
             self.waiting_bytes -= waiter.bytes;
+            let task_type = waiter.task_type;
+            self.count(task_type, |load| load.waiting -= 1);
         }
         left.is_some()
     }
 
     /// Changes the limits at once. Answers who starts because of it, first come first.
     #[must_use = "whoever starts must be told"]
-    pub fn set_limits(&mut self, limits: Limits) -> Vec<T> {
+    pub fn set_limits(&mut self, limits: Limits) -> Vec<Started<T>> {
         self.limits = limits;
         std::iter::from_fn(|| self.start_next()).collect()
     }
@@ -156,22 +185,43 @@ impl<T> Discipline<T> {
     pub fn close(&mut self) -> Vec<T> {
         self.closed = true;
         self.waiting_bytes = 0;
+        self.by_type.iter_mut().for_each(|load| load.waiting = 0);
         std::mem::take(&mut self.line).into_values().map(|waiter| waiter.token).collect()
     }
 
-    fn start_next(&mut self) -> Option<T> {
+    fn start_next(&mut self) -> Option<Started<T>> {
         if self.running >= self.limits.k {
             return None;
         }
-        let (_, waiter) = self.line.pop_first()?;
-        self.waiting_bytes -= waiter.bytes;
+        let (_, Waiter { bytes, task_type, token }) = self.line.pop_first()?;
+        self.waiting_bytes -= bytes;
         self.running += 1;
-        Some(waiter.token)
+        self.count(task_type, |load| {
+            load.waiting -= 1;
+            load.running += 1;
+        });
+        Some(Started { token, task_type })
+    }
+
+    /// Types that are not told apart count in the whole only.
+    fn count(&mut self, task_type: TaskType, change: impl FnOnce(&mut Load)) {
+        let Some(index) = task_type.index() else { return };
+        if index >= self.by_type.len() {
+            self.by_type.resize(index + 1, Load::default());
+        }
+        if let Some(load) = self.by_type.get_mut(index) {
+            change(load);
+        }
     }
 
     /// The limits in force.
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// What runs and waits now of the types 0 to `types` − 1.
+    pub fn load_by_type(&self, types: usize) -> Vec<Load> {
+        (0..types).map(|index| self.by_type.get(index).copied().unwrap_or_default()).collect()
     }
 
     /// What runs and waits now.
@@ -190,8 +240,22 @@ mod tests {
         Limits { k, queue_length_max, queue_enabled: true }
     }
 
+    /// Of a type that follows from its size.
+    fn call(bytes: u64, may_wait: bool) -> Arriving {
+        Arriving { bytes, may_wait, task_type: TaskType(bytes as f64) }
+    }
+
+    /// A call of type 1 ends.
+    fn finish(queue: &mut Discipline<u64>) -> Option<u64> {
+        queue.finish(TaskType(1.0)).map(|started| started.token)
+    }
+
+    fn tokens(started: Vec<Started<u64>>) -> Vec<u64> {
+        started.into_iter().map(|started| started.token).collect()
+    }
+
     fn arrive(queue: &mut Discipline<u64>, id: u64) -> Result<Admission, Refusal> {
-        queue.arrive(1, true, |_| id)
+        queue.arrive(call(1, true), |_| id)
     }
 
     #[test]
@@ -200,8 +264,8 @@ mod tests {
         assert!(matches!(arrive(&mut queue, 1), Ok(Admission::Waiting(_))));
         assert!(matches!(arrive(&mut queue, 2), Ok(Admission::Waiting(_))));
         assert_eq!(arrive(&mut queue, 3), Err(Refusal::LineFull));
-        assert_eq!(queue.set_limits(limits(1, 2)), [1]);
-        assert_eq!(queue.finish(), Some(2));
+        assert_eq!(tokens(queue.set_limits(limits(1, 2))), [1]);
+        assert_eq!(finish(&mut queue), Some(2));
     }
 
     #[test]
@@ -215,8 +279,8 @@ mod tests {
     #[test]
     fn a_call_that_may_not_wait_is_refused_whatever_the_queue_settings() {
         let mut queue = Discipline::new(limits(1, 5), 100);
-        assert_eq!(queue.arrive(1, false, |_| 1), Ok(Admission::Started));
-        assert_eq!(queue.arrive(1, false, |_| 2), Err(Refusal::NoSlot));
+        assert_eq!(queue.arrive(call(1, false), |_| 1), Ok(Admission::Started));
+        assert_eq!(queue.arrive(call(1, false), |_| 2), Err(Refusal::NoSlot));
     }
 
     #[test]
@@ -228,19 +292,20 @@ mod tests {
         let short = Limits { k: 1, queue_length_max: 1, queue_enabled: false };
         assert!(queue.set_limits(short).is_empty());
         assert_eq!(queue.load(), Load { running: 1, waiting: 3 });
-        assert_eq!([queue.finish(), queue.finish(), queue.finish()], [Some(1), Some(2), Some(3)]);
+        let finished = [(); 3].map(|()| finish(&mut queue));
+        assert_eq!(finished, [Some(1), Some(2), Some(3)]);
     }
 
     #[test]
     fn waiting_bodies_are_bounded_in_bytes_and_leaving_gives_them_back() {
         let mut queue = Discipline::new(limits(0, 9), 10);
-        let Ok(Admission::Waiting(first)) = queue.arrive(8, true, |_| 1) else {
+        let Ok(Admission::Waiting(first)) = queue.arrive(call(8, true), |_| 1) else {
             panic!("there is room")
         };
-        assert_eq!(queue.arrive(3, true, |_| 2), Err(Refusal::BytesFull));
+        assert_eq!(queue.arrive(call(3, true), |_| 2), Err(Refusal::BytesFull));
         assert!(queue.leave(first));
         assert!(!queue.leave(first), "a place is left once");
-        assert!(queue.arrive(10, true, |_| 3).is_ok());
+        assert!(queue.arrive(call(10, true), |_| 3).is_ok());
     }
 
     #[test]
@@ -251,8 +316,25 @@ mod tests {
         }
         assert_eq!(queue.close(), [1, 2, 3]);
         assert_eq!(arrive(&mut queue, 4), Err(Refusal::Closed));
-        assert_eq!(queue.finish(), None);
+        assert_eq!(finish(&mut queue), None);
         assert_eq!(queue.load(), Load::default());
+    }
+
+    #[test]
+    fn types_that_are_not_told_apart_count_in_the_whole_only() {
+        let mut queue = Discipline::new(limits(9, 0), 10);
+        for task_type in [0.5, -1.0, 1e300, 256.0, 2.0] {
+            let call = Arriving { task_type: TaskType(task_type), ..call(1, true) };
+            queue.arrive(call, |_| 0).expect("there is room");
+        }
+        let of_two = Load { running: 1, waiting: 0 };
+        assert_eq!(
+            queue.load_by_type(4),
+            [Load::default(), Load::default(), of_two, Load::default()]
+        );
+        assert_eq!(queue.load().running, 5);
+        assert!(queue.finish(TaskType(2.0)).is_none());
+        assert_eq!(queue.load_by_type(3)[2], Load::default());
     }
 
     #[derive(Clone, Debug)]
@@ -285,7 +367,8 @@ mod tests {
             let start = limits(2, 3);
             let mut queue = Discipline::new(start, BYTES);
             // The model: who runs, and who waits in order of arrival with ticket and bytes.
-            let (mut running, mut line) = (0u32, VecDeque::<(u64, Ticket, u64)>::new());
+            let mut running = VecDeque::<u64>::new();
+            let mut line = VecDeque::<(u64, Ticket, u64)>::new();
             let (mut k, mut started_last) = (start.k, None);
             for (id, event) in events.into_iter().enumerate() {
                 let id = id as u64;
@@ -293,21 +376,21 @@ mod tests {
                 match event {
                     Event::Arrive { bytes, may_wait } => {
                         let before = queue.load();
-                        match queue.arrive(bytes, may_wait, |_| id) {
+                        match queue.arrive(call(bytes, may_wait), |_| id) {
                             Ok(Admission::Started) => {
                                 prop_assert!(line.is_empty(), "nobody starts ahead of the line");
-                                prop_assert!(running < k);
-                                running += 1;
+                                prop_assert!((running.len() as u32) < k);
+                                running.push_back(bytes);
                             }
                             Ok(Admission::Waiting(ticket)) => line.push_back((id, ticket, bytes)),
                             Err(_) => prop_assert_eq!(queue.load(), before, "a refusal changes nothing"),
                         }
                     }
-                    Event::Finish if running > 0 => {
-                        running -= 1;
-                        started.extend(queue.finish());
+                    Event::Finish => {
+                        if let Some(bytes) = running.pop_front() {
+                            started.extend(queue.finish(TaskType(bytes as f64)));
+                        }
                     }
-                    Event::Finish => {}
                     Event::Leave(place) => {
                         if let Some((_, ticket, _)) = line.remove(place) {
                             prop_assert!(queue.leave(ticket));
@@ -319,17 +402,25 @@ mod tests {
                         started = queue.set_limits(limits);
                     }
                 }
-                for id in started {
-                    let first = line.pop_front().map(|(id, ..)| id);
-                    prop_assert_eq!(first, Some(id), "starts follow the order of arrival");
+                for Started { token: id, task_type } in started {
+                    let first = line.pop_front();
+                    let bytes = task_type.0 as u64;
+                    prop_assert_eq!(first.map(|(id, ..)| id), Some(id), "in order of arrival");
+                    prop_assert_eq!(first.map(|(.., bytes)| bytes), Some(bytes));
                     prop_assert!(started_last < Some(id));
                     started_last = Some(id);
-                    prop_assert!(running < k, "never above K");
-                    running += 1;
+                    prop_assert!((running.len() as u32) < k, "never above K");
+                    running.push_back(bytes);
                 }
-                let waiting = line.len() as u32;
-                prop_assert_eq!(queue.load(), Load { running, waiting });
-                prop_assert!(running >= k || line.is_empty(), "no slot is free while somebody waits");
+                let load = Load { running: running.len() as u32, waiting: line.len() as u32 };
+                prop_assert_eq!(queue.load(), load);
+                let of_type = |bytes: &u64| Load {
+                    running: running.iter().filter(|b| *b == bytes).count() as u32,
+                    waiting: line.iter().filter(|(.., b)| b == bytes).count() as u32,
+                };
+                let by_type: Vec<Load> = [0, 1, 2, 3].iter().map(of_type).collect();
+                prop_assert_eq!(queue.load_by_type(4), by_type);
+                prop_assert!(load.running >= k || line.is_empty(), "no slot is free while somebody waits");
                 prop_assert!(line.iter().map(|(.., bytes)| bytes).sum::<u64>() <= BYTES);
             }
         }

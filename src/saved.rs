@@ -1,4 +1,5 @@
-//! Dynamic configuration: what is changed over HTTP and survives a restart.
+//! Dynamic configuration: what is changed over HTTP and survives a restart. And the model, which
+//! changes by itself.
 //!
 //! Saved values win over defaults, TOML and environment. A flag given on the command line wins for
 //! that run and is not saved: a [`Layered`] value keeps what runs and what is saved apart.
@@ -7,10 +8,14 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::config::Settings;
 use crate::policy::registry::SchedulerSpec;
 use crate::queue::Limits;
+use crate::rl::learner::Learner;
+use crate::rl::model::Model;
+use crate::rl::parameters::Parameters;
 use crate::storage::{self, StorageError};
 use crate::types::{Identity, check_machine};
 
@@ -158,6 +163,30 @@ pub struct Dynamic {
     pub scheduler: SchedulerSpec,
     /// Who the node is.
     pub machine: Layered<MachineConfig>,
+    /// The learner's parameters.
+    pub learner: Parameters,
+}
+
+/// The learner's parameters as v1 has them on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LearnerFile {
+    /// What v1 calls the learner; follows from the parameters.
+    #[serde(default)]
+    learner_name: String,
+    /// All or some of the parameters.
+    #[serde(default)]
+    learner_parameters: Map<String, Value>,
+}
+
+impl LearnerFile {
+    /// As it is written.
+    pub fn of(parameters: &Parameters) -> Self {
+        let learner_parameters = match serde_json::to_value(parameters) {
+            Ok(Value::Object(all)) => all,
+            _ => Map::new(),
+        };
+        Self { learner_name: parameters.learner_name(), learner_parameters }
+    }
 }
 
 impl Dynamic {
@@ -185,6 +214,7 @@ impl Dynamic {
             limits: Layered { running: flags.limits.over(limits), saved: limits },
             scheduler: flags.scheduler.clone().or(scheduler).unwrap_or_else(configured),
             machine: Layered { running: machine.merged(&flags.machine), saved: machine },
+            learner: read_learner(&file(storage::LEARNER_FILE))?,
         })
     }
 }
@@ -219,6 +249,35 @@ fn read_scheduler(path: &Path) -> Result<Option<SchedulerSpec>, StorageError> {
         spec.build().map_err(|why| unusable(path, WHAT, why.to_string()))?;
     }
     Ok(stored)
+}
+
+fn read_learner(path: &Path) -> Result<Parameters, StorageError> {
+    const WHAT: &str = "the learner's parameters";
+    let stored: Option<LearnerFile> = storage::read(path, WHAT)?;
+    let stored = stored.map_or_else(Map::new, |file| file.learner_parameters);
+    Parameters::default().merged(&stored).map_err(|why| unusable(path, WHAT, why.to_string()))
+}
+
+/// A learner that goes on from the model in `folder`, if there is one. A model that was learnt
+/// under other parameters is set aside, not overwritten.
+///
+/// # Errors
+/// The model cannot be read, or not be set aside.
+pub fn load_learner(folder: &Path, parameters: Parameters) -> Result<Learner, StorageError> {
+    let path = folder.join(storage::MODEL_FILE);
+    let model: Option<Model> = storage::read(&path, "a learner's model")?;
+    let mut learner = Learner::new(parameters);
+    if let Some(model) = model
+        && let Err(unfit) = learner.restore(&model)
+    {
+        let aside = storage::set_aside(&path)?;
+        tracing::warn!(
+            %unfit,
+            moved_to = %aside.display(),
+            "learning starts anew: the saved model was learnt under other parameters; it is kept"
+        );
+    }
+    Ok(learner)
 }
 
 #[cfg(test)]
@@ -268,6 +327,7 @@ mod tests {
             (storage::QUEUE_FILE, "nope"),
             (storage::SCHEDULER_FILE, r#"{"name":"Nope","parameters":[]}"#),
             (storage::DISCOVERY_FILE, r#"{"machine_ip":"x"}"#),
+            (storage::LEARNER_FILE, r#"{"learner_parameters":{"alpha":"x"}}"#),
         ] {
             let folder = tempfile::tempdir().expect("a folder");
             std::fs::write(folder.path().join(name), text).expect("written");
@@ -275,5 +335,33 @@ mod tests {
             let error = error.expect_err(text).to_string();
             assert!(error.contains(name), "{error}");
         }
+    }
+
+    #[test]
+    fn a_learner_s_file_of_v1_is_read_as_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = r#"{"learner_name":"SarsaQTable","learner_parameters":{"actions_n":14,
+            "alpha":0.2,"epsilon_start":0.5,"of_v1_only":[1]}}"#;
+        std::fs::write(folder.path().join(storage::LEARNER_FILE), text).expect("written");
+        let read = Dynamic::load(&settings(folder.path()), &FlagOverrides::default());
+        let learner = read.expect("readable").learner;
+        assert_eq!((learner.actions_n, learner.alpha, learner.beta), (14, 0.2, 0.01));
+    }
+
+    #[test]
+    fn a_model_that_does_not_fit_is_set_aside_and_one_that_cannot_be_read_stops_the_start() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(storage::MODEL_FILE);
+        let model = Learner::new(Parameters::default()).snapshot().model().expect("JSON");
+        storage::write(&path, &model).expect("written");
+        assert!(load_learner(folder.path(), Parameters::default()).is_ok() && path.exists());
+        let text = std::fs::read_to_string(&path).expect("there");
+        let other = Parameters { actions_n: 9, ..Parameters::default() };
+        assert!(load_learner(folder.path(), other).is_ok() && !path.exists());
+        let aside = folder.path().join("p2pfaas_learner-model.unfit-1.json");
+        assert_eq!(std::fs::read_to_string(aside).expect("kept"), text);
+        std::fs::write(&path, "{").expect("written");
+        let error = load_learner(folder.path(), Parameters::default()).err().expect("no JSON");
+        assert!(error.to_string().contains(storage::MODEL_FILE));
     }
 }

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::actors::discovery::{Discovery, Published};
+use crate::actors::learning::Learning;
 use crate::actors::queue::{Gate, Queue};
 use crate::actors::scheduler::NodeSource;
 use crate::actors::supervise::Handle;
@@ -39,6 +40,8 @@ pub struct NodeState {
     pub in_force: Arc<ArcSwap<Active>>,
     /// Who this node is and whom it knows.
     pub published: Arc<ArcSwap<Published>>,
+    /// What is learnt.
+    pub learning: Arc<Learning>,
     /// The Queue actor.
     pub queue: Handle<Queue>,
     /// The Switch actor.
@@ -67,6 +70,7 @@ impl NodeState {
         gate: Arc<Gate>,
         active: Active,
         published: Arc<ArcSwap<Published>>,
+        learning: Arc<Learning>,
     ) -> Self {
         Self {
             embedded: embedded::Shared::new(&settings),
@@ -75,6 +79,7 @@ impl NodeState {
             gate,
             in_force: Arc::new(ArcSwap::from_pointee(active)),
             published,
+            learning,
             queue: Handle::default(),
             switch: Handle::default(),
             discovery: Handle::default(),

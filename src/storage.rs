@@ -17,6 +17,12 @@ pub const SCHEDULER_FILE: &str = "p2p_faas-scheduler-config.json";
 pub const DISCOVERY_FILE: &str = "p2p_faas-discovery.json";
 /// The machines last known; ours, v1 has none.
 pub const MACHINES_FILE: &str = "p2pfaas-machines.json";
+/// The learner's parameters.
+pub const LEARNER_FILE: &str = "p2pfaas_learner.json";
+/// What was learnt; ours, v1 forgets.
+pub const MODEL_FILE: &str = "p2pfaas_learner-model.json";
+/// The EIDs that were given; ours.
+pub const EIDS_FILE: &str = "p2pfaas_learner-eids.json";
 
 /// A file that cannot be used, named.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +92,18 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), StorageError> {
     replace().map_err(io_error(path))
 }
 
+/// Moves `path` out of the way, under a name that no file has yet: `x.json` to `x.unfit-1.json`.
+/// Answers the new name.
+///
+/// # Errors
+/// It was not moved.
+pub fn set_aside(path: &Path) -> Result<PathBuf, StorageError> {
+    let names = (1..).map(|n: u64| path.with_extension(format!("unfit-{n}.json")));
+    let free = names.into_iter().find(|name| !name.exists()).unwrap_or_default();
+    fs::rename(path, &free).map_err(io_error(path))?;
+    Ok(free)
+}
+
 /// Makes sure that `folder` exists and can be written to.
 ///
 /// # Errors
@@ -119,6 +137,19 @@ mod tests {
         assert_eq!(read::<Vec<u32>>(&path, "numbers").expect("readable"), Some(vec![1]));
         write(&path, &vec![4]).expect("the leftover is in nobody's way");
         assert_eq!(read::<Vec<u32>>(&path, "numbers").expect("readable"), Some(vec![4]));
+    }
+
+    #[test]
+    fn what_is_set_aside_overwrites_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.json");
+        for (n, text) in ["first", "second"].into_iter().enumerate() {
+            fs::write(&path, text).expect("writable");
+            let aside = set_aside(&path).expect("moved");
+            assert!(aside.ends_with(format!("x.unfit-{}.json", n + 1)));
+            assert_eq!(fs::read_to_string(aside).expect("there"), text);
+        }
+        assert!(!path.exists());
     }
 
     #[test]

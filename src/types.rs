@@ -77,6 +77,18 @@ impl TaskType {
     }
 }
 
+/// Task types that are told apart when load is counted.
+pub const TASK_TYPES_MAX: usize = 256;
+
+impl TaskType {
+    /// Its place among those that are told apart: whole numbers from 0 up to
+    /// [`TASK_TYPES_MAX`] − 1.
+    pub fn index(self) -> Option<usize> {
+        let told_apart = self.0.fract() == 0.0 && self.0 >= 0.0 && self.0 < TASK_TYPES_MAX as f64;
+        told_apart.then_some(self.0 as usize)
+    }
+}
+
 /// How much work a node holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {

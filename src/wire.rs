@@ -153,6 +153,15 @@ pub fn six_decimals(seconds: f64) -> String {
     format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
 }
 
+/// A number as the learner's headers show it, with six decimals.
+pub fn float_text(x: f64) -> String {
+    // Most are small whole numbers, and integers are written several times faster.
+    if x.fract() == 0.0 && (0.0..1e9).contains(&x) && x.is_sign_positive() {
+        return format!("{}.000000", x as u32);
+    }
+    format!("{x:.6}")
+}
+
 /// A duration in the wire's unit.
 pub fn seconds(duration: Duration) -> Option<f64> {
     Some(duration.as_secs_f64())
@@ -214,6 +223,15 @@ mod tests {
             (f64::NAN, "0.000000"),
         ] {
             assert_eq!(six_decimals(time), text);
+        }
+    }
+
+    #[test]
+    fn a_learners_number_has_six_decimals() {
+        for (x, text) in
+            [(0.0, "0.000000"), (14.0, "14.000000"), (0.891, "0.891000"), (-1.5, "-1.500000")]
+        {
+            assert_eq!(float_text(x), text);
         }
     }
 

@@ -124,7 +124,7 @@ async fn a_scheduler_that_cannot_be_set_is_500_code_1_and_malformed_json_400_cod
         r#"{"name":"Nope","parameters":[]}"#,
         r#"{"name":"ForwardScheduler","parameters":[]}"#,
         r#"{"name":"ForwardScheduler","parameters":["x"]}"#,
-        r#"{"name":"LearningScheduler","parameters":["2"]}"#,
+        r#"{"name":"LearningScheduler","parameters":["-1"]}"#,
     ] {
         let answered = post(&url, bad).await;
         assert_eq!((answered.status, answered.code()), (500, 1), "{bad}");

@@ -4,7 +4,8 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use p2pfaas::queue::{Admission, Discipline, Limits};
+use p2pfaas::queue::{Admission, Arriving, Discipline, Limits};
+use p2pfaas::types::TaskType;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -61,14 +62,15 @@ fn simulate(lambda: f64, limits: Limits, seed: u64) -> Observed {
                     break;
                 }
                 ends.pop();
-                if let Some(next) = queue.finish() {
+                if let Some(next) = queue.finish(TaskType(0.0)).map(|started| started.token) {
                     wait += end - arrived_at.remove(&next).expect("it waited");
                     served += 1;
                     ends.push(Reverse((end + exponential(1.0)).to_bits()));
                 }
             }
             let id = (batch * PER_BATCH + call) as u64;
-            match queue.arrive(0, true, |_| id) {
+            let call = Arriving { bytes: 0, may_wait: true, task_type: TaskType(0.0) };
+            match queue.arrive(call, |_| id) {
                 Ok(Admission::Started) => {
                     served += 1;
                     ends.push(Reverse((now + exponential(1.0)).to_bits()));

@@ -4,6 +4,7 @@
 //! Supervisor ─┬─ Queue      K and the waiting line
 //!             ├─ Switch     which algorithm is in force, and its file
 //!             ├─ Discovery  membership, gossip, failure detection
+//!             ├─ Learner    what is learnt: reordering, training, the model (a thread of its own)
 //!             └─ Gateway    the HTTP servers ── per worker thread: one Scheduler per algorithm
 //! ```
 //!
@@ -13,6 +14,8 @@
 
 pub mod discovery;
 pub mod gateway;
+pub mod learner;
+pub mod learning;
 pub mod queue;
 pub mod replicas;
 pub mod scheduler;
@@ -36,7 +39,7 @@ macro_rules! ends {
     )+ };
 }
 
-ends!(discovery::Discovery, gateway::Gateway, queue::Queue, switch::Switch);
+ends!(discovery::Discovery, gateway::Gateway, learner::Learner, queue::Queue, switch::Switch);
 
 /// Writes a small file without blocking the actor's thread.
 async fn save<T: serde::Serialize + Send + 'static>(
@@ -80,6 +83,7 @@ mod crash {
     crashes!(
         discovery::Discovery,
         gateway::Gateway,
+        learner::Learner,
         queue::Queue,
         scheduler::Scheduler,
         switch::Switch

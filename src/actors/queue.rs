@@ -21,10 +21,10 @@ use tokio::sync::oneshot;
 
 use super::supervise::Guard;
 use crate::lock;
-use crate::queue::{Admission, Discipline, Limits, Refusal, Ticket};
+use crate::queue::{Admission, Arriving, Discipline, Limits, Refusal, Started, Ticket};
 use crate::saved::{Layered, LimitsPatch};
 use crate::storage::{self, StorageError};
-use crate::types::Load;
+use crate::types::{Load, TaskType};
 
 /// Changes K and the limits at once and saves them. Answers, when both is done, with what they
 /// were.
@@ -48,7 +48,11 @@ pub struct Gate {
 
 /// The right to run one function. Given back exactly once, when dropped: by a finished call, a
 /// client that hangs up, a time-out, a panic.
-pub struct Slot(Option<Arc<Gate>>);
+pub struct Slot {
+    /// `None` once it was given back.
+    gate: Option<Arc<Gate>>,
+    task_type: TaskType,
+}
 
 /// A place in the line; resolves to a slot. Dropping it leaves the line.
 pub struct Place {
@@ -72,14 +76,14 @@ impl Gate {
         Arc::new(Self { line, load: AtomicU64::new(0), k: AtomicU32::new(limits.k) })
     }
 
-    /// A call with a body of `bytes` arrives.
+    /// A call arrives.
     ///
     /// # Errors
     /// Turned away; nothing was changed.
-    pub fn enter(self: &Arc<Self>, bytes: u64, may_wait: bool) -> Result<Entry, Refusal> {
+    pub fn enter(self: &Arc<Self>, call: Arriving) -> Result<Entry, Refusal> {
         let mut waiting_for = None;
         let admission = self.with(|line| {
-            line.arrive(bytes, may_wait, |_| {
+            line.arrive(call, |_| {
                 let (give, slot) = oneshot::channel();
                 waiting_for = Some(slot);
                 give
@@ -89,8 +93,17 @@ impl Gate {
             (Admission::Waiting(ticket), Some(slot)) => {
                 Entry::Place(Place { gate: Arc::clone(self), ticket, slot })
             }
-            _ => Entry::Slot(Slot(Some(Arc::clone(self)))),
+            _ => Entry::Slot(self.slot(call.task_type)),
         })
+    }
+
+    fn slot(self: &Arc<Self>, task_type: TaskType) -> Slot {
+        Slot { gate: Some(Arc::clone(self)), task_type }
+    }
+
+    /// What runs and waits now of the types 0 to `types` − 1.
+    pub fn load_by_type(&self, types: usize) -> Vec<Load> {
+        lock(&self.line).load_by_type(types)
     }
 
     /// What runs and waits now.
@@ -117,21 +130,22 @@ impl Gate {
 
     fn set_limits(self: &Arc<Self>, limits: Limits) {
         self.k.store(limits.k, Ordering::Release);
-        for waiter in self.with(|line| line.set_limits(limits)) {
+        for Started { token, task_type } in self.with(|line| line.set_limits(limits)) {
             // Dropping the slot that nobody took any more starts the next in line.
-            let _ = waiter.send(Slot(Some(Arc::clone(self))));
+            let _ = token.send(self.slot(task_type));
         }
     }
 
-    /// A running call ended; the next one starts.
-    fn finish(self: &Arc<Self>) {
-        while let Some(waiter) = self.with(Discipline::finish) {
-            match waiter.send(Slot(Some(Arc::clone(self)))) {
+    /// A running call of that type ended; the next one starts.
+    fn finish(self: &Arc<Self>, mut ended: TaskType) {
+        while let Some(Started { token, task_type }) = self.with(|line| line.finish(ended)) {
+            match token.send(self.slot(task_type)) {
                 Ok(()) => break,
                 // It hung up this very moment: its slot is finished too, here and not by `Drop`,
                 // so that a row of such waiters does not nest.
-                Err(mut slot) => slot.0 = None,
+                Err(mut slot) => slot.gate = None,
             }
+            ended = task_type;
         }
     }
 
@@ -147,8 +161,8 @@ impl Gate {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(gate) = self.0.take() {
-            gate.finish();
+        if let Some(gate) = self.gate.take() {
+            gate.finish(self.task_type);
         }
     }
 }
@@ -237,15 +251,19 @@ mod tests {
         Limits { k, queue_length_max, queue_enabled: true }
     }
 
+    fn call() -> Arriving {
+        Arriving { bytes: 1, may_wait: true, task_type: TaskType(2.0) }
+    }
+
     fn slot(gate: &Arc<Gate>) -> Slot {
-        match gate.enter(1, true) {
+        match gate.enter(call()) {
             Ok(Entry::Slot(slot)) => slot,
             _ => panic!("a slot should be free"),
         }
     }
 
     fn place(gate: &Arc<Gate>) -> Place {
-        match gate.enter(1, true) {
+        match gate.enter(call()) {
             Ok(Entry::Place(place)) => place,
             _ => panic!("there should be a place in the line"),
         }
@@ -272,11 +290,12 @@ mod tests {
         let running = slot(&gate);
         let (mut first, mut second) = (place(&gate), place(&gate));
         assert_eq!(gate.load(), Load { running: 1, waiting: 2 });
+        assert_eq!(gate.load_by_type(3)[2], gate.load());
         drop(running);
         assert!(given(&mut second).await.is_none());
         assert!(given(&mut first).await.is_some());
         assert!(given(&mut second).await.is_some(), "the first's slot was dropped at once");
-        assert_eq!(gate.load(), Load::default());
+        assert_eq!((gate.load(), gate.load_by_type(3)[2]), (Load::default(), Load::default()));
     }
 
     #[actix::test]
@@ -311,7 +330,7 @@ mod tests {
         assert!(panicked.join().is_err());
         assert_eq!(gate.load(), Load::default());
         let _again = slot(&gate);
-        assert!(gate.enter(1, true).is_err());
+        assert!(gate.enter(call()).is_err());
     }
 
     #[actix::test]
@@ -320,7 +339,7 @@ mod tests {
         let waiting = place(&gate);
         gate.close();
         assert_eq!(waiting.await.err(), Some(Refusal::Closed));
-        assert_eq!(gate.enter(1, true).err(), Some(Refusal::Closed));
+        assert_eq!(gate.enter(call()).err(), Some(Refusal::Closed));
     }
 
     #[actix::test]
@@ -386,7 +405,7 @@ mod tests {
                     let runtime = actix_rt::Runtime::new().expect("a runtime");
                     runtime.block_on(async {
                         for round in 0..2000 {
-                            let slot = match gate.enter(1, true).expect("the line is long") {
+                            let slot = match gate.enter(call()).expect("the line is long") {
                                 Entry::Slot(slot) => slot,
                                 Entry::Place(place) if (round + thread) % 5 == 0 => {
                                     drop(place);
@@ -439,7 +458,7 @@ mod tests {
                 let (mut slots, mut places) = (Vec::new(), VecDeque::new());
                 for event in events {
                     match event {
-                        Event::Enter => match gate.enter(1, true) {
+                        Event::Enter => match gate.enter(call()) {
                             Ok(Entry::Slot(slot)) => slots.push(slot),
                             Ok(Entry::Place(place)) => places.push_back(place),
                             Err(_) => {}
@@ -466,6 +485,7 @@ mod tests {
                     }
                     let load = Load { running: slots.len() as u32, waiting: places.len() as u32 };
                     prop_assert_eq!(gate.load(), load);
+                    prop_assert_eq!(gate.load_by_type(3)[2], load);
                 }
                 Ok(())
             })?;

@@ -7,13 +7,12 @@
 //! replaced at once by whoever finds it gone.
 
 use std::cell::RefCell;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, Addr};
 use arc_swap::ArcSwap;
 
-use super::scheduler::{NodeSource, Prober, Schedule, Scheduled, Scheduler};
+use super::scheduler::{Askable, NodeSource, Schedule, Scheduled, Scheduler};
 use super::switch::Active;
 use crate::metrics::Metrics;
 use crate::policy::forward::ForwardScheduler;
@@ -42,7 +41,7 @@ pub struct Replicas {
     in_force: Arc<ArcSwap<Active>>,
     steered: [Arc<Active>; 3],
     node: NodeSource,
-    prober: Rc<dyn Prober>,
+    ask: Askable,
     metrics: Arc<Metrics>,
     /// The algorithm in force, then the steered ones; `None` until first needed.
     running: RefCell<[Option<Replica>; 4]>,
@@ -53,7 +52,7 @@ impl Replicas {
     pub fn new(
         in_force: Arc<ArcSwap<Active>>,
         node: NodeSource,
-        prober: Rc<dyn Prober>,
+        ask: Askable,
         metrics: Arc<Metrics>,
     ) -> Self {
         let steered = [
@@ -62,7 +61,7 @@ impl Replicas {
             Active::new(0, Arc::new(RejectScheduler)),
         ]
         .map(Arc::new);
-        Self { in_force, steered, node, prober, metrics, running: RefCell::default() }
+        Self { in_force, steered, node, ask, metrics, running: RefCell::default() }
     }
 
     /// The algorithm that a call arriving now is scheduled by, to the end.
@@ -119,7 +118,7 @@ impl Replicas {
         }
         let policy = Arc::clone(&active.policy);
         let seed = rand::random();
-        let addr = Scheduler::new(policy, self.node.clone(), Rc::clone(&self.prober), seed).start();
+        let addr = Scheduler::new(policy, self.node.clone(), self.ask.clone(), seed).start();
         // A call that was overtaken by a swap still asks its own algorithm, but must not put it
         // back in its successor's place.
         if held.as_ref().is_none_or(|replica| replica.active.generation <= active.generation) {
@@ -132,7 +131,7 @@ impl Replicas {
 #[cfg(test)]
 mod tests {
     use super::super::Crash;
-    use super::super::scheduler::testing::{Loads, node, schedule};
+    use super::super::scheduler::testing::{Loads, ask, node, schedule};
     use super::*;
     use crate::policy::registry::SchedulerSpec;
     use crate::policy::{NodeView, Policy, Step, Task};
@@ -144,9 +143,9 @@ mod tests {
     }
 
     fn replicas(first: Active) -> Replicas {
-        let prober = Rc::new(Loads(Vec::new(), Duration::ZERO));
+        let ask = ask(Loads(Vec::new(), Duration::ZERO));
         let in_force = Arc::new(ArcSwap::from_pointee(first));
-        Replicas::new(in_force, node(0, &["a"]), prober, Arc::default())
+        Replicas::new(in_force, node(0, &["a"]), ask, Arc::default())
     }
 
     async fn decide(replicas: &Replicas, steer: Option<Steer>) -> Decision {
@@ -201,7 +200,7 @@ mod tests {
         }
         let replicas = replicas(Active::new(1, Arc::new(Broken)));
         assert_eq!(decide(&replicas, None).await, Decision::RunHere { may_wait: true });
-        let text = replicas.metrics.render(Default::default(), 0);
+        let text = replicas.metrics.render(Default::default(), 0, &Default::default());
         let text = String::from_utf8(text).expect("text");
         assert!(text.contains(r#"p2pfaas_actor_restarts_total{actor="scheduler"} 2"#), "{text}");
     }

@@ -1,5 +1,5 @@
 //! The Scheduler actor: runs one algorithm. It carries out the steps that the sans-IO policy asks
-//! for (probes, waits) until the policy has decided, and answers with the decision.
+//! for (probes, questions to the learner, waits) until the policy has decided, and answers with the decision.
 //!
 //! There is one per algorithm and worker thread, on that thread, so that asking it wakes nobody up
 //! (see [`super::replicas`]). What survives a restart: the policy with its shared state (a
@@ -13,13 +13,13 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler, Message, Response};
 use arc_swap::ArcSwap;
 use futures_util::future::{LocalBoxFuture, join_all};
-use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
 
 use super::discovery::Published;
 use super::queue::Gate;
-use crate::policy::{Decision, Heard, NodeView, Policy, Probe, Step, Task};
+use crate::policy::{Decision, Heard, Learnt, NodeView, Policy, Probe, Question, Step, Task};
 use crate::types::{Load, Peer};
 
 /// Decides where a call goes.
@@ -53,6 +53,30 @@ pub trait Prober {
     fn probe(&self, peer: Peer) -> LocalBoxFuture<'_, Option<Load>>;
 }
 
+/// Whom a Scheduler asks for decisions that are learnt.
+pub trait Adviser {
+    /// Decides on `question` about `task`. Always answers: where no decision can be had, with one
+    /// to run the call here ([`Learnt::fallback`]).
+    fn advise(&self, question: Question, task: &Task, rng: &mut dyn Rng) -> Advice;
+}
+
+/// A decision of the learner's.
+pub enum Advice {
+    /// Taken on the spot.
+    Now(Learnt),
+    /// To be waited for.
+    Later(LocalBoxFuture<'static, Learnt>),
+}
+
+/// What every Scheduler asks on behalf of its algorithm. Cheap to clone.
+#[derive(Clone)]
+pub struct Askable {
+    /// Peers, for their load.
+    pub prober: Rc<dyn Prober>,
+    /// The learner.
+    pub adviser: Rc<dyn Adviser>,
+}
+
 /// What every Scheduler reads of its node.
 #[derive(Clone)]
 pub struct NodeSource {
@@ -68,20 +92,21 @@ pub struct Scheduler(Rc<Inner>);
 struct Inner {
     policy: Arc<dyn Policy>,
     node: NodeSource,
-    prober: Rc<dyn Prober>,
+    ask: Askable,
     rng: RefCell<SmallRng>,
+}
+
+/// The node's load as a call found it, so that it is compared with probes of the same moment.
+struct Found {
+    load: Load,
+    by_type: Vec<Load>,
 }
 
 impl Scheduler {
     /// Runs `policy` on what `node` says. `seed` is where its randomness starts.
-    pub fn new(
-        policy: Arc<dyn Policy>,
-        node: NodeSource,
-        prober: Rc<dyn Prober>,
-        seed: u64,
-    ) -> Self {
+    pub fn new(policy: Arc<dyn Policy>, node: NodeSource, ask: Askable, seed: u64) -> Self {
         let rng = RefCell::new(SmallRng::seed_from_u64(seed));
-        Self(Rc::new(Inner { policy, node, prober, rng }))
+        Self(Rc::new(Inner { policy, node, ask, rng }))
     }
 }
 
@@ -93,70 +118,114 @@ impl Actor for Scheduler {
 const STEPS_MAX: usize = 16;
 
 impl Inner {
-    /// The policy's next step. `load` is the node's as the call found it, so that it is compared
-    /// with probes of the same moment.
-    fn next(&self, task: &Task, load: Load, heard: &Heard) -> Step {
+    /// The policy's next step.
+    fn next(&self, task: &Task, found: &Found, heard: &Heard) -> Step {
         let published = self.node.published.load();
         let k = self.node.gate.k();
         let mut rng = self.rng.borrow_mut();
+        let mut next = |peers| {
+            let node = NodeView { load: found.load, by_type: &found.by_type, k, peers };
+            self.policy.next(task, node, heard, &mut *rng)
+        };
         if heard.unreachable.is_empty() {
-            let node = NodeView { load, k, peers: &published.peers };
-            return self.policy.next(task, node, heard, &mut *rng);
+            return next(&published.peers);
         }
         let rest: Vec<Peer> =
             published.peers.iter().filter(|p| !heard.failed(&p.host)).cloned().collect();
-        self.policy.next(task, NodeView { load, k, peers: &rest }, heard, &mut *rng)
+        next(&rest)
+    }
+
+    fn found(&self) -> Found {
+        let by_type = match self.policy.task_types() {
+            0 => Vec::new(),
+            types => self.node.gate.load_by_type(types),
+        };
+        Found { load: self.node.gate.load(), by_type }
+    }
+
+    fn advise(&self, question: Question, task: &Task) -> Advice {
+        self.ask.adviser.advise(question, task, &mut *self.rng.borrow_mut())
+    }
+
+    /// Goes on as long as nothing needs to be waited for.
+    fn at_once(&self, message: &mut Schedule, found: &Found) -> Next {
+        for _ in 0..STEPS_MAX {
+            match self.next(&message.task, found, &message.heard) {
+                Step::Decide(decision) => return Next::Decided(decision),
+                Step::Learn(question) => match self.advise(question, &message.task) {
+                    Advice::Now(learnt) => message.heard.learnt = Some(learnt),
+                    Advice::Later(learnt) => return Next::Learn(learnt),
+                },
+                Step::Probe(peers) => return Next::Probe(peers),
+                Step::WaitUntil(after) => return Next::WaitUntil(after),
+            }
+        }
+        Next::Undecided
     }
 
     /// Probes all at once; answers those that answered, in the order asked.
     async fn probe(&self, peers: Vec<Peer>) -> Vec<Probe> {
         let ask = |peer: Peer| async move {
-            let load = self.prober.probe(peer.clone()).await?;
+            let load = self.ask.prober.probe(peer.clone()).await?;
             Some(Probe { peer, load })
         };
         join_all(peers.into_iter().map(ask)).await.into_iter().flatten().collect()
     }
 
-    async fn carry_out(&self, message: Schedule, load: Load, mut step: Step) -> Scheduled {
-        let Schedule { task, arrival, mut heard } = message;
+    async fn carry_out(&self, mut message: Schedule, found: Found, mut next: Next) -> Scheduled {
         let mut probing = Duration::ZERO;
         for _ in 0..STEPS_MAX {
-            match step {
-                Step::Decide(decision) => return Scheduled { decision, heard, probing },
-                Step::Probe(peers) => {
+            match next {
+                Next::Decided(decision) => {
+                    return Scheduled { decision, heard: message.heard, probing };
+                }
+                Next::Probe(peers) => {
                     let start = Instant::now();
-                    heard.probes = Some(self.probe(peers).await);
+                    message.heard.probes = Some(self.probe(peers).await);
                     probing += start.elapsed();
-                    heard.elapsed = arrival.elapsed();
                 }
-                Step::WaitUntil(after) => {
-                    tokio::time::sleep_until(arrival + after).await;
-                    heard.elapsed = arrival.elapsed().max(after);
+                Next::Learn(learnt) => message.heard.learnt = Some(learnt.await),
+                Next::WaitUntil(after) => {
+                    tokio::time::sleep_until(message.arrival + after).await;
+                    // The timer may wake a little early.
+                    message.heard.elapsed = after;
                 }
+                Next::Undecided => break,
             }
-            step = self.next(&task, load, &heard);
+            message.heard.elapsed = message.arrival.elapsed().max(message.heard.elapsed);
+            next = self.at_once(&mut message, &found);
         }
         tracing::error!(scheduler = self.policy.full_name(), "the algorithm comes to no decision");
-        Scheduled { decision: Decision::RunHere { may_wait: true }, heard, probing }
+        let decision = Decision::RunHere { may_wait: true };
+        Scheduled { decision, heard: message.heard, probing }
     }
+}
+
+/// What a Scheduler does next about a call.
+enum Next {
+    Decided(Decision),
+    Probe(Vec<Peer>),
+    Learn(LocalBoxFuture<'static, Learnt>),
+    WaitUntil(Duration),
+    Undecided,
 }
 
 impl Handler<Schedule> for Scheduler {
     type Result = Response<Scheduled>;
 
     fn handle(&mut self, mut message: Schedule, _: &mut Self::Context) -> Self::Result {
-        let load = self.0.node.gate.load();
+        let found = self.0.found();
         message.heard.elapsed = message.arrival.elapsed();
-        match self.0.next(&message.task, load, &message.heard) {
+        match self.0.at_once(&mut message, &found) {
             // Most calls are decided at once and cost no future.
-            Step::Decide(decision) => Response::reply(Scheduled {
+            Next::Decided(decision) => Response::reply(Scheduled {
                 decision,
                 heard: message.heard,
                 probing: Duration::ZERO,
             }),
-            step => {
+            next => {
                 let inner = Rc::clone(&self.0);
-                Response::fut(async move { inner.carry_out(message, load, step).await })
+                Response::fut(async move { inner.carry_out(message, found, next).await })
             }
         }
     }
@@ -180,10 +249,39 @@ pub(crate) mod testing {
         }
     }
 
+    /// Always chooses the same action, on the spot or after a while.
+    pub(crate) struct Always(pub usize, pub Option<Duration>);
+
+    impl Adviser for Always {
+        fn advise(&self, question: Question, _: &Task, _: &mut dyn Rng) -> Advice {
+            let learnt = Learnt {
+                eid: 1,
+                state: question.state,
+                action: self.0,
+                epsilon: 0.5,
+                fallback: false,
+                pending: None,
+            };
+            match self.1 {
+                None => Advice::Now(learnt),
+                Some(after) => Advice::Later(Box::pin(async move {
+                    tokio::time::sleep(after).await;
+                    learnt
+                })),
+            }
+        }
+    }
+
+    pub(crate) fn ask(prober: Loads) -> Askable {
+        Askable { prober: Rc::new(prober), adviser: Rc::new(Always(0, None)) }
+    }
+
     pub(crate) fn node(running: u32, hosts: &[&str]) -> NodeSource {
         let gate = Gate::new(Limits { k: 9, ..Limits::default() }, 100);
         for _ in 0..running {
-            std::mem::forget(gate.enter(0, true));
+            let task_type = crate::types::TaskType(1.0);
+            let call = crate::queue::Arriving { bytes: 0, may_wait: true, task_type };
+            std::mem::forget(gate.enter(call));
         }
         let peers = hosts.iter().map(|host| Peer::at(host)).collect();
         let published = Published { peers, ..Published::default() };
@@ -203,7 +301,7 @@ mod tests {
 
     fn start(words: &str, node: NodeSource, prober: Loads) -> actix::Addr<Scheduler> {
         let policy = SchedulerSpec::from_words(words).build().expect("a good scheduler");
-        Scheduler::new(policy, node, Rc::new(prober), 1).start()
+        Scheduler::new(policy, node, ask(prober), 1).start()
     }
 
     fn load(running: u32) -> Load {
@@ -277,8 +375,28 @@ mod tests {
                 Step::WaitUntil(Duration::ZERO)
             }
         }
-        let prober = Rc::new(Loads(Vec::new(), Duration::ZERO));
-        let scheduler = Scheduler::new(Arc::new(Undecided), node(0, &[]), prober, 1).start();
+        let ask = ask(Loads(Vec::new(), Duration::ZERO));
+        let scheduler = Scheduler::new(Arc::new(Undecided), node(0, &[]), ask, 1).start();
         assert_eq!(scheduler.send(schedule()).await.expect("it lives").decision, HERE);
+    }
+
+    #[actix::test]
+    async fn the_learner_is_asked_once_with_the_load_by_type_and_its_decision_carried_out() {
+        tokio::time::pause();
+        for waits in [None, Some(Duration::from_millis(7))] {
+            let policy = SchedulerSpec::from_words("LearningScheduler 2").build().expect("good");
+            let adviser = Rc::new(Always(3, waits));
+            let ask = Askable { adviser, ..ask(Loads(Vec::new(), Duration::ZERO)) };
+            let scheduler = Scheduler::new(policy, node(3, &["a"]), ask, 1).start();
+            let first = scheduler.send(schedule()).await.expect("it lives");
+            assert_eq!(first.decision, Decision::Forward(Peer::at("a")));
+            let learnt = first.heard.learnt.clone().expect("it was asked");
+            assert_eq!(*learnt.state, [0.0, 0.0, 3.0, 0.0, 0.0]);
+            // Not to be connected to: the call runs here, by the decision that was taken.
+            let heard = Heard { unreachable: vec!["a".into()], ..first.heard };
+            let second = scheduler.send(Schedule { heard, ..schedule() }).await.expect("it lives");
+            assert_eq!(second.decision, HERE);
+            assert_eq!(second.heard.learnt.expect("still").eid, learnt.eid);
+        }
     }
 }

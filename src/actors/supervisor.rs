@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
 use tokio::time::Instant;
 
 use super::supervise::{Backoff, End, Ended, Guard, Handle};
@@ -52,13 +52,24 @@ impl Supervisor {
     /// start in the order in which they were added.
     #[must_use]
     pub fn child<A: Actor<Context = Context<A>> + Handler<End>>(
-        mut self,
+        self,
         name: &'static str,
         handle: Handle<A>,
         mut make: impl FnMut(Guard) -> A + 'static,
     ) -> Self {
+        self.child_started(name, handle, move |guard| make(guard).start())
+    }
+
+    /// The same for a child that `start` starts where it belongs, on a thread of its own.
+    #[must_use]
+    pub fn child_started<A: Actor<Context = Context<A>> + Handler<End>>(
+        mut self,
+        name: &'static str,
+        handle: Handle<A>,
+        mut start: impl FnMut(Guard) -> Addr<A> + 'static,
+    ) -> Self {
         let to_end = handle.clone();
-        let start = Box::new(move |guard| handle.set(make(guard).start()));
+        let start = Box::new(move |guard| handle.set(start(guard)));
         self.children.push(Child {
             name,
             start,

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use actix_web::body::MessageBody;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
@@ -9,16 +10,17 @@ use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
+use super::rewarded::RewardedBody;
 use super::{errors, headers};
 use crate::budget::Held;
-use crate::dispatch::{Call, Outcome, Worker};
+use crate::dispatch::{Call, Outcome, Uploads, Worker};
 use crate::error::Error;
 use crate::faas::{Answer, Functions, Invocation};
 use crate::limit::Expired;
-use crate::policy::Task;
+use crate::policy::{Learnt, Task};
 use crate::queue::Refusal;
 use crate::types::{FunctionName, TaskType};
-use crate::wire::{PeerHop, Timings, seconds_text, six_decimals};
+use crate::wire::{PeerHop, Timings, float_text, seconds_text, six_decimals};
 
 /// The methods by which functions are called.
 pub const FUNCTION_METHODS: [Method; 2] = [Method::GET, Method::POST];
@@ -39,6 +41,8 @@ pub async fn call(
                 result: Err(error),
                 scheduler: worker.replicas.choose(steer),
                 timings: Timings::default(),
+                learnt: None,
+                arrival,
                 elsewhere: None,
             }
         }
@@ -90,7 +94,7 @@ pub async fn read_call_body(
     request: &HttpRequest,
     payload: web::Payload,
     limit_bytes: usize,
-    worker: &Worker,
+    uploads: &Uploads,
 ) -> Result<(Bytes, Held), Error> {
     let from = request.headers();
     let told = headers::text(from, &header::CONTENT_LENGTH).parse::<usize>().ok();
@@ -101,13 +105,13 @@ pub async fn read_call_body(
         None if from.contains_key(header::TRANSFER_ENCODING) => limit_bytes,
         None => 0,
     };
-    let mut held = worker.node.bodies.take(announced as u64).ok_or(Refusal::BytesFull)?;
+    let mut held = uploads.budget.take(announced as u64).ok_or(Refusal::BytesFull)?;
     let read = Box::pin(read_body(request, payload, limit_bytes));
-    let body = worker
-        .upload_limit
+    let body = uploads
+        .limit
         .hold(read)
         .await
-        .map_err(|Expired| Error::BodyTimedOut { limit: worker.upload_limit.length() })??;
+        .map_err(|Expired| Error::BodyTimedOut { limit: uploads.limit.length() })??;
     held.shrink(body.len() as u64);
     Ok((body, held))
 }
@@ -123,9 +127,10 @@ async fn read(
         return Err(Error::WrongMethod);
     }
     let limit_bytes = worker.node.settings.body_bytes_max;
-    let (body, held) = read_call_body(request, payload, limit_bytes, worker).await?;
+    let (body, held) = read_call_body(request, payload, limit_bytes, &worker.uploads).await?;
     let from = request.headers();
     let task_type = headers::text(from, &headers::TASK_TYPE);
+    let deadline = headers::deadline(from).map_err(Error::Malformed)?;
     let invocation = Invocation {
         name,
         method: request.method().clone(),
@@ -135,7 +140,12 @@ async fn read(
     };
     Ok(Call {
         invocation,
-        task: Task { task_type: TaskType::from_text(task_type), hops: 0, from_peer: false },
+        task: Task {
+            task_type: TaskType::from_text(task_type),
+            hops: 0,
+            from_peer: false,
+            deadline,
+        },
         steer: headers::steer(from),
         tracing_id: headers::text(from, &headers::TRACING_ID).to_owned(),
         task_type: task_type.to_owned(),
@@ -146,8 +156,9 @@ async fn read(
 }
 
 fn respond(outcome: Outcome, worker: &Worker) -> HttpResponse {
-    let Outcome { result, scheduler, timings, elsewhere } = outcome;
+    let Outcome { result, scheduler, timings, learnt, arrival, elsewhere } = outcome;
     let executed = result.is_ok();
+    let success = result.as_ref().is_ok_and(|answer| answer.status.is_success());
     let mut response = match result {
         Ok(answer) => from_answer(&answer),
         Err(error) => {
@@ -165,7 +176,26 @@ fn respond(outcome: Outcome, worker: &Worker) -> HttpResponse {
         None if executed => executed_here(builder, timings),
         None => {}
     }
-    response.0.body(response.1)
+    let Some(learnt) = learnt else { return response.0.body(response.1) };
+    decided_by_learner(builder, &learnt);
+    match learnt.pending {
+        Some(pending) if success => {
+            response.0.body(RewardedBody { body: Some(response.1), arrival, pending }.boxed())
+        }
+        _ => response.0.body(response.1),
+    }
+}
+
+fn decided_by_learner(builder: &mut HttpResponseBuilder, learnt: &Learnt) {
+    let state: Vec<String> = learnt.state.iter().map(|x| float_text(*x)).collect();
+    builder
+        .insert_header((headers::LEARNT_EID.clone(), learnt.eid.to_string()))
+        .insert_header((headers::LEARNT_STATE.clone(), state.join(",")))
+        .insert_header((headers::LEARNT_ACTION.clone(), float_text(learnt.action as f64)))
+        .insert_header((headers::LEARNT_EPS.clone(), float_text(learnt.epsilon)));
+    if learnt.fallback {
+        builder.insert_header((headers::LEARNT_FALLBACK.clone(), "True"));
+    }
 }
 
 fn from_answer(answer: &Answer) -> (HttpResponseBuilder, Bytes) {

@@ -1,6 +1,7 @@
 //! Header names of the wire, and which headers travel where.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
@@ -23,6 +24,28 @@ names! {
     TRACING_ID = "x-p2pfaas-scheduler-task-tracing-id";
     /// The task type.
     TASK_TYPE = "x-p2pfaas-scheduler-learning-task-type";
+    /// Seconds that the call has left; ours.
+    DEADLINE = "x-p2pfaas-deadline-seconds";
+    /// The number of the learner's decision on a call.
+    LEARNT_EID = "x-p2pfaas-scheduler-learning-eid";
+    /// The state that it was taken in.
+    LEARNT_STATE = "x-p2pfaas-scheduler-learning-state";
+    /// The action chosen.
+    LEARNT_ACTION = "x-p2pfaas-scheduler-learning-action";
+    /// The ε used.
+    LEARNT_EPS = "x-p2pfaas-scheduler-learning-eps";
+    /// Set when the decision could not be had and the call ran here; ours.
+    LEARNT_FALLBACK = "x-p2pfaas-scheduler-learning-fallback";
+    /// To the learner: a decision's number.
+    TRAIN_EID = "x-p2pfaas-learning-eid";
+    /// To the learner: a state.
+    TRAIN_STATE = "x-p2pfaas-learning-state";
+    /// To the learner: the action chosen.
+    TRAIN_ACTION = "x-p2pfaas-learning-action";
+    /// To the learner: what it was worth.
+    TRAIN_REWARD = "x-p2pfaas-learning-reward";
+    /// From the learner: the ε used.
+    EPS = "x-p2pfaas-eps";
     /// The node's version.
     VERSION = "x-p2pfaas-version";
     /// The algorithm that scheduled the call.
@@ -92,6 +115,18 @@ pub fn steer(headers: &HeaderMap) -> Option<Steer> {
     [(&BYPASS, Steer::Bypass), (&FORWARD, Steer::Forward), (&REJECT, Steer::Reject)]
         .into_iter()
         .find_map(|(name, steer)| asks(name).then_some(steer))
+}
+
+/// The time that a call has left by its own word.
+///
+/// # Errors
+/// It says one that is no time, in words.
+pub fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, String> {
+    let Some(value) = headers.get(&DEADLINE) else { return Ok(None) };
+    let text = utf8(value).unwrap_or_default();
+    let seconds = text.trim().parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+    let wrong = || format!("{DEADLINE} is {text:?}, which is no number of seconds");
+    seconds.map(Some).ok_or_else(wrong)
 }
 
 /// Whether a client's header travels on to the function.
@@ -186,6 +221,17 @@ mod tests {
         assert_eq!(steer(&map(&all[..2])), Some(Steer::Forward));
         assert_eq!(steer(&map(&all[..1])), Some(Steer::Reject));
         assert_eq!(steer(&map(&[("X-P2pfaas-Scheduler-Bypass", "")])), None);
+    }
+
+    #[test]
+    fn a_deadline_is_a_number_of_seconds_or_an_error() {
+        let read = |text| deadline(&map(&[("x-p2pfaas-deadline-seconds", text)]));
+        assert_eq!(read("0.25"), Ok(Some(Duration::from_millis(250))));
+        assert_eq!(read("0"), Ok(Some(Duration::ZERO)));
+        assert_eq!(deadline(&map(&[])), Ok(None));
+        for bad in ["", "soon", "-1", "NaN", "inf", "1e300"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

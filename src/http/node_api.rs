@@ -165,7 +165,9 @@ pub async fn no_gateway() -> HttpResponse {
 
 /// `GET /metrics`.
 pub async fn metrics(worker: Shared) -> HttpResponse {
-    let text = worker.node.metrics.render(worker.node.gate.load(), worker.node.gate.k());
+    let node = &worker.node;
+    let learner = node.learning.stats(&node.learning.snapshot());
+    let text = node.metrics.render(node.gate.load(), node.gate.k(), &learner);
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text)
 }
 

@@ -59,7 +59,7 @@ async fn read(
     let name = function_name(request, "/peer/function/", &worker.functions)?;
     let limit_bytes = worker.node.settings.body_bytes_max;
     let message_max = message_bytes_max(limit_bytes);
-    let (message, held) = read_call_body(request, payload, message_max, worker).await?;
+    let (message, held) = read_call_body(request, payload, message_max, &worker.uploads).await?;
     let read: PeerRequest = read_object(&message).map_err(Error::Malformed)?;
     drop(message);
     let body = BASE64_STANDARD
@@ -76,6 +76,7 @@ async fn read(
         id => id.to_owned(),
     };
     let task_type = headers::text(from, &headers::TASK_TYPE);
+    let deadline = headers::deadline(from).map_err(Error::Malformed)?;
     let asked = read.method.as_deref().unwrap_or("POST");
     let method = FUNCTION_METHODS
         .into_iter()
@@ -91,7 +92,7 @@ async fn read(
     };
     Ok(Call {
         invocation,
-        task: Task { task_type: TaskType::from_text(task_type), hops, from_peer: true },
+        task: Task { task_type: TaskType::from_text(task_type), hops, from_peer: true, deadline },
         steer: None,
         tracing_id,
         task_type: task_type.to_owned(),

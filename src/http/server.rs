@@ -11,9 +11,12 @@ use actix_web::dev::{Server as ActixServer, ServerHandle};
 use actix_web::http::header::HeaderValue;
 use actix_web::{App, HttpResponse, HttpServer, Resource, web};
 use futures_util::future::LocalBoxFuture;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use super::{discovery_api, errors, function_api, headers, node_api, peer_api};
+use super::learner_api::LearnerWorker;
+use super::{
+    discovery_api, errors, function_api, headers, learner_api, learner_ws, node_api, peer_api,
+};
 use crate::actors::gateway::{Serve, Server};
 use crate::dispatch::Worker;
 use crate::error::Error;
@@ -23,6 +26,8 @@ use crate::state::NodeState;
 const BACKLOG: i32 = 1024;
 /// How long a server keeps an idle connection; longer than our clients do.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Silence after which the kernel asks whether the other side is still there.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 /// What a connection may take beyond the drain time to be written out and closed.
 const CLOSING_S: u64 = 2;
 
@@ -35,6 +40,8 @@ pub fn bind(host: IpAddr, port: u16) -> io::Result<TcpListener> {
     let bound = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
+        // Accepted connections inherit it: one whose other side was switched off ends some day.
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(TcpListener::from(socket))
@@ -46,6 +53,8 @@ pub fn bind(host: IpAddr, port: u16) -> io::Result<TcpListener> {
 pub struct Listeners {
     scheduler: Option<TcpListener>,
     discovery: Option<TcpListener>,
+    learner: Option<TcpListener>,
+    learner_ws: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -61,6 +70,9 @@ impl Listeners {
             scheduler: open(settings.scheduler_port, true)?,
             // With another discovery service configured, that one answers on this port.
             discovery: open(settings.discovery_port, settings.service_discovery_host.is_empty())?,
+            // With another learner configured, likewise.
+            learner: open(settings.learner_port, settings.service_learning_host.is_empty())?,
+            learner_ws: open(settings.learner_ws_port, settings.service_learning_host.is_empty())?,
         })
     }
 }
@@ -81,19 +93,25 @@ impl Servers {
         self.node.settings.drain_timeout_s + CLOSING_S
     }
 
-    fn scheduler_server(&self, listener: &TcpListener) -> io::Result<ActixServer> {
+    /// A server on `listener` whose threads each make their own share of the work and its routes.
+    fn server<T: 'static>(
+        &self,
+        listener: &TcpListener,
+        workers: usize,
+        share: fn(Arc<NodeState>) -> T,
+        routes: fn(&mut web::ServiceConfig),
+    ) -> io::Result<ActixServer> {
         let node = Arc::clone(&self.node);
         let app = move || {
-            let worker = Rc::new(Worker::new(Arc::clone(&node)));
             App::new()
-                .app_data(web::Data::new(worker))
-                .configure(scheduler_routes)
+                .app_data(web::Data::new(share(Arc::clone(&node))))
+                // The last word where the routes have none.
                 .default_service(web::to(unknown_path))
+                .configure(routes)
         };
-        let settings = &self.node.settings;
         Ok(HttpServer::new(app)
-            .workers(settings.workers)
-            .max_connections(settings.connections_max)
+            .workers(workers)
+            .max_connections(self.node.settings.connections_max)
             .tcp_nodelay(true)
             // Without this a client that hangs up does not end its call.
             .h1_allow_half_closed(false)
@@ -104,24 +122,21 @@ impl Servers {
             .run())
     }
 
-    fn discovery_server(&self, listener: &TcpListener) -> io::Result<ActixServer> {
-        let node = Arc::clone(&self.node);
-        let app = move || {
-            App::new()
-                .app_data(web::Data::new(Arc::clone(&node)))
-                .configure(discovery_routes)
-                .default_service(web::to(unknown_path))
-        };
-        Ok(HttpServer::new(app)
-            .workers(1)
-            .max_connections(self.node.settings.connections_max)
-            .tcp_nodelay(true)
-            .h1_allow_half_closed(false)
-            .keep_alive(KEEP_ALIVE)
-            .shutdown_timeout(self.shutdown_timeout_s())
-            .disable_signals()
-            .listen(listener.try_clone()?)?
-            .run())
+    fn all(&self, listeners: &Listeners) -> io::Result<Vec<ActixServer>> {
+        let workers = self.node.settings.workers;
+        let Listeners { scheduler, discovery, learner, learner_ws } = listeners;
+        let worker = |node| Rc::new(Worker::new(node));
+        let of_learner = |node| Rc::new(LearnerWorker::new(node));
+        // Nothing runs before it is spawned, so a failure here leaves nothing behind.
+        [
+            scheduler.as_ref().map(|l| self.server(l, workers, worker, scheduler_routes)),
+            discovery.as_ref().map(|l| self.server(l, 1, |node| node, discovery_routes)),
+            learner.as_ref().map(|l| self.server(l, 1, of_learner, learner_routes)),
+            learner_ws.as_ref().map(|l| self.server(l, 1, of_learner, learner_ws_routes)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 }
 
@@ -135,14 +150,7 @@ impl Server for ServerHandle {
 impl Serve for Servers {
     fn start(&self, ended: Rc<dyn Fn()>) -> io::Result<Vec<Box<dyn Server>>> {
         let listeners = self.listeners.borrow();
-        let mut servers = Vec::new();
-        // Nothing runs before it is spawned, so a failure here leaves nothing behind.
-        if let Some(listener) = listeners.as_ref().and_then(|l| l.scheduler.as_ref()) {
-            servers.push(self.scheduler_server(listener)?);
-        }
-        if let Some(listener) = listeners.as_ref().and_then(|l| l.discovery.as_ref()) {
-            servers.push(self.discovery_server(listener)?);
-        }
+        let servers = listeners.as_ref().map_or_else(|| Ok(Vec::new()), |l| self.all(l))?;
         let spawn = |server: ActixServer| -> Box<dyn Server> {
             let (handle, ended) = (server.handle(), Rc::clone(&ended));
             actix_rt::spawn(async move {
@@ -209,6 +217,30 @@ fn discovery_routes(app: &mut web::ServiceConfig) {
                 .route(web::post().to(discovery_api::change_configuration)),
         )
         .service(at("/reset").route(web::get().to(discovery_api::reset)));
+}
+
+fn learner_routes(app: &mut web::ServiceConfig) {
+    app.service(at("/").route(web::get().to(learner_api::greeting)))
+        .service(at("/act").route(web::get().to(learner_api::act)))
+        .service(at("/train").route(web::get().to(learner_api::train)))
+        .service(at("/train_batch").route(web::post().to(learner_api::train_batch)))
+        .service(
+            at("/learner/parameters")
+                .route(web::get().to(learner_api::parameters))
+                .route(web::post().to(learner_api::change_parameters)),
+        )
+        .service(at("/learner/stats").route(web::get().to(learner_api::stats)))
+        .service(at("/learner/weights").route(web::get().to(learner_api::weights)))
+        .service(
+            at("/learner/model")
+                .route(web::get().to(learner_api::model))
+                .route(web::post().to(learner_api::import_model)),
+        )
+        .service(at("/learner/reset").route(web::get().to(learner_api::reset)));
+}
+
+fn learner_ws_routes(app: &mut web::ServiceConfig) {
+    app.default_service(web::to(learner_ws::connect));
 }
 
 fn with_version(mut response: HttpResponse) -> HttpResponse {

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! next(task, node, heard) → Probe(peers)   asked again with heard.probes = Some(loads)
+//!                         → Learn(state)   asked again with heard.learnt = Some(action)
 //!                         → WaitUntil(t)   asked again when t has passed since the arrival
 //!                         → Decide(…)      carried out; if the chosen peer cannot be connected
 //!                                          to, asked again without it
@@ -15,6 +16,7 @@
 //! (`actors::scheduler`, or a simulator) needs no change.
 
 pub mod forward;
+pub mod learning;
 pub mod no;
 pub mod params;
 pub mod power_of_n;
@@ -23,10 +25,13 @@ pub mod registry;
 pub mod reject;
 pub mod round_robin;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
 
+use crate::rl::reward::Pending;
+use crate::rl::{Eid, State};
 use crate::types::{Load, Peer, TaskType};
 
 /// The call to be scheduled.
@@ -38,6 +43,8 @@ pub struct Task {
     pub hops: u32,
     /// Whether another node sent it.
     pub from_peer: bool,
+    /// The time that it has left from its arrival here, if it brings a deadline of its own.
+    pub deadline: Option<Duration>,
 }
 
 /// The node as a policy sees it: a snapshot taken when the call is scheduled.
@@ -45,6 +52,8 @@ pub struct Task {
 pub struct NodeView<'a> {
     /// What runs and waits here.
     pub load: Load,
+    /// The same by task type 0, 1, …, as many as [`Policy::task_types`] asks for.
+    pub by_type: &'a [Load],
     /// The number of functions that may run at once.
     pub k: u32,
     /// The machines known alive, ordered by name, then address; never this node itself, never one
@@ -60,7 +69,35 @@ pub struct Heard {
     /// Time since the call arrived at this node.
     pub elapsed: Duration,
     /// Hosts that could not be connected to when this call was to be forwarded to them.
-    pub unreachable: Vec<std::sync::Arc<str>>,
+    pub unreachable: Vec<Arc<str>>,
+    /// `None` until the learner was asked.
+    pub learnt: Option<Learnt>,
+}
+
+/// What a policy asks of the learner.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// The state to decide in.
+    pub state: State,
+    /// Only the first so many actions are possible now.
+    pub possible: usize,
+}
+
+/// The learner's decision on a call.
+#[derive(Clone, Debug)]
+pub struct Learnt {
+    /// Its number.
+    pub eid: Eid,
+    /// The state it was taken in.
+    pub state: State,
+    /// What was chosen.
+    pub action: usize,
+    /// The ε used.
+    pub epsilon: f64,
+    /// Whether it could not be had from the learner in time and stands in for it: action 1.
+    pub fallback: bool,
+    /// Where the node itself finds out what it was worth.
+    pub pending: Option<Arc<Pending>>,
 }
 
 impl Heard {
@@ -86,6 +123,8 @@ pub enum Step {
     Decide(Decision),
     /// Ask these peers for their load, all at once, and ask again.
     Probe(Vec<Peer>),
+    /// Ask the learner, and ask again with its decision.
+    Learn(Question),
     /// Ask again once this much time has passed since the call arrived.
     WaitUntil(Duration),
 }
@@ -141,6 +180,11 @@ pub trait Policy: Send + Sync + 'static {
         format!("{}({})", self.name(), parameters.join(", "))
     }
 
+    /// How many task types it wants the load of, at most [`crate::types::TASK_TYPES_MAX`].
+    fn task_types(&self) -> usize {
+        0
+    }
+
     /// What an operator should know before using it with these parameters, if anything.
     fn warning(&self) -> Option<String> {
         None
@@ -174,7 +218,7 @@ pub(crate) mod testing {
     }
 
     pub(crate) fn view(running: u32, waiting: u32, peers: &[Peer]) -> NodeView<'_> {
-        NodeView { load: Load { running, waiting }, k: 4, peers }
+        NodeView { load: Load { running, waiting }, by_type: &[], k: 4, peers }
     }
 
     pub(crate) fn client() -> Task {

@@ -85,15 +85,28 @@ impl<'a> Params<'a> {
 
     /// The next parameter as an unsigned 32-bit integer.
     pub fn u32(&mut self, what: &'static str) -> Result<u32, BadParameters> {
-        self.read(what, "an integer from 0 to 4294967295", |text| {
-            text.bytes().all(|c| c.is_ascii_digit()).then(|| text.parse().ok())?
-        })
+        self.read(what, "an integer from 0 to 4294967295", parse_unsigned)
+    }
+
+    /// The next parameter as an integer from 0 to `max`, which `wanted` says in words.
+    pub fn up_to(
+        &mut self,
+        what: &'static str,
+        max: usize,
+        wanted: &'static str,
+    ) -> Result<usize, BadParameters> {
+        self.read(what, wanted, |text| parse_unsigned(text).filter(|value| *value <= max))
     }
 
     /// The next parameter as a duration, such as `100ms` or `1h2m`.
     pub fn duration(&mut self, what: &'static str) -> Result<Duration, BadParameters> {
         self.read(what, "a duration such as 100ms, 1.5s or 1h2m", parse_duration)
     }
+}
+
+/// Go's `strconv.ParseUint`: digits only, no sign.
+fn parse_unsigned<T: std::str::FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|c| c.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// Go's `strconv.ParseBool`.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Policy;
 use super::forward::ForwardScheduler;
+use super::learning::LearningScheduler;
 use super::no::NoScheduler;
 use super::params::{BadParameters, Params};
 use super::power_of_n::PowerOfNScheduler;
@@ -44,6 +45,7 @@ pub const ALGORITHMS: &[Algorithm] = &[
     algorithm!(PowerOfNScheduler, "fan_out threshold loss max_hops"),
     algorithm!(PowerOfNSchedulerTau, "fan_out threshold loss max_hops tau"),
     algorithm!(RoundRobinWithMasterScheduler, "is_master master_ip loss"),
+    algorithm!(LearningScheduler, "task_types"),
 ];
 
 /// An algorithm and its parameters as they stand on the wire and on disk.
@@ -113,6 +115,7 @@ mod tests {
                 "RoundRobinWithMasterScheduler F 10.0.0.1 true",
                 "RoundRobinWithMasterScheduler(false, 10.0.0.1, true)",
             ),
+            ("LearningScheduler 2", "LearningScheduler(2)"),
         ] {
             assert_eq!(full_name(words), shown);
         }
@@ -127,6 +130,7 @@ mod tests {
             "PowerOfNScheduler 1 2 f 1",
             "PowerOfNSchedulerTau 1 2 t 1 1h2m",
             "RoundRobinWithMasterScheduler 1 somewhere 0",
+            "LearningScheduler 0",
         ] {
             let policy = SchedulerSpec::from_words(words).build().expect(words);
             let spec = SchedulerSpec::of(&*policy);
@@ -145,6 +149,7 @@ mod tests {
         assert_eq!(full_name("ForwardScheduler 1 x y"), "ForwardScheduler(1)");
         assert_eq!(full_name("ForwardScheduler"), "parameter 1 (max hops) is missing");
         assert!(full_name("ForwardScheduler -1").starts_with("parameter 1 (max hops) is \"-1\""));
+        assert!(full_name("LearningScheduler 257").contains("from 0 to 256"));
         assert!(full_name("Nope").starts_with("there is no scheduler named \"Nope\""));
     }
 

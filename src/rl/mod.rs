@@ -23,6 +23,7 @@ pub mod learner;
 pub mod model;
 pub mod parameters;
 pub mod reward;
+pub mod stats;
 pub mod td;
 pub mod value;
 pub mod window;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Eid, Entry, State};
+use super::Entry;
 use crate::types::TaskType;
 
 /// Who tells what a decision was worth.
@@ -57,17 +57,17 @@ impl RewardRule {
 
 /// Takes what decisions were worth.
 pub trait RewardSink: Send + Sync {
-    /// The entry of a decision that was taken in that generation of the learner.
-    fn rewarded(&self, generation: u64, entry: Entry);
+    /// The entry of a decision on a task of that type, taken in that generation of the learner.
+    fn rewarded(&self, generation: u64, task_type: TaskType, entry: Entry);
 }
 
 /// A decision whose reward the node finds out. Yields exactly one entry, when the last clone of
 /// its [`Arc`] is dropped: whatever is not told to be in time, because it was rejected, failed,
 /// took too long or lost its client, is worth 0.
 pub struct Pending {
-    eid: Eid,
-    state: State,
-    action: usize,
+    /// Its reward is filled in at the end.
+    entry: Option<Entry>,
+    task_type: TaskType,
     generation: u64,
     deadline: Duration,
     in_time: AtomicBool,
@@ -75,17 +75,17 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Of the decision `eid`; the call has until `deadline` after its arrival.
+    /// Of the decision that `entry` tells, its reward aside; the call has until `deadline` after
+    /// its arrival.
     pub fn new(
-        eid: Eid,
-        state: State,
-        action: usize,
+        entry: Entry,
+        task_type: TaskType,
         generation: u64,
         deadline: Duration,
         sink: Arc<dyn RewardSink>,
     ) -> Arc<Self> {
-        let in_time = AtomicBool::new(false);
-        Arc::new(Self { eid, state, action, generation, deadline, in_time, sink })
+        let (entry, in_time) = (Some(entry), AtomicBool::new(false));
+        Arc::new(Self { entry, task_type, generation, deadline, in_time, sink })
     }
 
     /// The call was answered as it should, so long after its arrival.
@@ -97,14 +97,15 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         let reward = if self.in_time.load(Ordering::Acquire) { 1.0 } else { 0.0 };
-        let (eid, state, action) = (self.eid, Arc::clone(&self.state), self.action);
-        self.sink.rewarded(self.generation, Entry { eid, state, action, reward });
+        if let Some(entry) = self.entry.take() {
+            self.sink.rewarded(self.generation, self.task_type, Entry { reward, ..entry });
+        }
     }
 }
 
 impl std::fmt::Debug for Pending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pending").field("eid", &self.eid).finish_non_exhaustive()
+        f.debug_struct("Pending").field("entry", &self.entry).finish_non_exhaustive()
     }
 }
 
@@ -117,7 +118,8 @@ mod tests {
     struct Kept(Mutex<Vec<(u64, Entry)>>);
 
     impl RewardSink for Kept {
-        fn rewarded(&self, generation: u64, entry: Entry) {
+        fn rewarded(&self, generation: u64, task_type: TaskType, entry: Entry) {
+            assert_eq!(task_type, TaskType(1.0));
             self.0.lock().expect("whole").push((generation, entry));
         }
     }
@@ -129,8 +131,10 @@ mod tests {
     #[test]
     fn every_decision_yields_one_entry_worth_1_only_if_answered_in_time() {
         let sink = Arc::new(Kept::default());
-        let pending =
-            |eid| Pending::new(eid, [1.0].into(), 0, 7, seconds(0.3), Arc::clone(&sink) as _);
+        let pending = |eid| {
+            let entry = Entry { eid, state: [1.0].into(), action: 0, reward: 0.5 };
+            Pending::new(entry, TaskType(1.0), 7, seconds(0.3), Arc::clone(&sink) as _)
+        };
         pending(1).answered(seconds(0.3));
         pending(2).answered(seconds(0.31));
         let (forgotten, cloned) = (pending(3), pending(4));

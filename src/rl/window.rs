@@ -226,7 +226,7 @@ impl Window {
             let bits = self.pages.get(&(at / PAGE)).map_or(0, |page| page.bits) >> (at % PAGE);
             let ones = u64::from(bits.trailing_ones());
             at += ones;
-            if ones == 0 || at % PAGE != 0 {
+            if ones == 0 || !at.is_multiple_of(PAGE) {
                 break;
             }
         }

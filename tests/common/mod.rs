@@ -4,6 +4,7 @@
 
 pub mod process;
 pub mod raw;
+pub mod websocket;
 
 use std::future::Future;
 use std::net::Ipv4Addr;
@@ -101,6 +102,20 @@ impl TestNode {
 
     pub fn discovery(&self, path: &str) -> String {
         format!("http://{}:19000{path}", self.ip)
+    }
+
+    pub fn learner(&self, path: &str) -> String {
+        format!("http://{}:19020{path}", self.ip)
+    }
+
+    /// Posts learner parameters, which must be good.
+    pub async fn set_learner(&self, parameters: serde_json::Value) {
+        let answer = post(&self.learner("/learner/parameters"), parameters.to_string()).await;
+        assert_eq!((answer.status, answer.text()), (200, String::new()));
+    }
+
+    pub async fn learner_stats(&self) -> serde_json::Value {
+        get(&self.learner("/learner/stats")).await.json()
     }
 
     pub fn id(&self) -> String {

@@ -213,7 +213,8 @@ impl Backend for Embedded {
 mod tests {
     use super::*;
     use crate::actors::queue::{Entry, Gate};
-    use crate::queue::Limits;
+    use crate::queue::{Arriving, Limits};
+    use crate::types::TaskType;
 
     fn shared() -> Arc<Shared> {
         Shared::new(&Settings { fn_seed: Some(1), ..Settings::default() })
@@ -253,7 +254,8 @@ mod tests {
     #[actix_rt::test]
     async fn spinning_work_keeps_its_slot_until_its_thread_has_ended_though_the_caller_left() {
         let gate = Gate::new(Limits { k: 1, ..Limits::default() }, 1);
-        let Ok(Entry::Slot(slot)) = gate.enter(0, true) else { panic!("a slot is free") };
+        let call = Arriving { bytes: 0, may_wait: true, task_type: TaskType(0.0) };
+        let Ok(Entry::Slot(slot)) = gate.enter(call) else { panic!("a slot is free") };
         {
             let shared = shared();
             let spin = shared.run(EmbeddedName::Spin, "mean_ms=60000", None, Bytes::new(), slot);

@@ -1,0 +1,351 @@
+//! What the Learner and all who ask it share: the published snapshot, the EIDs, and the rewards on
+//! their way from finished calls to training. One per node, shared by all its threads.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+use super::learner::{Learner, ReserveEids, Rewarded};
+use super::scheduler::{Advice, Adviser};
+use super::supervise::Handle;
+use crate::lock;
+use crate::metrics::Metrics;
+use crate::policy::{Learnt, Question, Task};
+use crate::rl::learner::Snapshot;
+use crate::rl::parameters::Compatibility;
+use crate::rl::reward::{Pending, RewardSink};
+use crate::rl::stats::{LearnerStats, RewardStats};
+use crate::rl::{EID_MAX, Eid, Entry};
+use crate::types::TaskType;
+
+/// EIDs reserved on disk at once.
+const EIDS_RESERVED: u64 = 1 << 20;
+
+/// EIDs that a node may give: those below are used or were lost with a crash. The file's content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReservedEids {
+    /// No EID from here on was given yet.
+    pub reserved_below: Eid,
+}
+
+/// The EIDs of a node: each is given once, restarts included.
+#[derive(Debug)]
+pub struct Eids {
+    next: AtomicU64,
+    /// EIDs below are reserved on disk.
+    below: AtomicU64,
+}
+
+impl Eids {
+    /// Goes on after those that were reserved before; 1 is the first.
+    pub fn after(reserved: ReservedEids) -> Self {
+        let first = reserved.reserved_below.max(1);
+        Self { next: AtomicU64::new(first), below: AtomicU64::new(first) }
+    }
+
+    /// The next one, if any is reserved.
+    fn take(&self) -> Option<Eid> {
+        let below = self.below.load(Ordering::Acquire);
+        let next = |eid| (eid < below).then_some(eid + 1);
+        self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()
+    }
+
+    /// Whether half of what was reserved is used up.
+    fn run_low(&self, taken: Eid) -> bool {
+        let left = self.below.load(Ordering::Relaxed).saturating_sub(taken);
+        // Asked once in a while; the first that is heard does it.
+        left < EIDS_RESERVED / 2 && left.is_multiple_of(1024)
+    }
+
+    /// What to reserve on disk, if it is time.
+    pub fn wanted(&self) -> Option<ReservedEids> {
+        let (next, below) = (self.next.load(Ordering::Relaxed), self.below.load(Ordering::Relaxed));
+        let reserved_below = next.max(below).saturating_add(EIDS_RESERVED).min(EID_MAX);
+        (below - next < EIDS_RESERVED / 2).then_some(ReservedEids { reserved_below })
+    }
+
+    /// That is on disk now.
+    pub fn reserved(&self, reserved: ReservedEids) {
+        self.below.fetch_max(reserved.reserved_below, Ordering::Release);
+    }
+}
+
+/// Entries that wait to be trained on at most, should the Learner be away.
+const WAITING_MAX: usize = 100_000;
+/// Calls over which the recent share in time is taken.
+const RECENT: usize = 1000;
+
+/// What the node itself found out about its decisions.
+#[derive(Default)]
+struct Rewards {
+    /// With the generation of their decision.
+    waiting: Vec<(u64, Entry)>,
+    recent: VecDeque<bool>,
+    recent_in_time: usize,
+    /// By task type: in time, not in time.
+    by_type: BTreeMap<usize, [u64; 2]>,
+}
+
+/// See the module.
+pub struct Learning {
+    snapshot: ArcSwap<Snapshot>,
+    /// The EIDs of this node's decisions.
+    pub eids: Eids,
+    rewards: Mutex<Rewards>,
+    /// The Learner actor.
+    pub learner: Handle<Learner>,
+}
+
+impl Learning {
+    /// As the Learner begins.
+    pub fn new(snapshot: Snapshot, reserved: ReservedEids) -> Arc<Self> {
+        Arc::new(Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            eids: Eids::after(reserved),
+            rewards: Mutex::default(),
+            learner: Handle::default(),
+        })
+    }
+
+    /// The learner as it was last published.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Shows `snapshot` to all who decide.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// The next EID, if any is reserved.
+    pub fn take_eid(&self) -> Option<Eid> {
+        let eid = self.eids.take()?;
+        if self.eids.run_low(eid) {
+            self.learner.tell(ReserveEids);
+        }
+        Some(eid)
+    }
+
+    /// The next EID; waits until some are reserved.
+    pub async fn wait_for_eid(&self) -> Option<Eid> {
+        if let Some(eid) = self.take_eid() {
+            return Some(eid);
+        }
+        match self.learner.ask(|| ReserveEids).await {
+            Ok(Ok(())) => self.take_eid(),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "no EIDs can be reserved");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// The learner's decision number `eid`, on `question` about `task`. `None`: the value function
+    /// cannot tell this state.
+    fn decide(
+        self: &Arc<Self>,
+        eid: Eid,
+        question: &Question,
+        task: &Task,
+        rng: &mut dyn Rng,
+    ) -> Option<Learnt> {
+        let snapshot = self.snapshot.load();
+        snapshot.check(&question.state).ok()?;
+        let choice = snapshot.decide(&question.state, question.possible, rng);
+        let deadline = snapshot.running.reward.deadline(task.task_type, task.deadline);
+        let pending = deadline.map(|deadline| {
+            Pending::new(
+                Entry {
+                    eid,
+                    state: Arc::clone(&question.state),
+                    action: choice.action,
+                    reward: 0.0,
+                },
+                task.task_type,
+                snapshot.generation,
+                deadline,
+                Arc::clone(self) as _,
+            )
+        });
+        Some(Learnt {
+            eid,
+            state: Arc::clone(&question.state),
+            action: choice.action,
+            epsilon: choice.epsilon,
+            fallback: false,
+            pending,
+        })
+    }
+
+    /// What stands in for a decision that cannot be had: run here.
+    pub fn fallback(eid: Option<Eid>, question: Question, metrics: &Metrics) -> Learnt {
+        metrics.fallback();
+        Learnt {
+            eid: eid.unwrap_or_default(),
+            state: question.state,
+            action: 1,
+            epsilon: 0.0,
+            fallback: true,
+            pending: None,
+        }
+    }
+
+    /// The entries that wait to be trained on.
+    pub fn take_rewards(&self) -> Vec<(u64, Entry)> {
+        std::mem::take(&mut lock(&self.rewards).waiting)
+    }
+
+    /// Starts counting anew.
+    pub fn forget_rewards(&self) {
+        *lock(&self.rewards) = Rewards::default();
+    }
+
+    /// What is counted, of `snapshot` and of the node's own rewards.
+    pub fn stats(&self, snapshot: &Snapshot) -> LearnerStats {
+        let counters = snapshot.counters;
+        let v1 = snapshot.running.compatibility == Compatibility::V1;
+        LearnerStats {
+            inferences: snapshot.live.inferences(),
+            trained_items: counters.trained_items,
+            epsilon: snapshot.live.epsilon.get(),
+            episodes: counters.windows_trained,
+            pending_entries: snapshot.held,
+            // v1 looks no further than what it has trained.
+            eid_max_seen: if v1 { counters.eid_last_trained } else { counters.eid_max_seen },
+            eid_last_trained: counters.eid_last_trained,
+            average_reward: snapshot.average_reward,
+            mean_abs_delta: counters.mean_abs_delta,
+            states_seen: snapshot.values.states_seen(),
+            late: counters.late,
+            duplicate: counters.duplicate,
+            skipped: counters.skipped,
+            windows_trained: counters.windows_trained,
+            decisions: snapshot.live.by_action().into_iter().enumerate().collect(),
+            rewards: self.reward_stats(),
+        }
+    }
+
+    fn reward_stats(&self) -> RewardStats {
+        let rewards = lock(&self.rewards);
+        let of = |which: usize| {
+            rewards.by_type.iter().map(|(task_type, counts)| (*task_type, counts[which])).collect()
+        };
+        let n = rewards.recent.len();
+        RewardStats {
+            in_time: of(0),
+            missed: of(1),
+            recent_share_in_time: (n > 0).then(|| rewards.recent_in_time as f64 / n as f64),
+        }
+    }
+}
+
+impl RewardSink for Learning {
+    fn rewarded(&self, generation: u64, task_type: TaskType, entry: Entry) {
+        let in_time = entry.reward > 0.0;
+        let first = {
+            let mut rewards = lock(&self.rewards);
+            // Types that are not told apart are counted as the first.
+            let counts = rewards.by_type.entry(task_type.index().unwrap_or(0)).or_default();
+            counts[usize::from(!in_time)] += 1;
+            rewards.recent.push_back(in_time);
+            rewards.recent_in_time += usize::from(in_time);
+            if rewards.recent.len() > RECENT {
+                let oldest = rewards.recent.pop_front();
+                rewards.recent_in_time -= usize::from(oldest == Some(true));
+            }
+            if rewards.waiting.len() < WAITING_MAX {
+                rewards.waiting.push((generation, entry));
+            }
+            rewards.waiting.len() == 1
+        };
+        if first && let Some(learner) = self.learner.addr() {
+            // Only one such message is ever on its way; it must not be dropped.
+            learner.do_send(Rewarded);
+        }
+    }
+}
+
+/// Decides in the process, by what this node's Learner has published.
+pub struct OwnLearner {
+    learning: Arc<Learning>,
+    metrics: Arc<Metrics>,
+    /// How long a decision may wait for an EID.
+    patience: Duration,
+}
+
+impl OwnLearner {
+    /// For the current thread.
+    pub fn new(learning: Arc<Learning>, metrics: Arc<Metrics>, patience: Duration) -> Rc<Self> {
+        Rc::new(Self { learning, metrics, patience })
+    }
+}
+
+impl Adviser for OwnLearner {
+    fn advise(&self, question: Question, task: &Task, rng: &mut dyn Rng) -> Advice {
+        let (learning, metrics) = (Arc::clone(&self.learning), Arc::clone(&self.metrics));
+        if let Some(eid) = learning.take_eid() {
+            let learnt = learning.decide(eid, &question, task, rng);
+            return Advice::Now(
+                learnt.unwrap_or_else(|| Learning::fallback(Some(eid), question, &metrics)),
+            );
+        }
+        // The first decision ever, or a disk that is slower than the calls.
+        let (task, patience) = (*task, self.patience);
+        let mut rng = SmallRng::seed_from_u64(rng.next_u64());
+        Advice::Later(Box::pin(async move {
+            let eid = tokio::time::timeout(patience, learning.wait_for_eid()).await.ok().flatten();
+            eid.and_then(|eid| learning.decide(eid, &question, &task, &mut rng))
+                .unwrap_or_else(|| Learning::fallback(eid, question, &metrics))
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rl::learner::Learner as Core;
+    use crate::rl::parameters::Parameters;
+    use std::collections::HashSet;
+
+    #[test]
+    fn no_eid_is_given_twice_or_before_it_is_on_disk() {
+        let eids = Eids::after(ReservedEids::default());
+        assert_eq!(eids.take(), None, "nothing is reserved");
+        let reserved = eids.wanted().expect("it is time");
+        eids.reserved(reserved);
+        assert_eq!(eids.wanted(), None);
+        let given: Vec<Eid> = std::thread::scope(|scope| {
+            let take = || (0..5000).filter_map(|_| eids.take()).collect::<Vec<_>>();
+            let threads = [scope.spawn(take), scope.spawn(take), scope.spawn(take)];
+            threads.into_iter().flat_map(|thread| thread.join().expect("joins")).collect()
+        });
+        assert_eq!(given.iter().collect::<HashSet<_>>().len(), 15_000);
+        // After a crash all that was reserved counts as given.
+        let again = Eids::after(reserved);
+        again.reserved(again.wanted().expect("it is time"));
+        let next = again.take().expect("reserved");
+        assert!(given.iter().all(|eid| *eid < next));
+    }
+
+    #[test]
+    fn the_share_in_time_is_that_of_the_last_thousand() {
+        let learning = Learning::new(Core::new(Parameters::default()).snapshot(), <_>::default());
+        let entry = |reward| Entry { eid: 1, state: [0.0].into(), action: 0, reward };
+        (0..1500).for_each(|_| learning.rewarded(0, TaskType(1.0), entry(0.0)));
+        (0..250).for_each(|_| learning.rewarded(0, TaskType(0.0), entry(1.0)));
+        let stats = learning.reward_stats();
+        assert_eq!(stats.recent_share_in_time, Some(0.25));
+        assert_eq!((stats.in_time[&0], stats.missed[&1]), (250, 1500));
+        assert_eq!(learning.take_rewards().len(), 1750);
+        learning.forget_rewards();
+        assert_eq!(learning.reward_stats(), RewardStats::default());
+    }
+}

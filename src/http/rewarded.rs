@@ -1,0 +1,109 @@
+//! An answer whose last byte is waited for: only then is it known whether a call was in time.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use actix_web::body::{BodySize, MessageBody};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::rl::reward::Pending;
+
+/// The body of an executed call's answer. Once the connection has taken all of it, the call counts
+/// as answered; if the client goes away before, it never does.
+pub struct RewardedBody {
+    /// `None` once it was handed on.
+    pub body: Option<Bytes>,
+    /// When the call arrived.
+    pub arrival: Instant,
+    /// The decision that is to be rewarded.
+    pub pending: Arc<Pending>,
+}
+
+impl MessageBody for RewardedBody {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.body.as_ref().map_or(0, Bytes::len) as u64)
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        match self.body.take() {
+            Some(body) if !body.is_empty() => Poll::Ready(Some(Ok(body))),
+            // Asked for more only after the connection has taken what there was.
+            _ => {
+                self.pending.answered(self.arrival.elapsed());
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+impl Drop for RewardedBody {
+    fn drop(&mut self) {
+        // An empty body is never asked for.
+        if self.body.as_ref().is_some_and(Bytes::is_empty) {
+            self.pending.answered(self.arrival.elapsed());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rl::Entry;
+    use crate::rl::reward::RewardSink;
+    use crate::types::TaskType;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    #[derive(Default)]
+    struct Kept(Mutex<Vec<f64>>);
+
+    impl RewardSink for Kept {
+        fn rewarded(&self, _: u64, _: TaskType, entry: Entry) {
+            self.0.lock().expect("whole").push(entry.reward);
+        }
+    }
+
+    fn body(text: &'static str, sink: &Arc<Kept>) -> RewardedBody {
+        let entry = Entry { eid: 1, state: [0.0].into(), action: 0, reward: 0.0 };
+        let deadline = Duration::from_secs(1);
+        let pending = Pending::new(entry, TaskType(0.0), 0, deadline, Arc::clone(sink) as _);
+        RewardedBody { body: Some(Bytes::from(text)), arrival: Instant::now(), pending }
+    }
+
+    fn poll(body: &mut RewardedBody) -> Option<Bytes> {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        match Pin::new(body).poll_next(&mut context) {
+            Poll::Ready(next) => next.map(|chunk| chunk.unwrap_or_else(|never| match never {})),
+            Poll::Pending => panic!("it is there"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_is_answered_when_its_last_byte_was_taken() {
+        tokio::time::pause();
+        let sink = Arc::new(Kept::default());
+        let mut whole = body("hello", &sink);
+        assert_eq!(whole.size(), BodySize::Sized(5));
+        assert_eq!((poll(&mut whole), poll(&mut whole)), (Some(Bytes::from("hello")), None));
+        drop(whole);
+        drop(body("", &sink));
+        let mut hung_up = body("hello", &sink);
+        poll(&mut hung_up);
+        drop(hung_up);
+        drop(body("never asked for", &sink));
+        let mut slow = body("hello", &sink);
+        poll(&mut slow);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        poll(&mut slow);
+        drop(slow);
+        assert_eq!(*sink.0.lock().expect("whole"), [1.0, 1.0, 0.0, 0.0, 0.0]);
+    }
+}

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use crate::actors::learning::Learning;
 use crate::actors::scheduler::{Advice, Adviser};
 use crate::actors::supervise::Backoff;
-use crate::client::{Hosts, client};
+use crate::client::websocket_client;
 use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::policy::{Learnt, Question, Task};
@@ -143,7 +143,7 @@ impl LearnerPool {
         if self.started.replace(true) {
             return;
         }
-        let http = client(self.connect_timeout, Hosts::Any);
+        let http = websocket_client(self.connect_timeout);
         for _ in 0..self.size {
             self.jobs.hope(true);
             let (jobs, url) = (Rc::downgrade(&self.jobs), self.url.clone());

@@ -45,12 +45,21 @@ pub enum Hosts {
 /// A client for the current thread. It follows no redirects, adds no headers and has no time
 /// limit of its own but `connect_timeout` (name resolution included).
 pub fn client(connect_timeout: Duration, hosts: Hosts) -> awc::Client {
+    built(connect_timeout, hosts, false)
+}
+
+/// The same for opening WebSockets to any host.
+pub fn websocket_client(connect_timeout: Duration) -> awc::Client {
+    built(connect_timeout, Hosts::Any, true)
+}
+
+fn built(connect_timeout: Duration, hosts: Hosts, may_upgrade: bool) -> awc::Client {
     let resolver = Resolver::custom(Names { limit: connect_timeout / 2, hosts });
-    let tcp = TcpConnector::new(resolver).service().map(|connection| {
+    let tcp = TcpConnector::new(resolver).service().map(move |connection| {
         let (stream, uri): (TcpStream, _) = connection.into_parts();
         // Best effort: without it the connection works, only slower.
         let _ = stream.set_nodelay(true);
-        actix_tls::connect::Connection::new(uri, Socket::new(stream))
+        actix_tls::connect::Connection::new(uri, Socket::new(stream, may_upgrade))
     });
     let connector = awc::Connector::new()
         .connector(tcp)

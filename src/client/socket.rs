@@ -23,12 +23,14 @@ pub(super) struct Socket {
     sent: bool,
     /// Not to be used again.
     spoiled: bool,
+    /// Whether it may become a WebSocket, which begins with an interim answer.
+    may_upgrade: bool,
 }
 
 impl Socket {
     /// A connection as it was just made.
-    pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, sent: false, spoiled: false }
+    pub(super) fn new(stream: TcpStream, may_upgrade: bool) -> Self {
+        Self { stream, sent: false, spoiled: false, may_upgrade }
     }
 
     /// Whether the system knows of an end that the event loop has not reported yet.
@@ -48,7 +50,8 @@ impl Socket {
     fn begins(&mut self, bytes: &[u8]) {
         // `awc` takes an interim answer (1xx) for the final one and would use the connection
         // again; the next call on it would read this call's real answer.
-        self.spoiled |= bytes.starts_with(b"HTTP/1.1 1") || bytes.starts_with(b"HTTP/1.0 1");
+        let interim = bytes.starts_with(b"HTTP/1.1 1") || bytes.starts_with(b"HTTP/1.0 1");
+        self.spoiled |= interim && !self.may_upgrade;
     }
 }
 

@@ -91,6 +91,11 @@ impl Client {
         read_frame(&mut self.0)
     }
 
+    /// Sends nothing more.
+    pub fn finish(&self) {
+        self.0.shutdown(Shutdown::Write).expect("connected");
+    }
+
     /// Asks as v1's scheduler does.
     pub fn ask(&mut self, text: &str) -> String {
         self.send(TEXT, text.as_bytes());

@@ -108,12 +108,12 @@ fn welcome(nodes: &[Node], data_path: Option<&Path>) -> String {
         let (settings, published) = (&node.state.settings, node.state.published.load());
         let _ = writeln!(
             text,
-            "  {:<24} calls http://{}:{}   machines http://{}:{}/list",
+            "  {:<24} calls http://{}:{}   machines :{}/list   learner :{}/learner/stats",
             published.identity.id,
             settings.host,
             settings.scheduler_port,
-            settings.host,
-            settings.discovery_port
+            settings.discovery_port,
+            settings.learner_port
         );
     }
     let Some(first) = nodes.first() else { return text };

@@ -136,6 +136,8 @@ fn announce(node: &Node) {
         host = %settings.host,
         scheduler_port = settings.scheduler_port,
         discovery_port = settings.discovery_port,
+        learner_port = settings.learner_port,
+        learner_ws_port = settings.learner_ws_port,
         machine_ip = identity.ip_text(),
         machine_id = identity.id,
         scheduler = %node.state.in_force.load().full_name,

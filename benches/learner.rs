@@ -306,9 +306,9 @@ fn decisions(taken: &Taken, n: usize) -> (f64, f64) {
 }
 
 /// Makes "run here" the best action in every state that calls find the node in.
-fn learn_to_run_here() {
+fn learn_to_run_here(then_rewarded_by_the_node: bool) {
     let parameters = r#"{"actions_n":14,"td_form":"q_learning","gamma":0,"alpha":1,"window_size":2,
-        "epsilon_start":0,"epsilon_min":0,"entries_held_max":100000}"#;
+        "epsilon_start":0,"epsilon_min":0,"reward":{"source":"client"}}"#;
     once(LEARNER, "/learner/parameters", parameters);
     Connection::open(LEARNER).request(b"GET /learner/reset HTTP/1.1\r\nHost: x\r\n\r\n");
     let states = (0..9).flat_map(|running| (0..9).map(move |waiting| (running, waiting)));
@@ -322,6 +322,10 @@ fn learn_to_run_here() {
         })
         .collect();
     once(LEARNER, "/train_batch", &format!("[{}]", entries.join(",")));
+    if then_rewarded_by_the_node {
+        let reward = r#"{"window_size":5,"reward":{"source":"node","deadlines_s":[10]}}"#;
+        once(LEARNER, "/learner/parameters", reward);
+    }
 }
 
 /// The median of whole calls, in microseconds, at `connections` at once.
@@ -367,18 +371,24 @@ fn over_the_network(taken: &Taken) {
         "<= 5",
         quiet.0 <= 5.0,
     );
-    let stop = AtomicBool::new(false);
+    let (ready, stop) = (AtomicBool::new(false), AtomicBool::new(false));
     let (flooded, rate) = std::thread::scope(|scope| {
         let flood = scope.spawn(|| {
             let mut connection = Connection::open(LEARNER);
-            let (bodies, start, mut sent) = (batches(2000, 1 << 40), Instant::now(), 0.0);
-            for body in bodies.iter().cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
+            let (bodies, mut sent) = (batches(20_000, 1 << 40), 0.0);
+            ready.store(true, Ordering::Release);
+            let start = Instant::now();
+            for body in bodies.iter().take_while(|_| !stop.load(Ordering::Relaxed)) {
                 connection.request(body);
                 sent += 100.0;
             }
+            assert!(stop.load(Ordering::Relaxed), "the flood ended first");
             sent / start.elapsed().as_secs_f64()
         });
-        let flooded = decisions(taken, 20_000);
+        while !ready.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        let flooded = decisions(taken, 10_000);
         stop.store(true, Ordering::Relaxed);
         (flooded, flood.join().expect("joins"))
     });
@@ -407,8 +417,8 @@ fn over_the_network(taken: &Taken) {
         act / bare <= 1.3,
     );
 
-    learn_to_run_here();
-    for connections in [1, 8] {
+    for (connections, rewarded) in [(1, false), (8, false), (1, true), (8, true)] {
+        learn_to_run_here(rewarded);
         let (mut no, mut learning) = (Vec::new(), Vec::new());
         for _ in 0..rounds() {
             use_scheduler("NoScheduler", "false");
@@ -417,8 +427,9 @@ fn over_the_network(taken: &Taken) {
             learning.push(calls(connections, 20_000));
         }
         let (no, learning) = (median(no), median(learning));
+        let by = if rewarded { ", node rewards" } else { "" };
         let what = format!(
-            "{connections} connections: LearningScheduler {learning:.1} us, NoScheduler {no:.1} us"
+            "{connections} connections{by}: LearningScheduler {learning:.1} us, NoScheduler {no:.1} us"
         );
         let ratio = learning / no;
         show(&what, format!("{ratio:.3} x"), "<= 1.1", ratio <= 1.1);

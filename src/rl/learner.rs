@@ -265,8 +265,14 @@ impl Learner {
                 Compatibility::None => td.update,
             };
             let (rates, actions_n) = (self.running.rates(), self.running.actions_n);
+            let average = self.estimates.average_reward;
             let delta = update(&mut self.estimates, &transition, &rates, actions_n);
-            self.counters.mean_abs_delta += (delta.abs() - self.counters.mean_abs_delta) / 1000.0;
+            if !self.estimates.average_reward.is_finite() {
+                self.estimates.average_reward = average;
+            }
+            let mean = &mut self.counters.mean_abs_delta;
+            let moved = *mean + (delta.abs() - *mean) / 1000.0;
+            *mean = if moved.is_finite() { moved } else { *mean };
         }
         self.counters.trained_items += 1;
         self.counters.eid_last_trained = entry.eid;

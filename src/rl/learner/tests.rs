@@ -337,6 +337,28 @@ fn what_cannot_be_learnt_from_is_named() {
 }
 
 #[test]
+fn rewards_beyond_all_measure_leave_a_model_that_can_be_saved_and_loaded() {
+    for value_function in VALUE_FUNCTIONS {
+        for td_form in super::super::td::TD_FORMS {
+            let patch = json!({
+                "value_function": value_function.name, "td_form": td_form.name, "alpha": 1.0,
+                "beta": 1.0, "gamma": 1.0, "window_size": 2, "refit_states": 10,
+            });
+            let mut learner = Learner::new(parameters(patch.clone()));
+            for eid in 1..100 {
+                let reward = if eid % 3 == 0 { -f64::MAX } else { f64::MAX };
+                learner.take(entry(eid, &[(eid % 4) as f64], (eid % 2) as usize, reward));
+            }
+            let model = learner.snapshot().model().expect("JSON");
+            let text = serde_json::to_string(&model).expect("JSON");
+            let model: Model = serde_json::from_str(&text).expect("all numbers are finite");
+            let name = (value_function.name, td_form.name);
+            assert_eq!(Learner::new(parameters(patch)).restore(&model), Ok(()), "{name:?}");
+        }
+    }
+}
+
+#[test]
 fn decisions_are_counted_and_only_possible_actions_taken() {
     let learner = Learner::new(parameters(json!({"actions_n": 5, "epsilon_start": 1.0})));
     let snapshot = learner.snapshot();

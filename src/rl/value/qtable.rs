@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{ValueFunction, Weights, check_rows, state_name};
+use super::{ValueFunction, Weights, check_rows, state_name, step};
 use crate::rl::cow::Rows;
 use crate::rl::parameters::{Compatibility, Parameters};
 use crate::rl::{State, check_state};
@@ -214,7 +214,7 @@ impl ValueFunction for QTable {
     fn add(&mut self, state: &[f64], action: usize, amount: f64) {
         let row = self.row(&self.keys.canonical(state));
         if let Some(value) = row.and_then(|row| self.values.get_mut(row)?.get_mut(action)) {
-            *value += amount;
+            step(value, amount);
         }
     }
 

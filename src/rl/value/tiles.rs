@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{ValueFunction, Weights};
+use super::{ValueFunction, Weights, step};
 use crate::rl::cow::Rows;
 use crate::rl::parameters::Parameters;
 
@@ -105,9 +105,13 @@ impl ValueFunction for Tiles {
         let active: Vec<usize> = self.active(state, action).collect();
         for at in active {
             if let Some(weight) = self.weights.get_mut(at).and_then(<[f64]>::first_mut) {
-                self.touched += usize::from(*weight == 0.0 && each != 0.0);
-                *weight += each;
-                self.touched -= usize::from(*weight == 0.0 && each != 0.0);
+                let before = *weight != 0.0;
+                step(weight, each);
+                match (before, *weight != 0.0) {
+                    (false, true) => self.touched += 1,
+                    (true, false) => self.touched -= 1,
+                    _ => {}
+                }
             }
         }
     }

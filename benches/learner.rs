@@ -281,11 +281,13 @@ struct Deciding {
 }
 
 async fn decide(deciding: web::Data<Rc<Deciding>>) -> HttpResponse {
-    let rng = &mut *deciding.rng.borrow_mut();
-    let start = Instant::now();
-    let state = [1.0, 0.0, 2.0, 0.0, 1.0][..].into();
-    let advice = deciding.learner.advise(Question { state, possible: 14 }, &Task::default(), rng);
-    let took = start.elapsed();
+    let (advice, took) = {
+        let rng = &mut *deciding.rng.borrow_mut();
+        let start = Instant::now();
+        let state = [1.0, 0.0, 2.0, 0.0, 1.0][..].into();
+        let question = Question { state, possible: 14 };
+        (deciding.learner.advise(question, &Task::default(), rng), start.elapsed())
+    };
     if let Advice::Later(later) = advice {
         later.await;
     } else {

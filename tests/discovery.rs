@@ -127,6 +127,7 @@ async fn without_an_address_the_configuration_is_500_code_100() {
         settings.host = [0, 0, 0, 0].into();
         settings.default_iface = "none0".to_owned();
         (settings.scheduler_port, settings.discovery_port) = (0, 19777);
+        (settings.learner_port, settings.learner_ws_port) = (0, 0);
     });
     let url = "http://127.0.0.1:19777";
     let answered = get(&format!("{url}/configuration")).await;

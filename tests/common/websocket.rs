@@ -187,14 +187,9 @@ impl Drop for Learner {
 
 fn serve(mut stream: TcpStream, shared: &Shared) {
     let Some(request) = head(&mut stream) else { return };
-    let key = request
-        .lines()
-        .find_map(|line| {
-            line.to_ascii_lowercase().starts_with("sec-websocket-key:").then_some(line)
-        })
-        .and_then(|line| Some(line.split_once(':')?.1.trim().to_owned()))
-        .expect("a key");
-    let accept = actix_http::ws::hash_key(key.as_bytes());
+    let is_key = |line: &&str| line.to_ascii_lowercase().starts_with("sec-websocket-key:");
+    let key = request.lines().find(is_key).and_then(|line| line.split_once(':')).expect("a key").1;
+    let accept = actix_http::ws::hash_key(key.trim().as_bytes());
     let accept = String::from_utf8_lossy(&accept).into_owned();
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

@@ -178,7 +178,7 @@ settings! {
     service_learning_host: String = String::new();
     /// Port of its WebSocket. 19020, which in v1 names the HTTP API beside it, stands for 8765.
     service_learning_port: u16 = 8765;
-    /// WebSockets to that learner, 1 to 1000.
+    /// WebSockets to that learner, 1 to 1000, shared out among the workers; each has one at least.
     learner_pool_size: usize = 20;
     /// Milliseconds that a decision of the learner may take before the call runs here, 1 to 60000.
     learner_timeout_ms: u64 = 200;

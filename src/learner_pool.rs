@@ -229,7 +229,8 @@ async fn keep_open(http: awc::Client, url: String, patience: Duration, jobs: Wea
 async fn serve(mut socket: Socket, patience: Duration, jobs: &Jobs) {
     loop {
         let job = tokio::select! {
-            job = jobs.next() => job,
+            // What came unasked is seen before the next question is sent.
+            biased;
             frame = socket.next() => match frame {
                 Some(Ok(Frame::Ping(payload))) => {
                     if socket.send(Message::Pong(payload)).await.is_err() {
@@ -241,6 +242,7 @@ async fn serve(mut socket: Socket, patience: Duration, jobs: &Jobs) {
                 // Closed, broken, or an answer that nobody asked for.
                 _ => return,
             },
+            job = jobs.next() => job,
         };
         if socket.send(Message::Text(job.frame.clone().into())).await.is_err() {
             return jobs.again(job);

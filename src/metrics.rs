@@ -42,6 +42,7 @@ pub struct Metrics {
     restarts: IntCounterVec,
     fallbacks: IntCounter,
     learner: LearnerMetrics,
+    rendering: Mutex<()>,
     functions: Mutex<HashMap<String, Arc<FunctionMetrics>>>,
     others: OnceLock<Arc<FunctionMetrics>>,
     peers: Mutex<HashSet<String>>,
@@ -108,6 +109,7 @@ impl Metrics {
                 ),
             ),
             learner: LearnerMetrics::new(&registry),
+            rendering: Mutex::default(),
             functions: Mutex::default(),
             others: OnceLock::new(),
             peers: Mutex::default(),
@@ -182,6 +184,8 @@ impl Metrics {
 
     /// Everything in Prometheus' text format; the queue's and the learner's figures are those given.
     pub fn render(&self, load: crate::types::Load, k: u32, learner: &LearnerStats) -> Vec<u8> {
+        // What one sets, another must not clear before it is gathered.
+        let _alone = lock(&self.rendering);
         self.learner.set(learner);
         self.running.set(load.running.into());
         self.waiting.set(load.waiting.into());
@@ -330,6 +334,7 @@ mod tests {
         let rewards = RewardStats {
             in_time: [(1, 5)].into(),
             missed: [(0, 2)].into(),
+            dropped: 0,
             recent_share_in_time: Some(0.75),
         };
         let learner = LearnerStats {

@@ -127,9 +127,25 @@ impl Node {
                 self.state.gate.close();
                 self.state.phase.send_replace(Phase::Stopped);
                 // What is given up is answered; the servers end by themselves soon after.
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                tokio::time::sleep(GIVEN_UP).await;
+                let answered = async {
+                    while self.state.gate.load().total() > 0 {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                };
+                let _ = tokio::time::timeout(GIVEN_UP * 5, answered).await;
             }
         }
+        if tokio::time::timeout(SAVING, self.save()).await.is_err() {
+            tracing::error!("saving takes too long: what was not saved is lost");
+        }
+        self.supervisor.do_send(End);
+        self.thread.stop();
+        tracing::info!("stopped");
+    }
+
+    /// Saves what is not saved yet.
+    async fn save(&self) {
         if self.state.discovery.ask(|| Flush).await.is_err() {
             tracing::error!("the known machines were not saved");
         }
@@ -138,18 +154,21 @@ impl Node {
             Ok(Err(error)) => tracing::error!(%error, "what was learnt was not saved"),
             Err(_) => tracing::error!("what was learnt was not saved"),
         }
-        self.supervisor.do_send(End);
-        self.thread.stop();
-        tracing::info!("stopped");
     }
 }
+
+/// What calls that are given up have to be answered.
+const GIVEN_UP: Duration = Duration::from_millis(200);
+/// What the disk has at the end.
+const SAVING: Duration = Duration::from_secs(10);
 
 /// What the Learner begins with: the model and the EIDs of earlier runs.
 fn learning(settings: &Settings, dynamic: &Dynamic) -> Result<Arc<Learning>, StartError> {
     let learner = load_learner(&settings.data_path, dynamic.learner.clone())?;
     let file = settings.data_path.join(storage::EIDS_FILE);
     let reserved: Option<ReservedEids> = storage::read(&file, "the reserved EIDs")?;
-    Ok(Learning::new(learner.snapshot(), reserved.unwrap_or_default()))
+    let reserved = reserved.unwrap_or_default();
+    Ok(Learning::new(learner.snapshot(), reserved, &settings.data_path))
 }
 
 /// Starts the Learner on `thread`.

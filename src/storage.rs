@@ -89,7 +89,11 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), StorageError> {
         // The rename itself must survive a power cut too.
         File::open(folder)?.sync_all()
     };
-    replace().map_err(io_error(path))
+    replace().map_err(|error| {
+        // On a full disk, what was written so far would keep others from being saved.
+        let _ = fs::remove_file(&beside);
+        io_error(path)(error)
+    })
 }
 
 /// Moves `path` out of the way, under a name that no file has yet: `x.json` to `x.unfit-1.json`.

@@ -363,3 +363,15 @@ async fn a_pool_of_sockets_such_as_v1_s_scheduler_holds_is_served_in_order() {
     }
     assert_eq!(node.learner_stats().await["inferences"], 110);
 }
+
+#[actix_rt::test]
+async fn a_stop_does_not_wait_for_idle_sockets_and_says_goodbye() {
+    let mut node = TestNode::start(|settings| settings.drain_timeout_s = 3600);
+    node.learner_stats().await;
+    let (mut client, _) = Client::connect(node.ip, 8765, "/");
+    let farewell = actix_rt::task::spawn_blocking(move || client.receive());
+    let stopped = tokio::time::timeout(PATIENCE, node.stop()).await;
+    assert!(stopped.is_ok(), "it waits for calls, not for sockets");
+    let (kind, payload) = farewell.await.expect("joins").expect("a closing frame");
+    assert_eq!((kind, &payload[..2]), (websocket::CLOSE, &1001u16.to_be_bytes()[..]));
+}

@@ -283,6 +283,31 @@ async fn every_eid_yields_exactly_one_entry_whatever_becomes_of_its_call() {
 }
 
 #[actix_rt::test]
+async fn a_node_that_rewards_itself_takes_no_entries_with_numbers_it_never_gave() {
+    let node = node_choosing(1, |_| {}).await;
+    let entry = |eid: u64| {
+        json!([{"eid": eid, "state": "0,0,0,0,0", "action": 1, "reward": 1}]).to_string()
+    };
+    let train = node.learner("/train_batch");
+    assert_eq!(post(&train, entry(1 << 60)).await.status, 200, "clients number as they like");
+    node.set_learner(json!({"reward": {"source": "node", "deadlines_s": [1.0]}})).await;
+    let refused = post(&train, entry(1 << 61)).await;
+    assert_eq!((refused.status, refused.code()), (400, 4));
+    let given = learnt(&call(&node, "fn-echo", &[]).await).0;
+    assert_eq!(post(&train, entry(given)).await.status, 200, "counted as duplicate or late");
+}
+
+#[actix_rt::test]
+async fn a_state_that_the_learner_cannot_tell_means_run_here() {
+    // One centroid of five features; now the state has one.
+    let node = node_choosing(0, |_| {}).await;
+    node.set_scheduler("LearningScheduler 0").await;
+    let answer = call(&node, "fn-echo", &[]).await;
+    assert_eq!((answer.status, answer.header(FALLBACK)), (200, "True"));
+    assert_eq!((learnt(&answer).0, &*learnt(&answer).2), (0, "1.000000"), "no decision, no number");
+}
+
+#[actix_rt::test]
 async fn what_is_left_of_a_deadline_travels_with_a_forwarded_call() {
     let ip = fresh_ip();
     let peer = RawServer::start(ip, 18080, |request| match request.path() {

@@ -1,16 +1,16 @@
 //! The Learner actor: owns what is learnt. It takes entries, from clients in batches and from the
-//! node's own calls, trains, and publishes a snapshot after each batch; it saves the model and
-//! reserves EIDs on disk. It lives on a thread of its own, so training never delays a call.
+//! node's own calls, trains, publishes a snapshot after each batch, and saves the model. It lives on
+//! a thread of its own, so training never delays a call.
 //!
 //! Decisions do not go through its mailbox: whoever decides reads the published snapshot and takes
-//! an EID from a counter ([`Learning::decide`]).
+//! an EID from a counter ([`super::learning`]).
 //!
 //! What survives a restart of the actor: all that was published, ε and the EIDs among it; entries
 //! that were held for reordering are gone, and the window starts anew above what was learnt from.
 //! What survives a restart of the node: the model as last saved, every ten seconds and on stop.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::{
@@ -20,10 +20,10 @@ use serde_json::{Map, Value};
 
 use super::learning::Learning;
 use super::supervise::Guard;
-use crate::lock;
 use crate::rl::learner::{Learner as Core, Snapshot};
 use crate::rl::model::{Model, Unfit};
 use crate::rl::parameters::{BadLearnerParameters, Parameters};
+use crate::rl::reward::RewardRule;
 use crate::rl::value::JobDone;
 use crate::rl::{BadEntry, Eid, State};
 use crate::saved::LearnerFile;
@@ -72,11 +72,6 @@ pub struct ResetLearner;
 #[rtype(result = "Result<(), ImportFailed>")]
 pub struct ImportModel(pub Arc<Model>);
 
-/// Reserves further EIDs on disk. Answers when they can be given.
-#[derive(Clone, Copy, Message)]
-#[rtype(result = "Result<(), StorageError>")]
-pub struct ReserveEids;
-
 /// Saves what is not saved yet. Answers when it is.
 #[derive(Clone, Copy, Message)]
 #[rtype(result = "Result<(), StorageError>")]
@@ -113,68 +108,33 @@ struct JobEnded(u64, JobDone);
 /// another thread costs more than training.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// The model's file, written in the order in which the models were taken.
-struct ModelFile {
-    path: PathBuf,
-    /// The number of the model on disk.
-    written: Mutex<u64>,
-}
-
-impl ModelFile {
-    fn write(&self, number: u64, snapshot: &Snapshot) -> Result<(), StorageError> {
-        let mut written = lock(&self.written);
-        if number > *written {
-            let model = snapshot
-                .model()
-                .map_err(|why| StorageError::Io { path: self.path.clone(), source: why.into() })?;
-            storage::write(&self.path, &model)?;
-            *written = number;
-        }
-        Ok(())
-    }
-}
-
 /// See the module.
 pub struct Learner {
     core: Core,
     shared: Arc<Learning>,
     data_path: PathBuf,
     save_time: Duration,
-    model_file: Arc<ModelFile>,
-    /// Models taken for saving so far.
-    models: u64,
-    /// Grows with everything that is learnt or forgotten; with the decisions, what was saved last.
-    changes: u64,
-    saved: (u64, u64),
+    /// Whether a save that nobody waits for is under way.
+    saving: bool,
     _guard: Guard,
 }
 
 impl Learner {
     /// Goes on from what `shared` has published.
     pub fn new(shared: Arc<Learning>, data_path: &Path, save_time: Duration, guard: Guard) -> Self {
-        let snapshot = shared.snapshot();
-        let path = data_path.join(storage::MODEL_FILE);
-        Self {
-            core: Core::resume(&snapshot),
-            saved: (0, snapshot.live.inferences()),
-            shared,
-            data_path: data_path.to_owned(),
-            save_time,
-            model_file: Arc::new(ModelFile { path, written: Mutex::default() }),
-            models: 0,
-            changes: 0,
-            _guard: guard,
-        }
+        let core = Core::resume(&shared.snapshot());
+        let data_path = data_path.to_owned();
+        Self { core, shared, data_path, save_time, saving: false, _guard: guard }
     }
 
-    /// Shows what is learnt now to all who decide.
+    /// Something was learnt or forgotten: shows it to all who decide.
     fn publish(&self) {
+        self.shared.model_file.changed();
         self.shared.publish(self.core.snapshot());
     }
 
     /// After training: shows it, and starts what the value function wants done.
     fn trained(&mut self, ctx: &Context<Self>) {
-        self.changes += 1;
         self.publish();
         let Some((number, job)) = self.core.job() else { return };
         let Some(pool) = background() else { return };
@@ -206,39 +166,28 @@ impl Learner {
     }
 
     /// Writes the model if it is not on disk yet.
-    fn save(&mut self) -> impl Future<Output = Result<(), StorageError>> + use<> {
-        let snapshot = self.core.snapshot();
-        let state = (self.changes, snapshot.live.inferences());
-        let changed = state != self.saved;
-        self.models += u64::from(changed);
-        let (file, number) = (Arc::clone(&self.model_file), self.models);
-        self.saved = state;
+    fn save(&self) -> impl Future<Output = Result<(), StorageError>> + use<> {
+        let (shared, snapshot) = (Arc::clone(&self.shared), self.core.snapshot());
+        let number = shared.model_file.number(&snapshot);
         async move {
-            if !changed {
-                return Ok(());
-            }
-            let path = file.path.clone();
-            let written = actix_rt::task::spawn_blocking(move || file.write(number, &snapshot));
-            written.await.unwrap_or_else(|ended| {
+            let Some(number) = number else { return Ok(()) };
+            let write = move || shared.model_file.write(number, &snapshot);
+            actix_rt::task::spawn_blocking(write).await.unwrap_or_else(|ended| {
+                let path = PathBuf::from(storage::MODEL_FILE);
                 Err(StorageError::Io { path, source: std::io::Error::other(ended) })
             })
         }
     }
 
-    /// Writes the model; what cannot be written is tried again the next time.
-    fn save_now(
-        &mut self,
-    ) -> impl actix::ActorFuture<Self, Output = Result<(), StorageError>> + use<> {
-        self.save().into_actor(self).map(|saved, actor, _| {
-            if saved.is_err() {
-                actor.saved = (u64::MAX, u64::MAX);
-            }
-            saved
-        })
-    }
-
     fn tick(&mut self, ctx: &mut Context<Self>) {
-        ctx.spawn(self.save_now().map(|saved, _, _| {
+        // Should a wake-up have been lost in a restart.
+        self.take_rewards(ctx);
+        // A disk that hangs must not gather models that wait for it.
+        if std::mem::replace(&mut self.saving, true) {
+            return;
+        }
+        ctx.spawn(self.save().into_actor(self).map(|saved, actor, _| {
+            actor.saving = false;
             if let Err(error) = saved {
                 tracing::error!(%error, "the model cannot be saved");
             }
@@ -274,7 +223,12 @@ impl Handler<Train> for Learner {
     type Result = Result<(), BadEntry>;
 
     fn handle(&mut self, Train(batch): Train, ctx: &mut Self::Context) -> Self::Result {
+        let own = matches!(self.core.parameters().reward, RewardRule::Node { .. });
         let check = |told: &Told| {
+            // Others' numbers would make the node's own late, or be taken for them.
+            if own && !self.shared.eids.gave(told.eid) {
+                return Err(BadEntry::NotGiven(told.eid));
+            }
             self.core.check(told.eid, Arc::clone(&told.state), told.action, told.reward)
         };
         let entries = batch.iter().map(check).collect::<Result<Vec<_>, _>>()?;
@@ -328,9 +282,8 @@ impl Handler<ResetLearner> for Learner {
     fn handle(&mut self, _: ResetLearner, _: &mut Self::Context) -> Self::Result {
         self.core.reset();
         self.shared.forget_rewards();
-        self.changes += 1;
         self.publish();
-        AtomicResponse::new(Box::pin(self.save_now()))
+        AtomicResponse::new(Box::pin(self.save().into_actor(self)))
     }
 }
 
@@ -341,27 +294,9 @@ impl Handler<ImportModel> for Learner {
         if let Err(unfit) = self.core.import(&model) {
             return AtomicResponse::new(Box::pin(async { Err(unfit.into()) }.into_actor(self)));
         }
-        self.changes += 1;
         self.publish();
-        AtomicResponse::new(Box::pin(self.save_now().map(|saved, _, _| Ok(saved?))))
-    }
-}
-
-impl Handler<ReserveEids> for Learner {
-    type Result = AtomicResponse<Self, Result<(), StorageError>>;
-
-    fn handle(&mut self, _: ReserveEids, _: &mut Self::Context) -> Self::Result {
-        let shared = Arc::clone(&self.shared);
-        let file = self.data_path.join(storage::EIDS_FILE);
-        AtomicResponse::new(Box::pin(
-            async move {
-                let Some(reserved) = shared.eids.wanted() else { return Ok(()) };
-                super::save(file, reserved).await?;
-                shared.eids.reserved(reserved);
-                Ok(())
-            }
-            .into_actor(self),
-        ))
+        let save = self.save();
+        AtomicResponse::new(Box::pin(async { Ok(save.await?) }.into_actor(self)))
     }
 }
 
@@ -370,7 +305,7 @@ impl Handler<SaveModel> for Learner {
 
     fn handle(&mut self, _: SaveModel, ctx: &mut Self::Context) -> Self::Result {
         self.take_rewards(ctx);
-        AtomicResponse::new(Box::pin(self.save_now()))
+        AtomicResponse::new(Box::pin(self.save().into_actor(self)))
     }
 }
 

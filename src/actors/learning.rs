@@ -2,17 +2,19 @@
 //! their way from finished calls to training. One per node, shared by all its threads.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
-use super::learner::{Learner, ReserveEids, Rewarded};
+use super::learner::{Learner, Rewarded};
 use super::scheduler::{Advice, Adviser};
 use super::supervise::Handle;
 use crate::lock;
@@ -23,6 +25,7 @@ use crate::rl::parameters::Compatibility;
 use crate::rl::reward::{Pending, RewardSink};
 use crate::rl::stats::{LearnerStats, RewardStats};
 use crate::rl::{EID_MAX, Eid, Entry};
+use crate::storage::{self, StorageError};
 use crate::types::TaskType;
 
 /// EIDs reserved on disk at once.
@@ -57,22 +60,26 @@ impl Eids {
         self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()
     }
 
-    /// Whether half of what was reserved is used up.
+    /// Whether it is time to reserve more, looked at once in a while.
     fn run_low(&self, taken: Eid) -> bool {
         let left = self.below.load(Ordering::Relaxed).saturating_sub(taken);
-        // Asked once in a while; the first that is heard does it.
         left < EIDS_RESERVED / 2 && left.is_multiple_of(1024)
     }
 
-    /// What to reserve on disk, if it is time.
-    pub fn wanted(&self) -> Option<ReservedEids> {
+    /// Whether `eid` was given.
+    pub fn gave(&self, eid: Eid) -> bool {
+        eid < self.next.load(Ordering::Relaxed)
+    }
+
+    /// What to reserve on disk, if half of what was reserved is used up.
+    fn wanted(&self) -> Option<ReservedEids> {
         let (next, below) = (self.next.load(Ordering::Relaxed), self.below.load(Ordering::Relaxed));
         let reserved_below = next.max(below).saturating_add(EIDS_RESERVED).min(EID_MAX);
         (below - next < EIDS_RESERVED / 2).then_some(ReservedEids { reserved_below })
     }
 
     /// That is on disk now.
-    pub fn reserved(&self, reserved: ReservedEids) {
+    fn reserved(&self, reserved: ReservedEids) {
         self.below.fetch_max(reserved.reserved_below, Ordering::Release);
     }
 }
@@ -87,30 +94,113 @@ const RECENT: usize = 1000;
 struct Rewards {
     /// With the generation of their decision.
     waiting: Vec<(u64, Entry)>,
+    /// For which there was no room in `waiting`.
+    dropped: u64,
     recent: VecDeque<bool>,
     recent_in_time: usize,
     /// By task type: in time, not in time.
     by_type: BTreeMap<usize, [u64; 2]>,
 }
 
+/// The reservation of EIDs on disk, off the threads that decide and train.
+#[derive(Default)]
+struct Reserving {
+    under_way: AtomicBool,
+    ended: Notify,
+    /// When the disk failed last; it is not asked again at once.
+    failed: Mutex<Option<Instant>>,
+}
+
+/// How long a disk that failed is left alone.
+const RESERVE_AGAIN: Duration = Duration::from_secs(1);
+
 /// See the module.
 pub struct Learning {
     snapshot: ArcSwap<Snapshot>,
     /// The EIDs of this node's decisions.
     pub eids: Eids,
+    reserving: Reserving,
     rewards: Mutex<Rewards>,
     /// The Learner actor.
     pub learner: Handle<Learner>,
+    /// The model on disk.
+    pub model_file: ModelFile,
+    eids_file: PathBuf,
+    /// Whether it was said already that states do not fit.
+    unfit_told: AtomicBool,
+}
+
+/// How far a learner is: what it was taught, and what it decided.
+pub type Progress = (u64, u64);
+
+/// The model's file, written in the order in which the models were taken.
+pub struct ModelFile {
+    path: PathBuf,
+    /// Grows with everything that is learnt or forgotten, restarts of the actor included.
+    changes: AtomicU64,
+    taken: AtomicU64,
+    /// The number of the model on disk, and how far it had come.
+    written: Mutex<(u64, Progress)>,
+}
+
+impl ModelFile {
+    /// Something was learnt or forgotten.
+    pub fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn progress(&self, snapshot: &Snapshot) -> Progress {
+        (self.changes.load(Ordering::Relaxed), snapshot.live.inferences())
+    }
+
+    /// The number by which `snapshot` is written; `None`: what is on disk is the same.
+    pub fn number(&self, snapshot: &Snapshot) -> Option<(u64, Progress)> {
+        let progress = self.progress(snapshot);
+        // One that is being written at this moment counts as not there yet.
+        let unchanged = self.written.try_lock().is_ok_and(|written| written.1 == progress);
+        (!unchanged).then(|| (self.taken.fetch_add(1, Ordering::Relaxed) + 1, progress))
+    }
+
+    /// Writes `snapshot` unless a later one is there already. Blocks, also for one that is being
+    /// written.
+    ///
+    /// # Errors
+    /// It is not on disk.
+    pub fn write(
+        &self,
+        (number, progress): (u64, Progress),
+        snapshot: &Snapshot,
+    ) -> Result<(), StorageError> {
+        let mut written = lock(&self.written);
+        if number > written.0 {
+            let model = snapshot
+                .model()
+                .map_err(|why| StorageError::Io { path: self.path.clone(), source: why.into() })?;
+            storage::write(&self.path, &model)?;
+            *written = (number, progress);
+        }
+        Ok(())
+    }
 }
 
 impl Learning {
-    /// As the Learner begins.
-    pub fn new(snapshot: Snapshot, reserved: ReservedEids) -> Arc<Self> {
+    /// As the Learner begins, with its files in `data_path`.
+    pub fn new(snapshot: Snapshot, reserved: ReservedEids, data_path: &Path) -> Arc<Self> {
+        let progress = (0, snapshot.live.inferences());
         Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             eids: Eids::after(reserved),
+            reserving: Reserving::default(),
             rewards: Mutex::default(),
             learner: Handle::default(),
+            model_file: ModelFile {
+                path: data_path.join(storage::MODEL_FILE),
+                changes: AtomicU64::new(0),
+                taken: AtomicU64::new(0),
+                written: Mutex::new((0, progress)),
+            },
+            eids_file: data_path.join(storage::EIDS_FILE),
+            unfit_told: AtomicBool::new(false),
         })
     }
 
@@ -125,40 +215,77 @@ impl Learning {
     }
 
     /// The next EID, if any is reserved.
-    pub fn take_eid(&self) -> Option<Eid> {
+    pub fn take_eid(self: &Arc<Self>) -> Option<Eid> {
         let eid = self.eids.take()?;
         if self.eids.run_low(eid) {
-            self.learner.tell(ReserveEids);
+            self.reserve();
         }
         Some(eid)
     }
 
-    /// The next EID; waits until some are reserved.
-    pub async fn wait_for_eid(&self) -> Option<Eid> {
-        if let Some(eid) = self.take_eid() {
-            return Some(eid);
-        }
-        match self.learner.ask(|| ReserveEids).await {
-            Ok(Ok(())) => self.take_eid(),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "no EIDs can be reserved");
-                None
+    /// The next EID; waits for the disk if none is reserved. `None`: the disk fails.
+    pub async fn wait_for_eid(self: &Arc<Self>) -> Option<Eid> {
+        loop {
+            let ended = self.reserving.ended.notified();
+            tokio::pin!(ended);
+            // From here on it hears of an end, also of one before it is waited for.
+            ended.as_mut().enable();
+            if let Some(eid) = self.take_eid() {
+                return Some(eid);
             }
-            Err(_) => None,
+            if !self.reserve() {
+                return None;
+            }
+            ended.await;
         }
     }
 
-    /// The learner's decision number `eid`, on `question` about `task`. `None`: the value function
-    /// cannot tell this state.
+    /// Has more EIDs reserved, unless that is under way. `false`: the disk failed a moment ago.
+    fn reserve(self: &Arc<Self>) -> bool {
+        let failed = *lock(&self.reserving.failed);
+        if failed.is_some_and(|at| at.elapsed() < RESERVE_AGAIN) {
+            return false;
+        }
+        if !self.reserving.under_way.swap(true, Ordering::AcqRel) {
+            let this = Arc::clone(self);
+            // It goes on though nobody waits for it any more.
+            drop(actix_rt::task::spawn_blocking(move || {
+                if let Some(reserved) = this.eids.wanted() {
+                    let written = storage::write(&this.eids_file, &reserved);
+                    if let Err(error) = &written {
+                        tracing::error!(%error, "no EIDs can be reserved");
+                    } else {
+                        this.eids.reserved(reserved);
+                    }
+                    *lock(&this.reserving.failed) = written.err().map(|_| Instant::now());
+                }
+                this.reserving.under_way.store(false, Ordering::Release);
+                this.reserving.ended.notify_waiters();
+            }));
+        }
+        true
+    }
+
+    /// Whether the value function can tell the state of `question`; says so once if not.
+    fn fits(&self, question: &Question) -> bool {
+        let fits = self.snapshot.load().check(&question.state);
+        if let Err(why) = &fits
+            && !self.unfit_told.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(%why, "calls run here: the learner cannot decide on their states");
+        }
+        fits.is_ok()
+    }
+
+    /// The learner's decision number `eid`, on `question` about `task`.
     fn decide(
         self: &Arc<Self>,
         eid: Eid,
         question: &Question,
         task: &Task,
         rng: &mut dyn Rng,
-    ) -> Option<Learnt> {
+    ) -> Learnt {
         let snapshot = self.snapshot.load();
-        snapshot.check(&question.state).ok()?;
         let choice = snapshot.decide(&question.state, question.possible, rng);
         let deadline = snapshot.running.reward.deadline(task.task_type, task.deadline);
         let pending = deadline.map(|deadline| {
@@ -175,17 +302,17 @@ impl Learning {
                 Arc::clone(self) as _,
             )
         });
-        Some(Learnt {
+        Learnt {
             eid,
             state: Arc::clone(&question.state),
             action: choice.action,
             epsilon: choice.epsilon,
             fallback: false,
             pending,
-        })
+        }
     }
 
-    /// What stands in for a decision that cannot be had: run here.
+    /// What stands in for a decision that cannot be had: run here. Without an EID it is number 0.
     pub fn fallback(eid: Option<Eid>, question: Question, metrics: &Metrics) -> Learnt {
         metrics.fallback();
         Learnt {
@@ -242,6 +369,7 @@ impl Learning {
         RewardStats {
             in_time: of(0),
             missed: of(1),
+            dropped: rewards.dropped,
             recent_share_in_time: (n > 0).then(|| rewards.recent_in_time as f64 / n as f64),
         }
     }
@@ -261,8 +389,9 @@ impl RewardSink for Learning {
                 let oldest = rewards.recent.pop_front();
                 rewards.recent_in_time -= usize::from(oldest == Some(true));
             }
-            if rewards.waiting.len() < WAITING_MAX {
-                rewards.waiting.push((generation, entry));
+            match rewards.waiting.len() {
+                WAITING_MAX.. => rewards.dropped += 1,
+                _ => rewards.waiting.push((generation, entry)),
             }
             rewards.waiting.len() == 1
         };
@@ -291,19 +420,21 @@ impl OwnLearner {
 impl Adviser for OwnLearner {
     fn advise(&self, question: Question, task: &Task, rng: &mut dyn Rng) -> Advice {
         let (learning, metrics) = (Arc::clone(&self.learning), Arc::clone(&self.metrics));
+        if !learning.fits(&question) {
+            return Advice::Now(Learning::fallback(None, question, &metrics));
+        }
         if let Some(eid) = learning.take_eid() {
-            let learnt = learning.decide(eid, &question, task, rng);
-            return Advice::Now(
-                learnt.unwrap_or_else(|| Learning::fallback(Some(eid), question, &metrics)),
-            );
+            return Advice::Now(learning.decide(eid, &question, task, rng));
         }
         // The first decision ever, or a disk that is slower than the calls.
         let (task, patience) = (*task, self.patience);
         let mut rng = SmallRng::seed_from_u64(rng.next_u64());
         Advice::Later(Box::pin(async move {
             let eid = tokio::time::timeout(patience, learning.wait_for_eid()).await.ok().flatten();
-            eid.and_then(|eid| learning.decide(eid, &question, &task, &mut rng))
-                .unwrap_or_else(|| Learning::fallback(eid, question, &metrics))
+            match eid {
+                Some(eid) => learning.decide(eid, &question, &task, &mut rng),
+                None => Learning::fallback(None, question, &metrics),
+            }
         }))
     }
 }
@@ -314,6 +445,53 @@ mod tests {
     use crate::rl::learner::Learner as Core;
     use crate::rl::parameters::Parameters;
     use std::collections::HashSet;
+
+    fn learning(data_path: &Path) -> Arc<Learning> {
+        let snapshot = Core::new(Parameters::default()).snapshot();
+        Learning::new(snapshot, ReservedEids::default(), data_path)
+    }
+
+    #[actix_rt::test]
+    async fn eids_are_reserved_on_disk_before_they_are_given_and_ahead_of_need() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let shared = learning(folder.path());
+        assert_eq!(shared.wait_for_eid().await, Some(1));
+        let file = folder.path().join(storage::EIDS_FILE);
+        let on_disk = || storage::read::<ReservedEids>(&file, "EIDs").expect("there").expect("one");
+        let first = on_disk();
+        while shared.take_eid().expect("reserved ahead") < first.reserved_below + 10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(on_disk().reserved_below > first.reserved_below);
+    }
+
+    #[actix_rt::test]
+    async fn without_a_disk_no_eid_is_given() {
+        let shared = learning(Path::new("/nonexistent/folder"));
+        assert_eq!((shared.wait_for_eid().await, shared.wait_for_eid().await), (None, None));
+    }
+
+    #[test]
+    fn a_model_is_written_once_and_in_order_and_one_that_cannot_be_is_not_forgotten() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let shared = learning(folder.path());
+        let (file, snapshot) = (&shared.model_file, shared.snapshot());
+        assert_eq!(file.number(&snapshot), None, "nothing was learnt yet");
+        file.changed();
+        let first = file.number(&snapshot).expect("changed");
+        file.changed();
+        let second = file.number(&snapshot).expect("changed again");
+        file.write(second, &snapshot).expect("written");
+        assert_eq!(file.number(&snapshot), None);
+        std::fs::remove_file(folder.path().join(storage::MODEL_FILE)).expect("written");
+        file.write(first, &snapshot).expect("overtaken");
+        assert!(!folder.path().join(storage::MODEL_FILE).exists(), "the older one is not written");
+        let nowhere = learning(Path::new("/nonexistent/folder"));
+        nowhere.model_file.changed();
+        let number = nowhere.model_file.number(&snapshot).expect("changed");
+        assert!(nowhere.model_file.write(number, &snapshot).is_err());
+        assert!(nowhere.model_file.number(&snapshot).is_some(), "still not there");
+    }
 
     #[test]
     fn no_eid_is_given_twice_or_before_it_is_on_disk() {
@@ -337,7 +515,8 @@ mod tests {
 
     #[test]
     fn the_share_in_time_is_that_of_the_last_thousand() {
-        let learning = Learning::new(Core::new(Parameters::default()).snapshot(), <_>::default());
+        let folder = tempfile::tempdir().expect("a folder");
+        let learning = learning(folder.path());
         let entry = |reward| Entry { eid: 1, state: [0.0].into(), action: 0, reward };
         (0..1500).for_each(|_| learning.rewarded(0, TaskType(1.0), entry(0.0)));
         (0..250).for_each(|_| learning.rewarded(0, TaskType(0.0), entry(1.0)));

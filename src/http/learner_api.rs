@@ -1,16 +1,22 @@
 //! :19020, the learner: act, train, parameters, stats, weights, the model.
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::fmt;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 
 use super::function_api::{read_body, read_call_body};
 use super::node_api::{CONFIGURATION_BYTES_MAX, changed, check_admin, internal};
@@ -19,8 +25,10 @@ use crate::actors::learner::{
     ChangeFailed, ChangeLearnerParameters, ImportFailed, ImportModel, Look, ResetLearner, Told,
     Train,
 };
+use crate::budget::Held;
 use crate::dispatch::Uploads;
 use crate::error::Error;
+use crate::queue::Refusal;
 use crate::rl::learner::{Choice, Snapshot};
 use crate::rl::model::Model;
 use crate::rl::{BadEntry, Eid, State};
@@ -28,7 +36,9 @@ use crate::state::NodeState;
 use crate::wire::read_object;
 
 /// Bytes of a model that is imported.
-const MODEL_BYTES_MAX: usize = 64 << 20;
+const MODEL_BYTES_MAX: usize = 256 << 20;
+/// Bytes of a batch from which it is parsed aside, so that others are not held up.
+const PARSED_ASIDE_BYTES: usize = 64 << 10;
 
 /// A thread's share of the learner's servers.
 pub struct LearnerWorker {
@@ -36,6 +46,8 @@ pub struct LearnerWorker {
     pub node: Arc<NodeState>,
     uploads: Uploads,
     rng: RefCell<SmallRng>,
+    /// Answers that are made aside, one at a time: each may be as large as the model.
+    aside: Semaphore,
 }
 
 type Worker = web::Data<Rc<LearnerWorker>>;
@@ -44,7 +56,7 @@ impl LearnerWorker {
     /// For the current thread.
     pub fn new(node: Arc<NodeState>) -> Self {
         let rng = RefCell::new(SmallRng::seed_from_u64(rand::random()));
-        Self { uploads: Uploads::new(&node), node, rng }
+        Self { uploads: Uploads::new(&node), node, rng, aside: Semaphore::new(1) }
     }
 
     /// Decides in `state`, all actions being possible.
@@ -188,6 +200,14 @@ impl From<WireEntry> for Told {
     }
 }
 
+fn read_batch(body: &[u8]) -> Result<Vec<Told>, String> {
+    let batch: Vec<WireEntry> = serde_json::from_slice(body).map_err(|why| why.to_string())?;
+    if batch.is_empty() {
+        return Err("the batch is empty".to_owned());
+    }
+    Ok(batch.into_iter().map(Told::from).collect())
+}
+
 fn ok() -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain; charset=utf-8").body("ok")
 }
@@ -249,11 +269,13 @@ pub async fn train_batch(
     let trained = async {
         let limit_bytes = worker.node.settings.body_bytes_max;
         let (body, _held) = read_call_body(&request, payload, limit_bytes, &worker.uploads).await?;
-        let batch: Vec<WireEntry> = serde_json::from_slice(&body).map_err(malformed)?;
-        if batch.is_empty() {
-            return Err(Error::Malformed("the batch is empty".to_owned()));
-        }
-        worker.train(batch.into_iter().map(Told::from).collect()).await
+        let batch = match body.len() {
+            PARSED_ASIDE_BYTES.. => {
+                actix_rt::task::spawn_blocking(move || read_batch(&body)).await.map_err(internal)?
+            }
+            _ => read_batch(&body),
+        };
+        worker.train(batch.map_err(Error::Malformed)?).await
     };
     answer(trained.await.map(|()| ok()))
 }
@@ -299,18 +321,44 @@ pub async fn stats(worker: Worker) -> HttpResponse {
     )
 }
 
-/// Answers JSON that may take a while to make, without holding up decisions.
+/// Answers JSON that may take a while to make, without holding up decisions. What it holds counts
+/// as a body until it is sent.
 async fn made_aside(
     worker: &LearnerWorker,
     make: fn(&Snapshot) -> serde_json::Result<Vec<u8>>,
 ) -> HttpResponse {
     let made = async {
+        let _one_at_a_time = worker.aside.acquire().await.map_err(internal)?;
         let snapshot = worker.look().await?;
         let made = actix_rt::task::spawn_blocking(move || make(&snapshot));
-        made.await.map_err(internal)?.map_err(internal)
+        let body = made.await.map_err(internal)?.map_err(internal)?;
+        let held = worker.node.bodies.take(body.len() as u64).ok_or(Refusal::BytesFull)?;
+        Ok(HeldBody { body: Some(body.into()), _held: held })
     };
-    let json = |body| HttpResponse::Ok().content_type("application/json").body(body);
+    let json =
+        |body: HeldBody| HttpResponse::Ok().content_type("application/json").body(body.boxed());
     answer(made.await.map(json))
+}
+
+/// A large answer with its share of the budget.
+struct HeldBody {
+    body: Option<Bytes>,
+    _held: Held,
+}
+
+impl MessageBody for HeldBody {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.body.as_ref().map_or(0, Bytes::len) as u64)
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Poll::Ready(self.body.take().map(Ok))
+    }
 }
 
 /// `GET /learner/weights`.

@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use actix::{Actor, ActorContext, StreamHandler};
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, StreamHandler, WrapFuture};
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -15,6 +15,7 @@ use actix_web_actors::ws;
 use super::errors;
 use super::learner_api::LearnerWorker;
 use crate::error::Error;
+use crate::state::Phase;
 
 /// Bytes of a frame at most; also of a message in several.
 const FRAME_BYTES_MAX: usize = 64 << 10;
@@ -50,6 +51,18 @@ pub async fn connect(
 
 impl Actor for Session {
     type Context = ws::WebsocketContext<Self>;
+
+    /// Ends with the node: an idle socket must not hold up its stop.
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let mut phase = self.worker.node.phase.subscribe();
+        let stopping = async move {
+            // An error means that the node is gone altogether.
+            let _ = phase.wait_for(|phase| *phase > Phase::Serving).await;
+        };
+        ctx.spawn(stopping.into_actor(self).map(|(), _, ctx| {
+            close(ctx, ws::CloseCode::Away, "the node is stopping".to_owned());
+        }));
+    }
 }
 
 impl Session {

@@ -63,6 +63,10 @@ pub fn choose(values: &[f64], epsilon: f64, rng: &mut dyn Rng) -> usize {
     }
     let best = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let ties = values.iter().filter(|value| **value == best).count();
+    if ties == 0 {
+        // No value is a number: none is better than the others.
+        return rng.random_range(0..values.len());
+    }
     let nth = if ties > 1 { rng.random_range(0..ties) } else { 0 };
     let mut best_ones = values.iter().enumerate().filter(|(_, value)| **value == best);
     best_ones.nth(nth).map_or(0, |(action, _)| action)
@@ -88,6 +92,8 @@ mod tests {
         assert_eq!(tied[1], 0);
         assert!((4_700..5_300).contains(&tied[0]), "{tied:?}");
         assert_eq!(counts(&[-1.0, -2.0], 0.0, 10), [10, 0], "zero is not assumed");
+        assert_eq!(counts(&[f64::NAN, -2.0], 0.0, 10), [0, 10], "what is no number is not best");
+        assert!(counts(&[f64::NAN; 2], 0.0, 100)[1] > 20, "nor is it better than its like");
     }
 
     #[test]

@@ -322,6 +322,11 @@ impl Learner {
         }
     }
 
+    /// The parameters in force.
+    pub fn parameters(&self) -> &Parameters {
+        &self.running
+    }
+
     /// Q(s, a) as it is now.
     pub fn values(&self) -> &dyn ValueFunction {
         &*self.estimates.values

@@ -42,6 +42,9 @@ pub const EID_MAX: Eid = i64::MAX as u64;
 /// Features of a state at most.
 pub const FEATURES_MAX: usize = 1024;
 
+/// Features that all states in one place hold together at most: 64 MiB.
+pub const FEATURES_HELD_MAX: usize = 8 << 20;
+
 /// One decision and what came of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
@@ -79,6 +82,9 @@ pub enum BadEntry {
     /// An EID beyond the largest.
     #[error("the EID {0} is larger than {EID_MAX}")]
     Eid(Eid),
+    /// An EID that the node, which rewards its own decisions, never gave.
+    #[error("the node rewards its own decisions, and never gave the EID {0}")]
+    NotGiven(Eid),
     /// A number that is not finite.
     #[error("{0} is not a finite number")]
     NotFinite(&'static str),

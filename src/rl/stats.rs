@@ -13,6 +13,8 @@ pub struct RewardStats {
     pub in_time: BTreeMap<usize, u64>,
     /// All others, by task type.
     pub missed: BTreeMap<usize, u64>,
+    /// Those that were not trained on: the Learner was away for too long.
+    pub dropped: u64,
     /// The share in time of the last 1000; none yet: null.
     pub recent_share_in_time: Option<f64>,
 }

@@ -9,7 +9,8 @@
 //!   one pair in W is lost.)
 //! - An EID that never comes holds nothing up for ever: after `attempts` arrivals beyond a gap, the
 //!   oldest, it is skipped. What is held before it leaves, however short; no pair is made across it.
-//! - At most `held_max` entries are held: at that bound the oldest gap is skipped at once.
+//! - At most `held_max` entries are held, fewer if their states have very many features
+//!   ([`FEATURES_HELD_MAX`] in all): at that bound the oldest gap is skipped at once.
 //!
 //! Law: every order of arrival in which no entry is overtaken by W or more later ones lets the same
 //! entries leave in the same pairs as order by EID, provided that `attempts` ≥ W. (Entries without
@@ -21,7 +22,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Eid, Entry};
+use super::{Eid, Entry, FEATURES_HELD_MAX};
 
 /// How a window works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,9 +80,13 @@ pub struct Window {
     /// By EID / 64; none is empty.
     pages: BTreeMap<u64, Page>,
     held: usize,
+    /// Features of all that is held.
+    features: usize,
     /// What comes below is late. Once `fixed`, the next expected EID.
     floor: Eid,
     fixed: bool,
+    /// Once `fixed`, every EID from `floor` to below this one is held.
+    reached: Eid,
     /// Whether the entry before `floor` makes a pair with the next to leave.
     follows: bool,
     /// Where to start: the first of W consecutive EIDs, found and not acted on yet.
@@ -95,8 +100,10 @@ impl Window {
             rules,
             pages: BTreeMap::new(),
             held: 0,
+            features: 0,
             floor,
             fixed: false,
+            reached: floor,
             follows: false,
             start: None,
         }
@@ -140,6 +147,7 @@ impl Window {
             return Arrival::Duplicate;
         }
         let before = (page.bits & (bit - 1)).count_ones() as usize;
+        self.features += entry.state.len();
         page.entries.insert(before, entry);
         page.bits |= bit;
         self.held += 1;
@@ -156,12 +164,14 @@ impl Window {
     pub fn release(&mut self, out: &mut Vec<Entry>) -> Option<Release> {
         if let Some(start) = self.start.take() {
             let late = self.take(start, None);
-            (self.floor, self.fixed) = (start, true);
+            (self.floor, self.fixed, self.reached) = (start, true, start);
             return Some(Release { late, ..Release::default() });
         }
         let front = if self.fixed { self.floor } else { self.held_from(0)? };
         let wanted = self.rules.window - u64::from(self.follows);
-        let end = self.run_end(front, wanted);
+        let known = if self.fixed { self.reached } else { front };
+        let end = self.run_end(known, wanted.saturating_sub(known - front));
+        self.reached = end;
         if self.fixed && end - front >= wanted {
             self.take(end, Some(out));
             self.floor = end;
@@ -169,13 +179,14 @@ impl Window {
             return Some(Release { window: true, cut: !self.follows, ..Release::default() });
         }
         let beyond = self.held as u64 - (end - front);
-        let full = self.held >= self.rules.held_max;
+        let full = self.held >= self.rules.held_max || self.features >= FEATURES_HELD_MAX;
         if beyond == 0 || (beyond < self.rules.attempts && !full) {
             return None;
         }
         let next = self.held_from(end)?;
         self.take(end, Some(out));
         (self.floor, self.fixed, self.follows) = (next, true, false);
+        self.reached = next;
         Some(Release { cut: true, skipped: next - end, ..Release::default() })
     }
 
@@ -192,11 +203,12 @@ impl Window {
                 below if below < PAGE => page.bits & ((1 << below) - 1),
                 _ => page.bits,
             };
-            let drained = page.entries.drain(..taken.count_ones() as usize);
-            self.held -= drained.len();
-            match &mut out {
-                Some(out) => out.extend(drained),
-                None => drop(drained),
+            for entry in page.entries.drain(..taken.count_ones() as usize) {
+                self.held -= 1;
+                self.features -= entry.state.len();
+                if let Some(out) = &mut out {
+                    out.push(entry);
+                }
             }
             page.bits &= !taken;
             if page.bits != 0 {
@@ -371,6 +383,18 @@ mod tests {
         assert_eq!(feed(&mut window, [10, 20, 30]).text, "");
         let left = feed(&mut window, [40]);
         assert_eq!((&*left.text, left.skipped, window.held()), ("10 | ", 9, 3));
+    }
+
+    #[test]
+    fn very_large_states_reach_the_bound_sooner() {
+        let mut window = Window::new(rules(3), 0);
+        let state: crate::rl::State = vec![0.0; FEATURES_HELD_MAX / 4].into();
+        for eid in [1, 3, 5, 7, 9] {
+            let arrived = window.arrive(Entry { state: state.clone(), ..entry(eid) });
+            assert_eq!(arrived, Arrival::Held);
+            while window.release(&mut Vec::new()).is_some() {}
+        }
+        assert_eq!(window.held(), 3);
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! `qtable`: one value per state and action. Sutton & Barto, chapter 6.
 //!
 //! States are told apart exactly, 1.5 from 1 and `1,12` from `11,2`. Values are zero until they
-//! are trained. At most `states_max` states are remembered; further ones stay at zero.
+//! are trained. At most `states_max` states are remembered, fewer if they have very many features
+//! ([`FEATURES_HELD_MAX`] in all); further ones stay at zero.
 //!
 //! v1 glues the features of a state, cut to whole numbers, into one text, so that `1,12` and
 //! `11,2` are one state; [`Keys::Glued`] does the same.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,11 @@ use serde_json::value::RawValue;
 use super::{ValueFunction, Weights, check_rows, state_name, step};
 use crate::rl::cow::Rows;
 use crate::rl::parameters::{Compatibility, Parameters};
-use crate::rl::{State, check_state};
+use crate::rl::{FEATURES_HELD_MAX, State, check_state};
+
+/// A feature's magnitude from which it is not glued any more: its text would be longer than any that
+/// v1's clients send.
+const GLUED_MAX: f64 = 1e18;
 
 /// How states are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +90,11 @@ pub struct QTable {
     keys: Keys,
     states_max: usize,
     actions_n: usize,
+    /// Features of all states together.
+    features: usize,
+    /// Keyed at random, so that nobody can choose states that share a hash. Nothing that is learnt
+    /// depends on it.
+    hasher: RandomState,
     /// From a state's hash to its row. Where two states have one hash, the second is filed under
     /// the next number.
     index: Vec<Arc<Shard>>,
@@ -99,17 +109,6 @@ struct Saved {
     table: Vec<Vec<f64>>,
 }
 
-/// Mixes all bits of all features (the finaliser of MurmurHash3, by A. Appleby, public domain).
-fn hash(state: &[f64]) -> u64 {
-    state.iter().fold(state.len() as u64, |hash, feature| {
-        // −0 and 0 are one state.
-        let mut h = hash.rotate_left(23) ^ (feature + 0.0).to_bits();
-        h = (h ^ (h >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        h = (h ^ (h >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-        h ^ (h >> 33)
-    })
-}
-
 impl QTable {
     /// No states yet; at most `states_max` will be remembered, each with `actions_n` values.
     pub fn new(actions_n: usize, states_max: usize, keys: Keys) -> Self {
@@ -117,6 +116,8 @@ impl QTable {
             keys,
             states_max,
             actions_n,
+            features: 0,
+            hasher: RandomState::new(),
             index: vec![Arc::default(); SHARDS],
             states: Rows::new(1),
             values: Rows::new(actions_n),
@@ -149,9 +150,16 @@ impl QTable {
         Ok(table)
     }
 
+    fn hash(&self, state: &[f64]) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        // −0 and 0 are one state.
+        state.iter().for_each(|feature| hasher.write_u64((feature + 0.0).to_bits()));
+        hasher.finish()
+    }
+
     /// The row of a canonical state, if it has one.
     fn row(&self, state: &[f64]) -> Option<usize> {
-        let hash = hash(state);
+        let hash = self.hash(state);
         let shard = self.index.get(hash as usize % SHARDS)?;
         let mut key = hash;
         loop {
@@ -167,10 +175,10 @@ impl QTable {
     fn file(&mut self, state: &[f64], values: &[f64]) {
         let row = self.states.len();
         let Ok(number) = u32::try_from(row) else { return };
-        if row >= self.states_max {
+        if row >= self.states_max || self.features + state.len() > FEATURES_HELD_MAX {
             return;
         }
-        let hash = hash(state);
+        let hash = self.hash(state);
         let Some(shard) = self.index.get_mut(hash as usize % SHARDS) else { return };
         let shard = Arc::make_mut(shard);
         let mut key = hash;
@@ -178,6 +186,7 @@ impl QTable {
             key = key.wrapping_add(1);
         }
         shard.insert(key, number);
+        self.features += state.len();
         self.states.push(&[state.into()]);
         self.values.push(values);
     }
@@ -215,6 +224,13 @@ impl ValueFunction for QTable {
         let row = self.row(&self.keys.canonical(state));
         if let Some(value) = row.and_then(|row| self.values.get_mut(row)?.get_mut(action)) {
             step(value, amount);
+        }
+    }
+
+    fn check(&self, state: &[f64]) -> Result<(), String> {
+        match (self.keys, state.iter().find(|x| x.abs() >= GLUED_MAX)) {
+            (Keys::Glued, Some(x)) => Err(format!("{x} is not below {GLUED_MAX:e}")),
+            _ => Ok(()),
         }
     }
 
@@ -318,8 +334,9 @@ mod tests {
         table.visit(&[1.0], 0);
         // The first state's place in the index, under the hash of another.
         let other = [2.0];
-        let shard = Arc::make_mut(&mut table.index[hash(&other) as usize % SHARDS]);
-        shard.insert(hash(&other), 0);
+        let hash = table.hash(&other);
+        let shard = Arc::make_mut(&mut table.index[hash as usize % SHARDS]);
+        shard.insert(hash, 0);
         assert_eq!(table.row(&other), None);
         table.visit(&other, 0);
         table.add(&other, 0, 1.0);

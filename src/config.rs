@@ -222,6 +222,9 @@ settings! {
     /// Bytes that the bodies of all calls on the node hold together at most.
     bodies_bytes_max: u64 = 512 << 20;
 
+    /// Bytes that the bodies of all requests to the learner, and its long answers, hold together at most.
+    learner_bodies_bytes_max: u64 = 256 << 20;
+
     /// Milliseconds to connect to a peer, 1 to 60000.
     peer_connect_timeout_ms: u64 = 250;
     /// Milliseconds that a probe may take, 1 to 60000.

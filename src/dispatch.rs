@@ -50,10 +50,10 @@ pub struct Uploads {
 }
 
 impl Uploads {
-    /// Those of `node`, for the current thread.
-    pub fn new(node: &NodeState) -> Self {
-        let limit = TimeLimit::new(Settings::seconds(node.settings.body_timeout_s));
-        Self { limit, budget: Arc::clone(&node.bodies) }
+    /// For the current thread, within `budget`.
+    pub fn new(settings: &Settings, budget: &Arc<Budget>) -> Self {
+        let limit = TimeLimit::new(Settings::seconds(settings.body_timeout_s));
+        Self { limit, budget: Arc::clone(budget) }
     }
 }
 
@@ -87,7 +87,7 @@ impl Worker {
             Askable { prober: Rc::clone(&peers) as _, adviser: adviser(&node) },
             Arc::clone(&node.metrics),
         );
-        let uploads = Uploads::new(&node);
+        let uploads = Uploads::new(&node.settings, &node.bodies);
         Self { node, replicas, functions, uploads, peers, metrics: RefCell::default() }
     }
 }

@@ -130,7 +130,11 @@ impl LearnerPool {
         Rc::new(Self {
             url: format!("ws://{host}:{port}/"),
             connect_timeout: Duration::from_millis(settings.peer_connect_timeout_ms),
-            size: settings.learner_pool_size.div_ceil(settings.workers),
+            size: share(
+                settings.learner_pool_size,
+                settings.workers,
+                learning.place_among(settings.workers),
+            ),
             patience: Duration::from_millis(settings.learner_timeout_ms),
             started: Cell::new(false),
             jobs: Rc::default(),
@@ -150,6 +154,11 @@ impl LearnerPool {
             actix_rt::spawn(keep_open(http.clone(), url, self.patience, jobs));
         }
     }
+}
+
+/// The sockets of the thread at `place` among `threads`; one at least.
+fn share(sockets: usize, threads: usize, place: usize) -> usize {
+    (sockets / threads + usize::from(place < sockets % threads)).max(1)
 }
 
 impl Adviser for LearnerPool {
@@ -281,6 +290,14 @@ fn read_answer(text: &[u8]) -> Option<Answer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_pool_is_shared_out_and_every_thread_has_a_socket() {
+        for (sockets, threads, held) in [(20, 2, 20), (20, 3, 20), (20, 16, 20), (2, 4, 4)] {
+            let all: usize = (0..threads).map(|place| share(sockets, threads, place)).sum();
+            assert_eq!(all, held);
+        }
+    }
 
     #[test]
     fn an_answer_is_an_action_and_the_epsilon_used() {

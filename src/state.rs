@@ -54,6 +54,8 @@ pub struct NodeState {
     pub embedded: Arc<embedded::Shared>,
     /// What the bodies of all calls may hold.
     pub bodies: Arc<Budget>,
+    /// What the bodies of all requests to the learner may hold: they must not crowd out calls.
+    pub learner_bodies: Arc<Budget>,
     /// Calls handed to peers right now.
     pub forwarding: Forwarding,
     /// How far the node is on its way out.
@@ -75,6 +77,7 @@ impl NodeState {
         Self {
             embedded: embedded::Shared::new(&settings),
             bodies: Budget::new(settings.bodies_bytes_max),
+            learner_bodies: Budget::new(settings.learner_bodies_bytes_max),
             settings,
             gate,
             in_force: Arc::new(ArcSwap::from_pointee(active)),

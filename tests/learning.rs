@@ -332,8 +332,7 @@ async fn what_is_left_of_a_deadline_travels_with_a_forwarded_call() {
 }
 
 #[actix_rt::test]
-async fn learning_lets_a_node_shed_what_it_cannot_do_in_time() {
-    // One type is answered in time, the other never; rejecting both is worth nothing either.
+async fn a_node_learns_to_run_what_it_answers_in_time() {
     let node = TestNode::start(|settings| settings.parallel_running_functions_max = 100);
     node.set_learner(json!({
         "reward": {"source": "node", "deadlines_s": [5.0]}, "alpha": 0.3, "beta": 0.01,
@@ -449,4 +448,26 @@ async fn an_answer_that_makes_no_sense_is_no_decision() {
         (answer.status, &*learnt(&answer).2, answer.header(FALLBACK)),
         (200, "9.000000", "")
     );
+}
+
+#[actix_rt::test]
+async fn training_clients_that_are_slow_crowd_out_no_calls() {
+    use std::io::Write;
+    let node = node_choosing(1, |settings| {
+        settings.learner_bodies_bytes_max = 1 << 20;
+        settings.bodies_bytes_max = 1 << 20;
+    })
+    .await;
+    let slow = "POST /train_batch HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n[";
+    let mut socket = std::net::TcpStream::connect((node.ip, 19020)).expect("it listens");
+    socket.write_all(slow.as_bytes()).expect("sent");
+    let many = vec![json!({"eid": 1, "state": "0,0,0,0,0", "action": 1, "reward": 1}); 2000];
+    eventually("the budget of the learner is used up", || async {
+        let refused =
+            post(&node.learner("/train_batch"), Value::from(many.clone()).to_string()).await;
+        (refused.status == 500).then_some(())
+    })
+    .await;
+    assert_eq!(call(&node, "fn-echo", &[]).await.status, 200);
+    drop(socket);
 }

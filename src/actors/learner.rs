@@ -215,6 +215,8 @@ impl Actor for Learner {
     fn started(&mut self, ctx: &mut Self::Context) {
         // What came while nobody was there.
         self.take_rewards(ctx);
+        // Before the first call needs one.
+        self.shared.reserve();
         ctx.run_interval(self.save_time, Self::tick);
     }
 }

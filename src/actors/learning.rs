@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -128,6 +128,8 @@ pub struct Learning {
     eids_file: PathBuf,
     /// Whether it was said already that states do not fit.
     unfit_told: AtomicBool,
+    /// Threads that began to ask another learner.
+    asking: AtomicUsize,
 }
 
 /// How far a learner is: what it was taught, and what it decided.
@@ -201,7 +203,13 @@ impl Learning {
             },
             eids_file: data_path.join(storage::EIDS_FILE),
             unfit_told: AtomicBool::new(false),
+            asking: AtomicUsize::new(0),
         })
+    }
+
+    /// The place of a thread that begins to ask another learner, among `threads` of them.
+    pub fn place_among(&self, threads: usize) -> usize {
+        self.asking.fetch_add(1, Ordering::Relaxed) % threads.max(1)
     }
 
     /// The learner as it was last published.
@@ -241,7 +249,7 @@ impl Learning {
     }
 
     /// Has more EIDs reserved, unless that is under way. `false`: the disk failed a moment ago.
-    fn reserve(self: &Arc<Self>) -> bool {
+    pub(super) fn reserve(self: &Arc<Self>) -> bool {
         let failed = *lock(&self.reserving.failed);
         if failed.is_some_and(|at| at.elapsed() < RESERVE_AGAIN) {
             return false;

@@ -36,7 +36,7 @@ use crate::state::NodeState;
 use crate::wire::read_object;
 
 /// Bytes of a model that is imported.
-const MODEL_BYTES_MAX: usize = 256 << 20;
+const MODEL_BYTES_MAX: usize = 128 << 20;
 /// Bytes of a batch from which it is parsed aside, so that others are not held up.
 const PARSED_ASIDE_BYTES: usize = 64 << 10;
 
@@ -56,7 +56,8 @@ impl LearnerWorker {
     /// For the current thread.
     pub fn new(node: Arc<NodeState>) -> Self {
         let rng = RefCell::new(SmallRng::seed_from_u64(rand::random()));
-        Self { uploads: Uploads::new(&node), node, rng, aside: Semaphore::new(1) }
+        let uploads = Uploads::new(&node.settings, &node.learner_bodies);
+        Self { uploads, node, rng, aside: Semaphore::new(1) }
     }
 
     /// Decides in `state`, all actions being possible.
@@ -332,7 +333,7 @@ async fn made_aside(
         let snapshot = worker.look().await?;
         let made = actix_rt::task::spawn_blocking(move || make(&snapshot));
         let body = made.await.map_err(internal)?.map_err(internal)?;
-        let held = worker.node.bodies.take(body.len() as u64).ok_or(Refusal::BytesFull)?;
+        let held = worker.uploads.budget.take(body.len() as u64).ok_or(Refusal::BytesFull)?;
         Ok(HeldBody { body: Some(body.into()), _held: held })
     };
     let json =

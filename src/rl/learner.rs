@@ -24,8 +24,10 @@ pub struct Live {
 }
 
 impl Live {
-    fn new(epsilon: f64, inferences: u64, actions_n: usize) -> Arc<Self> {
-        let by_action = (0..actions_n).map(|_| AtomicU64::new(0)).collect();
+    /// `decisions` by action, as far as they were counted before.
+    fn new(epsilon: f64, inferences: u64, decisions: &[u64], actions_n: usize) -> Arc<Self> {
+        let before = decisions.iter().copied().chain(std::iter::repeat(0));
+        let by_action = before.take(actions_n).map(AtomicU64::new).collect();
         Arc::new(Self {
             epsilon: Epsilon::new(epsilon),
             inferences: AtomicU64::new(inferences),
@@ -110,6 +112,7 @@ impl Snapshot {
             average_reward: self.average_reward,
             epsilon: self.live.epsilon.get(),
             inferences: self.live.inferences(),
+            decisions: self.live.by_action(),
             counters: self.counters,
             expected_eid: self.expected_eid,
             values: self.values.save()?,
@@ -144,7 +147,7 @@ impl Learner {
             estimates: Estimates { values, average_reward: 0.0 },
             values_number: 0,
             window: Window::new(parameters.window_rules(), 0),
-            live: Live::new(parameters.epsilon_start, 0, parameters.actions_n),
+            live: Live::new(parameters.epsilon_start, 0, &[], parameters.actions_n),
             counters: Counters::default(),
             last: None,
             leaving: Vec::new(),
@@ -179,7 +182,8 @@ impl Learner {
     /// It does not fit the parameters in force; nothing was changed.
     pub fn restore(&mut self, model: &Model) -> Result<(), Unfit> {
         self.import(model)?;
-        self.live = Live::new(model.epsilon, model.inferences, self.running.actions_n);
+        let actions_n = self.running.actions_n;
+        self.live = Live::new(model.epsilon, model.inferences, &model.decisions, actions_n);
         self.counters = model.counters;
         self.window = Window::new(self.running.window_rules(), model.expected_eid.min(EID_MAX));
         self.last = None;

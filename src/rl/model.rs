@@ -46,6 +46,9 @@ pub struct Model {
     /// Decisions taken.
     #[serde(default)]
     pub inferences: u64,
+    /// Decisions taken in the process, by action.
+    #[serde(default)]
+    pub decisions: Vec<u64>,
     /// What else was counted.
     #[serde(default)]
     pub counters: Counters,

@@ -50,7 +50,7 @@ pub struct LearnerStats {
     pub skipped: u64,
     /// Windows trained.
     pub windows_trained: u64,
-    /// Decisions since the start, by action.
+    /// Decisions on this node's calls and of its API, by action.
     pub decisions: BTreeMap<usize, u64>,
     /// What the node itself found out.
     pub rewards: RewardStats,

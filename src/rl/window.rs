@@ -16,9 +16,9 @@
 //! entries leave in the same pairs as order by EID, provided that `attempts` ≥ W. (Entries without
 //! a gap leave one after the other; where a window begins changes nothing about the pairs.)
 //!
-//! Source: P2PFaaS (see [`crate::rl`]), section 2.1.2. Entries are kept in pages of 64 EIDs, so the
-//! cost of an arrival is the search of a page, O(log n) in the entries held, plus W/64 while the
-//! first window is looked for.
+//! Source: P2PFaaS (see [`crate::rl`]), section 2.1.2. Entries are kept in pages of 64 EIDs, and how
+//! far the run at the front reaches is remembered, so an arrival costs the search of a page,
+//! O(log n) in the entries held.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -87,6 +87,8 @@ pub struct Window {
     fixed: bool,
     /// Once `fixed`, every EID from `floor` to below this one is held.
     reached: Eid,
+    /// Until `fixed`, the runs of consecutive EIDs that are held: first to one past the last.
+    runs: BTreeMap<Eid, Eid>,
     /// Whether the entry before `floor` makes a pair with the next to leave.
     follows: bool,
     /// Where to start: the first of W consecutive EIDs, found and not acted on yet.
@@ -104,6 +106,7 @@ impl Window {
             floor,
             fixed: false,
             reached: floor,
+            runs: BTreeMap::new(),
             follows: false,
             start: None,
         }
@@ -125,13 +128,8 @@ impl Window {
         self.follows &= rules.overlap;
         self.rules = rules;
         if !self.fixed {
-            let mut at = self.held_from(0);
-            self.start = None;
-            while let Some(first) = at.filter(|_| self.start.is_none()) {
-                let end = self.run_end(first, u64::MAX);
-                self.start = (end - first >= rules.window).then_some(first);
-                at = self.held_from(end);
-            }
+            let long = self.runs.iter().find(|(first, end)| *end - *first >= rules.window);
+            self.start = long.map(|(first, _)| *first);
         }
     }
 
@@ -151,11 +149,12 @@ impl Window {
         page.entries.insert(before, entry);
         page.bits |= bit;
         self.held += 1;
-        if !self.fixed && self.start.is_none() {
+        if !self.fixed {
+            let (first, end) = self.join(eid);
             // No run was as long before, so this one is the only one and the smallest.
-            let first = self.run_start(eid, self.rules.window);
-            let end = self.run_end(eid, self.rules.window);
-            self.start = (end - first >= self.rules.window).then_some(first);
+            if self.start.is_none() && end - first >= self.rules.window {
+                self.start = Some(first);
+            }
         }
         Arrival::Held
     }
@@ -164,15 +163,20 @@ impl Window {
     pub fn release(&mut self, out: &mut Vec<Entry>) -> Option<Release> {
         if let Some(start) = self.start.take() {
             let late = self.take(start, None);
+            self.runs.clear();
             (self.floor, self.fixed, self.reached) = (start, true, start);
             return Some(Release { late, ..Release::default() });
         }
-        let front = if self.fixed { self.floor } else { self.held_from(0)? };
         let wanted = self.rules.window - u64::from(self.follows);
-        let known = if self.fixed { self.reached } else { front };
-        let end = self.run_end(known, wanted.saturating_sub(known - front));
-        self.reached = end;
+        let (front, end) = if self.fixed {
+            let short = wanted.saturating_sub(self.reached - self.floor);
+            self.reached = self.run_end(self.reached, short);
+            (self.floor, self.reached)
+        } else {
+            self.runs.first_key_value().map(|(first, end)| (*first, *end))?
+        };
         if self.fixed && end - front >= wanted {
+            let end = front + wanted;
             self.take(end, Some(out));
             self.floor = end;
             self.follows = self.rules.overlap;
@@ -185,9 +189,19 @@ impl Window {
         }
         let next = self.held_from(end)?;
         self.take(end, Some(out));
+        self.runs.clear();
         (self.floor, self.fixed, self.follows) = (next, true, false);
         self.reached = next;
         Some(Release { cut: true, skipped: next - end, ..Release::default() })
+    }
+
+    /// Adds `eid` to the runs; answers the one that it is in now.
+    fn join(&mut self, eid: Eid) -> (Eid, Eid) {
+        let before = self.runs.range(..eid).next_back().map(|(first, end)| (*first, *end));
+        let first = before.filter(|(_, end)| *end == eid).map_or(eid, |(first, _)| first);
+        let end = self.runs.remove(&(eid + 1)).unwrap_or(eid + 1);
+        self.runs.insert(first, end);
+        (first, end)
     }
 
     /// Takes out all below `end`; answers how many.
@@ -244,27 +258,6 @@ impl Window {
         }
         // A run goes on only as far as was asked for: what lies beyond leaves later.
         at.min(from.saturating_add(limit))
-    }
-
-    /// The first EID of the run that `eid`, which is held, belongs to; likewise.
-    fn run_start(&self, eid: Eid, limit: u64) -> Eid {
-        let mut at = eid;
-        while eid - at < limit {
-            let bits = self.pages.get(&(at / PAGE)).map_or(0, |page| page.bits);
-            // `at` itself on top.
-            let ones = u64::from((bits << (PAGE - 1 - at % PAGE)).leading_ones());
-            if ones <= at % PAGE || at < PAGE {
-                return at + 1 - ones;
-            }
-            // The whole page down to its first EID; go on in the one before, if it is held there.
-            let before = at - ones;
-            let held = self.pages.get(&(before / PAGE)).is_some_and(|p| p.bits >> (PAGE - 1) == 1);
-            if !held {
-                return before + 1;
-            }
-            at = before;
-        }
-        at
     }
 }
 
@@ -413,6 +406,18 @@ mod tests {
         let mut out = Vec::new();
         while window.release(&mut out).is_some() {}
         assert_eq!(out.iter().map(|e| e.eid).collect::<Vec<_>>(), [3, 4, 5]);
+    }
+
+    #[test]
+    fn a_smaller_window_lets_go_one_window_after_the_other() {
+        let cases = [(true, "11 12 13 14 15 16 17 18 ", 4), (false, "11 12 13 | 14 15 16 | ", 2)];
+        for (overlap, text, windows) in cases {
+            let mut window = Window::new(WindowRules { overlap, ..rules(10) }, 0);
+            feed(&mut window, 1..=18);
+            window.set_rules(WindowRules { overlap, ..rules(3) });
+            let left = feed(&mut window, [0]);
+            assert_eq!((&*left.text, left.windows, left.late), (text, windows, 1));
+        }
     }
 
     #[test]

@@ -253,6 +253,7 @@ fn a_model_restores_all_that_was_learnt() {
         assert_eq!(after.average_reward.to_bits(), before.average_reward.to_bits());
         assert_eq!(after.live.epsilon.get(), 0.9 * 0.99);
         assert_eq!((after.counters, after.live.inferences()), (before.counters, 1));
+        assert_eq!(after.live.by_action().iter().sum::<u64>(), 1);
         restored.take(entry(3, &[1.0], 0, 1.0));
         assert_eq!(restored.snapshot().counters.late, 1, "learnt from before the restart");
     }

@@ -53,6 +53,16 @@ impl Keys {
         }
     }
 
+    /// Whether a saved key can be one of these.
+    fn check(self, canonical: &[f64]) -> Result<(), String> {
+        let is_text = |x: &f64| (0.0..256.0).contains(x) && matches!(*x as u8, b'0'..=b'9' | b'-');
+        match self {
+            Self::Exact => check_state(canonical).map_err(|why| why.to_string()),
+            Self::Glued if !canonical.is_empty() && canonical.iter().all(is_text) => Ok(()),
+            Self::Glued => Err(format!("{} is no key", state_name(canonical))),
+        }
+    }
+
     fn name(self, canonical: &[f64]) -> String {
         match self {
             Self::Exact => state_name(canonical),
@@ -140,7 +150,7 @@ impl QTable {
         }
         let mut table = Self::new(parameters.actions_n, states, Keys::of(parameters));
         for (state, row) in saved.states.iter().zip(&saved.table) {
-            check_state(state).map_err(|why| why.to_string())?;
+            table.keys.check(state)?;
             if table.row(state).is_some() {
                 return Err(format!("the state {} is there twice", state_name(state)));
             }
@@ -341,6 +351,19 @@ mod tests {
         table.visit(&other, 0);
         table.add(&other, 0, 1.0);
         assert_eq!((table.value(&[1.0], 0), table.value(&other, 0)), (0.0, 1.0));
+    }
+
+    #[test]
+    fn glued_keys_longer_than_any_state_are_loaded_too() {
+        let parameters =
+            Parameters { actions_n: 1, compatibility: Compatibility::V1, ..Parameters::default() };
+        let mut table = QTable::new(1, 10, Keys::Glued);
+        table.visit(&[-10.0; 600], 0);
+        table.add(&[-10.0; 600], 0, 1.0);
+        let loaded = QTable::load(&parameters, &table.save().expect("JSON")).expect("it fits");
+        assert_eq!(loaded.value(&[-10.0; 600], 0), 1.0);
+        let letters = RawValue::from_string(r#"{"states":[[65]],"table":[[0]]}"#.to_owned());
+        assert!(QTable::load(&parameters, &letters.expect("JSON")).is_err());
     }
 
     #[test]

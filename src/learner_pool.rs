@@ -171,7 +171,7 @@ impl Adviser for LearnerPool {
         Advice::Later(Box::pin(async move {
             let mut eid = None;
             let decided = timeout(patience, async {
-                eid = learning.wait_for_eid().await;
+                eid = learning.eids.wait().await;
                 let (reply, answer) = oneshot::channel();
                 if jobs.hopeful.get() > 0 {
                     jobs.push(Job { frame, reply, tries: 0 });

@@ -11,9 +11,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 use crate::actors::discovery::{Discovery, DiscoverySettings, Flush, Kept, Published};
+use crate::actors::eids::ReservedEids;
 use crate::actors::gateway::{Drain, Gateway};
 use crate::actors::learner::{Learner, SaveModel};
-use crate::actors::learning::{Learning, ReservedEids};
+use crate::actors::learning::Learning;
 use crate::actors::queue::{Gate, Queue};
 use crate::actors::supervise::{End, Guard, Handle};
 use crate::actors::supervisor::{StopRestarting, Supervisor};

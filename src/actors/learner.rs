@@ -216,7 +216,7 @@ impl Actor for Learner {
         // What came while nobody was there.
         self.take_rewards(ctx);
         // Before the first call needs one.
-        self.shared.reserve();
+        self.shared.eids.reserve();
         ctx.run_interval(self.save_time, Self::tick);
     }
 }

@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
 
+use super::eids::{Eids, ReservedEids};
 use super::learner::{Learner, Rewarded};
 use super::scheduler::{Advice, Adviser};
 use super::supervise::Handle;
@@ -24,65 +23,9 @@ use crate::rl::learner::Snapshot;
 use crate::rl::parameters::Compatibility;
 use crate::rl::reward::{Pending, RewardSink};
 use crate::rl::stats::{LearnerStats, RewardStats};
-use crate::rl::{EID_MAX, Eid, Entry};
+use crate::rl::{Eid, Entry};
 use crate::storage::{self, StorageError};
 use crate::types::TaskType;
-
-/// EIDs reserved on disk at once.
-const EIDS_RESERVED: u64 = 1 << 20;
-
-/// EIDs that a node may give: those below are used or were lost with a crash. The file's content.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReservedEids {
-    /// No EID from here on was given yet.
-    pub reserved_below: Eid,
-}
-
-/// The EIDs of a node: each is given once, restarts included.
-#[derive(Debug)]
-pub struct Eids {
-    next: AtomicU64,
-    /// EIDs below are reserved on disk.
-    below: AtomicU64,
-}
-
-impl Eids {
-    /// Goes on after those that were reserved before; 1 is the first.
-    pub fn after(reserved: ReservedEids) -> Self {
-        let first = reserved.reserved_below.max(1);
-        Self { next: AtomicU64::new(first), below: AtomicU64::new(first) }
-    }
-
-    /// The next one, if any is reserved.
-    fn take(&self) -> Option<Eid> {
-        let below = self.below.load(Ordering::Acquire);
-        let next = |eid| (eid < below).then_some(eid + 1);
-        self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()
-    }
-
-    /// Whether it is time to reserve more, looked at once in a while.
-    fn run_low(&self, taken: Eid) -> bool {
-        let left = self.below.load(Ordering::Relaxed).saturating_sub(taken);
-        left < EIDS_RESERVED / 2 && left.is_multiple_of(1024)
-    }
-
-    /// Whether `eid` was given.
-    pub fn gave(&self, eid: Eid) -> bool {
-        eid < self.next.load(Ordering::Relaxed)
-    }
-
-    /// What to reserve on disk, if half of what was reserved is used up.
-    fn wanted(&self) -> Option<ReservedEids> {
-        let (next, below) = (self.next.load(Ordering::Relaxed), self.below.load(Ordering::Relaxed));
-        let reserved_below = next.max(below).saturating_add(EIDS_RESERVED).min(EID_MAX);
-        (below - next < EIDS_RESERVED / 2).then_some(ReservedEids { reserved_below })
-    }
-
-    /// That is on disk now.
-    fn reserved(&self, reserved: ReservedEids) {
-        self.below.fetch_max(reserved.reserved_below, Ordering::Release);
-    }
-}
 
 /// Entries that wait to be trained on at most, should the Learner be away.
 const WAITING_MAX: usize = 100_000;
@@ -102,30 +45,16 @@ struct Rewards {
     by_type: BTreeMap<usize, [u64; 2]>,
 }
 
-/// The reservation of EIDs on disk, off the threads that decide and train.
-#[derive(Default)]
-struct Reserving {
-    under_way: AtomicBool,
-    ended: Notify,
-    /// When the disk failed last; it is not asked again at once.
-    failed: Mutex<Option<Instant>>,
-}
-
-/// How long a disk that failed is left alone.
-const RESERVE_AGAIN: Duration = Duration::from_secs(1);
-
 /// See the module.
 pub struct Learning {
     snapshot: ArcSwap<Snapshot>,
     /// The EIDs of this node's decisions.
-    pub eids: Eids,
-    reserving: Reserving,
+    pub eids: Arc<Eids>,
     rewards: Mutex<Rewards>,
     /// The Learner actor.
     pub learner: Handle<Learner>,
     /// The model on disk.
     pub model_file: ModelFile,
-    eids_file: PathBuf,
     /// Whether it was said already that states do not fit.
     unfit_told: AtomicBool,
     /// Threads that began to ask another learner.
@@ -191,8 +120,7 @@ impl Learning {
         let progress = (0, snapshot.live.inferences());
         Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
-            eids: Eids::after(reserved),
-            reserving: Reserving::default(),
+            eids: Eids::after(reserved, data_path),
             rewards: Mutex::default(),
             learner: Handle::default(),
             model_file: ModelFile {
@@ -201,7 +129,6 @@ impl Learning {
                 taken: AtomicU64::new(0),
                 written: Mutex::new((0, progress)),
             },
-            eids_file: data_path.join(storage::EIDS_FILE),
             unfit_told: AtomicBool::new(false),
             asking: AtomicUsize::new(0),
         })
@@ -220,58 +147,6 @@ impl Learning {
     /// Shows `snapshot` to all who decide.
     pub fn publish(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
-    }
-
-    /// The next EID, if any is reserved.
-    pub fn take_eid(self: &Arc<Self>) -> Option<Eid> {
-        let eid = self.eids.take()?;
-        if self.eids.run_low(eid) {
-            self.reserve();
-        }
-        Some(eid)
-    }
-
-    /// The next EID; waits for the disk if none is reserved. `None`: the disk fails.
-    pub async fn wait_for_eid(self: &Arc<Self>) -> Option<Eid> {
-        loop {
-            let ended = self.reserving.ended.notified();
-            tokio::pin!(ended);
-            // From here on it hears of an end, also of one before it is waited for.
-            ended.as_mut().enable();
-            if let Some(eid) = self.take_eid() {
-                return Some(eid);
-            }
-            if !self.reserve() {
-                return None;
-            }
-            ended.await;
-        }
-    }
-
-    /// Has more EIDs reserved, unless that is under way. `false`: the disk failed a moment ago.
-    pub(super) fn reserve(self: &Arc<Self>) -> bool {
-        let failed = *lock(&self.reserving.failed);
-        if failed.is_some_and(|at| at.elapsed() < RESERVE_AGAIN) {
-            return false;
-        }
-        if !self.reserving.under_way.swap(true, Ordering::AcqRel) {
-            let this = Arc::clone(self);
-            // It goes on though nobody waits for it any more.
-            drop(actix_rt::task::spawn_blocking(move || {
-                if let Some(reserved) = this.eids.wanted() {
-                    let written = storage::write(&this.eids_file, &reserved);
-                    if let Err(error) = &written {
-                        tracing::error!(%error, "no EIDs can be reserved");
-                    } else {
-                        this.eids.reserved(reserved);
-                    }
-                    *lock(&this.reserving.failed) = written.err().map(|_| Instant::now());
-                }
-                this.reserving.under_way.store(false, Ordering::Release);
-                this.reserving.ended.notify_waiters();
-            }));
-        }
-        true
     }
 
     /// Whether the value function can tell the state of `question`; says so once if not.
@@ -431,14 +306,14 @@ impl Adviser for OwnLearner {
         if !learning.fits(&question) {
             return Advice::Now(Learning::fallback(None, question, &metrics));
         }
-        if let Some(eid) = learning.take_eid() {
+        if let Some(eid) = learning.eids.take() {
             return Advice::Now(learning.decide(eid, &question, task, rng));
         }
         // The first decision ever, or a disk that is slower than the calls.
         let (task, patience) = (*task, self.patience);
         let mut rng = SmallRng::seed_from_u64(rng.next_u64());
         Advice::Later(Box::pin(async move {
-            let eid = tokio::time::timeout(patience, learning.wait_for_eid()).await.ok().flatten();
+            let eid = tokio::time::timeout(patience, learning.eids.wait()).await.ok().flatten();
             match eid {
                 Some(eid) => learning.decide(eid, &question, &task, &mut rng),
                 None => Learning::fallback(None, question, &metrics),
@@ -452,31 +327,10 @@ mod tests {
     use super::*;
     use crate::rl::learner::Learner as Core;
     use crate::rl::parameters::Parameters;
-    use std::collections::HashSet;
 
     fn learning(data_path: &Path) -> Arc<Learning> {
         let snapshot = Core::new(Parameters::default()).snapshot();
         Learning::new(snapshot, ReservedEids::default(), data_path)
-    }
-
-    #[actix_rt::test]
-    async fn eids_are_reserved_on_disk_before_they_are_given_and_ahead_of_need() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let shared = learning(folder.path());
-        assert_eq!(shared.wait_for_eid().await, Some(1));
-        let file = folder.path().join(storage::EIDS_FILE);
-        let on_disk = || storage::read::<ReservedEids>(&file, "EIDs").expect("there").expect("one");
-        let first = on_disk();
-        while shared.take_eid().expect("reserved ahead") < first.reserved_below + 10 {
-            tokio::task::yield_now().await;
-        }
-        assert!(on_disk().reserved_below > first.reserved_below);
-    }
-
-    #[actix_rt::test]
-    async fn without_a_disk_no_eid_is_given() {
-        let shared = learning(Path::new("/nonexistent/folder"));
-        assert_eq!((shared.wait_for_eid().await, shared.wait_for_eid().await), (None, None));
     }
 
     #[test]
@@ -499,26 +353,6 @@ mod tests {
         let number = nowhere.model_file.number(&snapshot).expect("changed");
         assert!(nowhere.model_file.write(number, &snapshot).is_err());
         assert!(nowhere.model_file.number(&snapshot).is_some(), "still not there");
-    }
-
-    #[test]
-    fn no_eid_is_given_twice_or_before_it_is_on_disk() {
-        let eids = Eids::after(ReservedEids::default());
-        assert_eq!(eids.take(), None, "nothing is reserved");
-        let reserved = eids.wanted().expect("it is time");
-        eids.reserved(reserved);
-        assert_eq!(eids.wanted(), None);
-        let given: Vec<Eid> = std::thread::scope(|scope| {
-            let take = || (0..5000).filter_map(|_| eids.take()).collect::<Vec<_>>();
-            let threads = [scope.spawn(take), scope.spawn(take), scope.spawn(take)];
-            threads.into_iter().flat_map(|thread| thread.join().expect("joins")).collect()
-        });
-        assert_eq!(given.iter().collect::<HashSet<_>>().len(), 15_000);
-        // After a crash all that was reserved counts as given.
-        let again = Eids::after(reserved);
-        again.reserved(again.wanted().expect("it is time"));
-        let next = again.take().expect("reserved");
-        assert!(given.iter().all(|eid| *eid < next));
     }
 
     #[test]

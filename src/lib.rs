@@ -23,6 +23,9 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+// So that the README's examples can be put into files of this crate as they stand.
+extern crate self as p2pfaas;
+
 pub mod actors;
 pub mod budget;
 pub mod cli;

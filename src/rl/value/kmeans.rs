@@ -109,8 +109,11 @@ impl KMeansTable {
             .enumerate()
             .min_by(|(_, a), (_, b)| a.total_cmp(b))
     }
+}
 
-    fn frozen(&self) -> Self {
+/// A clone begins without the states seen since the last fit, and without the model's counts.
+impl Clone for KMeansTable {
+    fn clone(&self) -> Self {
         Self {
             centroids: Arc::clone(&self.centroids),
             values: self.values.clone(),
@@ -186,14 +189,6 @@ impl ValueFunction for KMeansTable {
             centroids: centroids.map(<[f64]>::to_vec).collect(),
             table: self.values.iter().map(<[f64]>::to_vec).collect(),
         })
-    }
-
-    fn snapshot(&self) -> Arc<dyn ValueFunction> {
-        Arc::new(self.frozen())
-    }
-
-    fn to_trained(&self) -> Box<dyn ValueFunction> {
-        Box::new(self.frozen())
     }
 
     fn job(&mut self) -> Option<Job> {

@@ -22,11 +22,12 @@ pub type Job = Box<dyn FnOnce() -> JobDone + Send>;
 /// What a [`Job`] came to.
 pub type JobDone = Box<dyn Any + Send>;
 
-/// Q(s, a). One owner trains it; whoever decides reads a [`snapshot`](Self::snapshot).
+/// Q(s, a). One owner trains it; whoever decides reads a [`snapshot`](Copies::snapshot), taken after
+/// every batch, so a clone must be cheap: [`Rows`](super::cow::Rows) share what did not change.
 ///
 /// States passed [`check_state`](super::check_state) and [`check`](Self::check), actions are below
 /// `actions_n`.
-pub trait ValueFunction: Send + Sync {
+pub trait ValueFunction: Copies + Send + Sync {
     /// Q(s, a); 0 for what was never trained.
     fn value(&self, state: &[f64], action: usize) -> f64;
 
@@ -55,20 +56,16 @@ pub trait ValueFunction: Send + Sync {
     /// States, or what stands for them, that training has seen.
     fn states_seen(&self) -> usize;
 
-    /// The weights as clients see them.
-    fn weights(&self) -> Weights;
+    /// The weights as clients see them; none, unless told.
+    fn weights(&self) -> Weights {
+        Weights::default()
+    }
 
     /// All that is learnt, as JSON for the model file; [`Listed::load`] reads it.
     ///
     /// # Errors
     /// It cannot be written as JSON.
     fn save(&self) -> serde_json::Result<Box<RawValue>>;
-
-    /// What it is now, whatever is trained later. Cheap: called after every batch.
-    fn snapshot(&self) -> Arc<dyn ValueFunction>;
-
-    /// The same for training on.
-    fn to_trained(&self) -> Box<dyn ValueFunction>;
 
     /// Work to be done in the background, if it is time; until [`job_done`](Self::job_done) no
     /// further is handed out.
@@ -78,6 +75,25 @@ pub trait ValueFunction: Send + Sync {
 
     /// Takes what its last job came to.
     fn job_done(&mut self, _done: JobDone) {}
+}
+
+/// What every value function that can be cloned can.
+pub trait Copies {
+    /// What it is now, whatever is trained later.
+    fn snapshot(&self) -> Arc<dyn ValueFunction>;
+
+    /// The same for training on.
+    fn to_trained(&self) -> Box<dyn ValueFunction>;
+}
+
+impl<T: ValueFunction + Clone + 'static> Copies for T {
+    fn snapshot(&self) -> Arc<dyn ValueFunction> {
+        Arc::new(self.clone())
+    }
+
+    fn to_trained(&self) -> Box<dyn ValueFunction> {
+        Box::new(self.clone())
+    }
 }
 
 /// `GET /learner/weights`.

@@ -263,18 +263,11 @@ impl ValueFunction for QTable {
             table: self.values.iter().map(<[f64]>::to_vec).collect(),
         })
     }
-
-    fn snapshot(&self) -> Arc<dyn ValueFunction> {
-        Arc::new(self.clone())
-    }
-
-    fn to_trained(&self) -> Box<dyn ValueFunction> {
-        Box::new(self.clone())
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Copies;
     use super::*;
 
     fn trained(keys: Keys) -> QTable {

@@ -11,8 +11,6 @@
 //! what it means for a table. Tiles that hash to one weight share it, so `tiles_size` should be
 //! several times the number of tiles in use.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -131,14 +129,6 @@ impl ValueFunction for Tiles {
 
     fn save(&self) -> serde_json::Result<Box<RawValue>> {
         serde_json::value::to_raw_value(&Saved { weights: self.weights().weights })
-    }
-
-    fn snapshot(&self) -> Arc<dyn ValueFunction> {
-        Arc::new(self.clone())
-    }
-
-    fn to_trained(&self) -> Box<dyn ValueFunction> {
-        Box::new(self.clone())
     }
 }
 

@@ -26,7 +26,18 @@ pub struct Estimates {
     pub average_reward: f64,
 }
 
+/// The largest step of a value. Steps up to it never add up to what is no number any more.
+const STEP_MAX: f64 = 1e280;
+
 impl Estimates {
+    /// Q(S, A) ← Q(S, A) + `step`. One beyond all measure is left out: a value that is lost would
+    /// spread to all others.
+    pub fn learn(&mut self, t: &Transition<'_>, step: f64) {
+        if step.abs() <= STEP_MAX {
+            self.values.add(t.state, t.action, step);
+        }
+    }
+
     /// max over a of Q(s, a).
     pub fn max(&self, state: &[f64], actions_n: usize) -> f64 {
         (0..actions_n)

@@ -19,7 +19,7 @@ pub fn update(on: &mut Estimates, t: &Transition<'_>, rates: &Rates, actions_n: 
     let now = on.values.visit(t.state, t.action);
     let delta = t.reward - on.average_reward + next - now;
     on.average_reward += rates.beta * delta;
-    on.values.add(t.state, t.action, rates.alpha * delta);
+    on.learn(t, rates.alpha * delta);
     delta
 }
 

@@ -15,7 +15,7 @@ pub fn update(on: &mut Estimates, t: &Transition<'_>, rates: &Rates, actions_n: 
     let next = on.max(t.next_state, actions_n);
     let now = on.values.visit(t.state, t.action);
     let delta = t.reward + rates.gamma * next - now;
-    on.values.add(t.state, t.action, rates.alpha * delta);
+    on.learn(t, rates.alpha * delta);
     delta
 }
 

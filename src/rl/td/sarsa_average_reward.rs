@@ -18,7 +18,7 @@ use super::{Estimates, Rates, Transition};
 pub fn update(on: &mut Estimates, t: &Transition<'_>, rates: &Rates, _actions_n: usize) -> f64 {
     let delta = delta(on, t);
     on.average_reward += rates.beta * delta;
-    on.values.add(t.state, t.action, rates.alpha * delta);
+    on.learn(t, rates.alpha * delta);
     delta
 }
 
@@ -31,7 +31,7 @@ pub fn update_as_v1(
 ) -> f64 {
     let delta = delta(on, t);
     on.average_reward = t.reward + rates.beta * delta;
-    on.values.add(t.state, t.action, rates.alpha * delta);
+    on.learn(t, rates.alpha * delta);
     delta
 }
 

@@ -19,7 +19,7 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Job, JobDone, ValueFunction, Weights, check_rows, state_name, step};
+use super::{Job, JobDone, ValueFunction, Weights, check_rows, state_name};
 use crate::rl::check_state;
 use crate::rl::cow::Rows;
 use crate::rl::parameters::Parameters;
@@ -155,7 +155,7 @@ impl ValueFunction for KMeansTable {
         if let Some((row, _)) = nearest
             && let Some(value) = self.values.get_mut(row).and_then(|row| row.get_mut(action))
         {
-            step(value, amount);
+            *value += amount;
         }
     }
 

@@ -161,15 +161,6 @@ pub const VALUE_FUNCTIONS: &[Listed] = &[
     },
 ];
 
-/// `value` ← `value` + `amount`, unless that is no finite number any more: one value that is lost
-/// would spread to all others.
-fn step(value: &mut f64, amount: f64) {
-    let moved = *value + amount;
-    if moved.is_finite() {
-        *value = moved;
-    }
-}
-
 /// A state's name: its features, separated by commas, whole ones without decimals.
 fn state_name(state: &[f64]) -> String {
     state.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")

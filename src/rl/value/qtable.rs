@@ -15,7 +15,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{ValueFunction, Weights, check_rows, state_name, step};
+use super::{ValueFunction, Weights, check_rows, state_name};
 use crate::rl::cow::Rows;
 use crate::rl::parameters::{Compatibility, Parameters};
 use crate::rl::{FEATURES_HELD_MAX, State, check_state};
@@ -233,7 +233,7 @@ impl ValueFunction for QTable {
     fn add(&mut self, state: &[f64], action: usize, amount: f64) {
         let row = self.row(&self.keys.canonical(state));
         if let Some(value) = row.and_then(|row| self.values.get_mut(row)?.get_mut(action)) {
-            step(value, amount);
+            *value += amount;
         }
     }
 

@@ -14,7 +14,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{ValueFunction, Weights, step};
+use super::{ValueFunction, Weights};
 use crate::rl::cow::Rows;
 use crate::rl::parameters::Parameters;
 
@@ -104,7 +104,7 @@ impl ValueFunction for Tiles {
         for at in active {
             if let Some(weight) = self.weights.get_mut(at).and_then(<[f64]>::first_mut) {
                 let before = *weight != 0.0;
-                step(weight, each);
+                *weight += each;
                 match (before, *weight != 0.0) {
                     (false, true) => self.touched += 1,
                     (true, false) => self.touched -= 1,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
-use super::rewarded::RewardedBody;
+use super::accompanied::{Accompanied, Rewarded};
 use super::{errors, headers};
 use crate::budget::Held;
 use crate::dispatch::{Call, Outcome, Uploads, Worker};
@@ -180,7 +180,7 @@ fn respond(outcome: Outcome, worker: &Worker) -> HttpResponse {
     decided_by_learner(builder, &learnt);
     match learnt.pending {
         Some(pending) if success => {
-            response.0.body(RewardedBody { body: Some(response.1), arrival, pending }.boxed())
+            response.0.body(Accompanied::new(response.1, Rewarded { arrival, pending }).boxed())
         }
         _ => response.0.body(response.1),
     }

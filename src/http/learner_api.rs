@@ -1,23 +1,20 @@
 //! :19020, the learner: act, train, parameters, stats, weights, the model.
 
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::fmt;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use actix_web::body::{BodySize, MessageBody};
+use actix_web::body::MessageBody;
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
-use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
+use super::accompanied::Accompanied;
 use super::function_api::{read_body, read_call_body};
 use super::node_api::{CONFIGURATION_BYTES_MAX, changed, check_admin, internal};
 use super::{errors, headers};
@@ -334,32 +331,12 @@ async fn made_aside(
         let made = actix_rt::task::spawn_blocking(move || make(&snapshot));
         let body = made.await.map_err(internal)?.map_err(internal)?;
         let held = worker.uploads.budget.take(body.len() as u64).ok_or(Refusal::BytesFull)?;
-        Ok(HeldBody { body: Some(body.into()), _held: held })
+        Ok(Accompanied::new(body, held))
     };
-    let json =
-        |body: HeldBody| HttpResponse::Ok().content_type("application/json").body(body.boxed());
+    let json = |body: Accompanied<Held>| {
+        HttpResponse::Ok().content_type("application/json").body(body.boxed())
+    };
     answer(made.await.map(json))
-}
-
-/// A large answer with its share of the budget.
-struct HeldBody {
-    body: Option<Bytes>,
-    _held: Held,
-}
-
-impl MessageBody for HeldBody {
-    type Error = Infallible;
-
-    fn size(&self) -> BodySize {
-        BodySize::Sized(self.body.as_ref().map_or(0, Bytes::len) as u64)
-    }
-
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Poll::Ready(self.body.take().map(Ok))
-    }
 }
 
 /// `GET /learner/weights`.

@@ -1,6 +1,7 @@
 //! What comes in: the HTTP APIs of the wire contract, one file each. This is the only place that
 //! knows header names, status codes and error codes.
 
+pub mod accompanied;
 pub mod discovery_api;
 pub mod errors;
 pub mod function_api;
@@ -9,5 +10,4 @@ pub mod learner_api;
 pub mod learner_ws;
 pub mod node_api;
 pub mod peer_api;
-pub mod rewarded;
 pub mod server;

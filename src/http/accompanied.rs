@@ -1,4 +1,5 @@
-//! An answer whose last byte is waited for: only then is it known whether a call was in time.
+//! Answers that something goes along with until their last byte is handed on: only then is it known
+//! whether a call was in time, or is memory given back.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -9,20 +10,48 @@ use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::budget::Held;
 use crate::rl::reward::Pending;
 
-/// The body of an executed call's answer. Once the connection has taken all of it, the call counts
-/// as answered; if the client goes away before, it never does.
-pub struct RewardedBody {
-    /// `None` once it was handed on.
-    pub body: Option<Bytes>,
+/// What goes along with an answer; dropped with it.
+pub trait GoesAlong: Unpin + 'static {
+    /// The connection has taken the last byte.
+    fn taken(&self) {}
+}
+
+/// A share of a budget of bytes.
+impl GoesAlong for Held {}
+
+/// A decision that is to be rewarded. If the client goes away before the last byte was taken, its
+/// call never counts as answered.
+pub struct Rewarded {
     /// When the call arrived.
     pub arrival: Instant,
-    /// The decision that is to be rewarded.
+    /// The decision.
     pub pending: Arc<Pending>,
 }
 
-impl MessageBody for RewardedBody {
+impl GoesAlong for Rewarded {
+    fn taken(&self) {
+        self.pending.answered(self.arrival.elapsed());
+    }
+}
+
+/// A body of one piece, with what goes along.
+pub struct Accompanied<T: GoesAlong> {
+    /// `None` once it was handed on.
+    body: Option<Bytes>,
+    along: T,
+}
+
+impl<T: GoesAlong> Accompanied<T> {
+    /// `body` with `along`.
+    pub fn new(body: impl Into<Bytes>, along: T) -> Self {
+        Self { body: Some(body.into()), along }
+    }
+}
+
+impl<T: GoesAlong> MessageBody for Accompanied<T> {
     type Error = Infallible;
 
     fn size(&self) -> BodySize {
@@ -37,18 +66,18 @@ impl MessageBody for RewardedBody {
             Some(body) if !body.is_empty() => Poll::Ready(Some(Ok(body))),
             // Asked for more only after the connection has taken what there was.
             _ => {
-                self.pending.answered(self.arrival.elapsed());
+                self.along.taken();
                 Poll::Ready(None)
             }
         }
     }
 }
 
-impl Drop for RewardedBody {
+impl<T: GoesAlong> Drop for Accompanied<T> {
     fn drop(&mut self) {
         // An empty body is never asked for.
         if self.body.as_ref().is_some_and(Bytes::is_empty) {
-            self.pending.answered(self.arrival.elapsed());
+            self.along.taken();
         }
     }
 }
@@ -71,14 +100,14 @@ mod tests {
         }
     }
 
-    fn body(text: &'static str, sink: &Arc<Kept>) -> RewardedBody {
+    fn body(text: &'static str, sink: &Arc<Kept>) -> Accompanied<Rewarded> {
         let entry = Entry { eid: 1, state: [0.0].into(), action: 0, reward: 0.0 };
         let deadline = Duration::from_secs(1);
         let pending = Pending::new(entry, TaskType(0.0), 0, deadline, Arc::clone(sink) as _);
-        RewardedBody { body: Some(Bytes::from(text)), arrival: Instant::now(), pending }
+        Accompanied::new(text, Rewarded { arrival: Instant::now(), pending })
     }
 
-    fn poll(body: &mut RewardedBody) -> Option<Bytes> {
+    fn poll(body: &mut Accompanied<Rewarded>) -> Option<Bytes> {
         let mut context = Context::from_waker(std::task::Waker::noop());
         match Pin::new(body).poll_next(&mut context) {
             Poll::Ready(next) => next.map(|chunk| chunk.unwrap_or_else(|never| match never {})),

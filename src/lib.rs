@@ -10,7 +10,7 @@
 //!    alive), [`types`], [`error`].
 //! 2. **Actors** ([`actors`]): own the state, the clock and the timers; turn messages into core
 //!    calls and core effects into messages.
-//! 3. **Edges**: [`http`] (what comes in), [`faas`], [`peer`], [`learner_pool`] and [`client`] (what
+//! 3. **Edges**: [`fleet`] (other nodes from the outside), [`http`] (what comes in), [`faas`], [`peer`], [`learner_pool`] and [`client`] (what
 //!    goes out), [`dispatch`] (a call's way through the node), [`config`], [`saved`], [`storage`] and
 //!    [`cli`].
 //!
@@ -34,6 +34,7 @@ pub mod config;
 pub mod dispatch;
 pub mod error;
 pub mod faas;
+pub mod fleet;
 pub mod http;
 pub mod learner_pool;
 pub mod limit;

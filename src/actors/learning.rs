@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use rand::rngs::SmallRng;
@@ -72,12 +72,20 @@ pub struct ModelFile {
     taken: AtomicU64,
     /// The number of the model on disk, and how far it had come.
     written: Mutex<(u64, Progress)>,
+    /// When what is on disk was written, by an earlier run perhaps.
+    saved_at: Mutex<Option<SystemTime>>,
 }
 
 impl ModelFile {
     /// Something was learnt or forgotten.
     pub fn changed(&self) {
         self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The age of what is on disk; `None`: nothing is.
+    fn saved_ago(&self) -> Option<Duration> {
+        let written = *lock(&self.saved_at);
+        Some(SystemTime::now().duration_since(written?).unwrap_or_default())
     }
 
     fn progress(&self, snapshot: &Snapshot) -> Progress {
@@ -109,9 +117,14 @@ impl ModelFile {
                 .map_err(|why| StorageError::Io { path: self.path.clone(), source: why.into() })?;
             storage::write(&self.path, &model)?;
             *written = (number, progress);
+            *lock(&self.saved_at) = Some(SystemTime::now());
         }
         Ok(())
     }
+}
+
+fn written_at(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|file| file.modified()).ok()
 }
 
 impl Learning {
@@ -124,6 +137,7 @@ impl Learning {
             rewards: Mutex::default(),
             learner: Handle::default(),
             model_file: ModelFile {
+                saved_at: Mutex::new(written_at(&data_path.join(storage::MODEL_FILE))),
                 path: data_path.join(storage::MODEL_FILE),
                 changes: AtomicU64::new(0),
                 taken: AtomicU64::new(0),
@@ -240,6 +254,7 @@ impl Learning {
             windows_trained: counters.windows_trained,
             decisions: snapshot.live.by_action().into_iter().enumerate().collect(),
             rewards: self.reward_stats(),
+            model_saved_s_ago: self.model_file.saved_ago().map(|ago| ago.as_secs_f64()),
         }
     }
 

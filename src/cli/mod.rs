@@ -2,6 +2,7 @@
 //! configuration, ends the program with a telling exit code before a port is bound.
 
 mod cluster;
+mod fleet;
 mod function;
 mod node;
 
@@ -35,6 +36,8 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     /// Run an embedded function as a server of its own.
     Function(function::FunctionArgs),
+    /// Set up or look at all nodes of a fleet at once, over HTTP.
+    Fleet(fleet::FleetArgs),
 }
 
 /// The flags of the scheduler, K and the queue. They win over saved values for this run and are
@@ -76,7 +79,7 @@ impl SchedulingArgs {
 enum Failure {
     /// Something is wrong with the configuration.
     Configuration(String),
-    /// An address cannot be listened on.
+    /// An address cannot be listened on, or a node does not do as it is asked.
     Unavailable(String),
     /// The node broke.
     Broken(String),
@@ -123,6 +126,7 @@ pub fn run() -> ExitCode {
         Command::Node(args) => node::run(&args),
         Command::Cluster(args) => cluster::run(&args),
         Command::Function(args) => function::run(&args),
+        Command::Fleet(args) => fleet::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

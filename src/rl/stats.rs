@@ -54,4 +54,6 @@ pub struct LearnerStats {
     pub decisions: BTreeMap<usize, u64>,
     /// What the node itself found out.
     pub rewards: RewardStats,
+    /// Seconds since the model on disk was written; null: there is none.
+    pub model_saved_s_ago: Option<f64>,
 }

@@ -1,0 +1,243 @@
+//! `p2pfaas fleet`: all nodes at once.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use futures_util::future::join_all;
+
+use super::Failure;
+use crate::fleet::{Api, ApiError, Fleet, Member, Plan, Wanted};
+use crate::policy::registry::SchedulerSpec;
+
+#[derive(Args)]
+pub(super) struct FleetArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which nodes, and how all of them are reached.
+#[derive(Args)]
+struct Nodes {
+    /// Fleet file (TOML), or a hosts file with one address a line.
+    #[arg(long, value_name = "FILE", default_value = "fleet.toml")]
+    fleet: PathBuf,
+    #[command(flatten)]
+    ports: Ports,
+}
+
+/// The ports, which are the same on every node.
+#[derive(Args)]
+struct Ports {
+    /// Port of the scheduler API on every node.
+    #[arg(long, value_name = "PORT", default_value_t = 18080)]
+    scheduler_port: u16,
+    /// Port of the discovery API on every node.
+    #[arg(long, value_name = "PORT", default_value_t = 19000)]
+    discovery_port: u16,
+    /// Port of the learner API on every node.
+    #[arg(long, value_name = "PORT", default_value_t = 19020)]
+    learner_port: u16,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make every node what the file says, and show what was changed.
+    ///
+    /// Nodes that are that already are left alone. Learner parameters that act from the next reset
+    /// on wait for `fleet reset-learners`.
+    #[command(after_long_help = FILE_HELP)]
+    Apply {
+        /// Fleet file (TOML), or a hosts file with one address a line.
+        #[arg(value_name = "FILE", default_value = "fleet.toml")]
+        fleet: PathBuf,
+        /// Only show what would be changed.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        ports: Ports,
+    },
+    /// Show how every node is doing.
+    Status(Nodes),
+    /// Swap the scheduling algorithm on every node.
+    Scheduler {
+        /// The algorithm.
+        name: String,
+        /// Its parameters.
+        #[arg(allow_negative_numbers = true)]
+        parameters: Vec<String>,
+        #[command(flatten)]
+        nodes: Nodes,
+    },
+    /// Make every learner forget what it learnt; its parameters act from then on.
+    ResetLearners(Nodes),
+}
+
+const FILE_HELP: &str = "\
+A fleet file (what stands at the top is for all nodes, {n} in a name becomes the node's number):
+
+  name = \"board-{n}\"
+  group = \"lab\"
+  init_server = \"10.0.0.1\"
+  k = 3
+  queue_length = 2
+  scheduler = \"LearningScheduler 2\"
+  nodes = [\"10.0.0.1\", \"10.0.0.2\", { address = \"10.0.0.3\", k = 1 }]
+
+  [learner]
+  actions_n = 5
+  window_size = 10";
+
+fn read(file: &Path) -> Result<Fleet, Failure> {
+    let unusable =
+        |why: &dyn std::fmt::Display| Failure::Configuration(format!("{}: {why}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|why| unusable(&why))?;
+    Fleet::parse(&text).map_err(|why| unusable(&why))
+}
+
+/// Rows of cells, each column as wide as its widest.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+fn row(cells: &[&dyn std::fmt::Display]) -> Vec<String> {
+    cells.iter().map(ToString::to_string).collect()
+}
+
+/// Asks all nodes at once; answers with each node's address, in the file's order.
+async fn all<T>(
+    fleet: &Fleet,
+    ask: impl AsyncFn(&Member) -> Result<T, ApiError>,
+) -> Vec<(IpAddr, Result<T, ApiError>)> {
+    let ask = &ask;
+    join_all(fleet.0.iter().map(|member| async move { (member.address, ask(member).await) })).await
+}
+
+/// What to say of the nodes that failed, if any did.
+fn failures<T>(answers: &[(IpAddr, Result<T, ApiError>)]) -> Result<(), Failure> {
+    let failed: Vec<String> = answers
+        .iter()
+        .filter_map(|(ip, answer)| answer.as_ref().err().map(|why| format!("  {ip}: {why}")))
+        .collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let all = answers.len();
+    let text = format!("{} of {all} nodes failed:\n{}", failed.len(), failed.join("\n"));
+    Err(Failure::Unavailable(text))
+}
+
+fn changes(plans: &[(IpAddr, Result<Plan, ApiError>)]) -> String {
+    let mut rows = vec![row(&[&"NODE", &"WHAT", &"BEFORE", &"AFTER"])];
+    for (ip, plan) in plans {
+        match plan {
+            Err(_) => rows.push(row(&[ip, &"failed, see below"])),
+            Ok(plan) if plan.changes.is_empty() && plan.impossible.is_empty() => {
+                rows.push(row(&[ip, &"nothing to change"]));
+            }
+            Ok(plan) => {
+                let changes = plan.changes.iter();
+                rows.extend(changes.map(|c| row(&[ip, &c.what, &c.before, &c.after])));
+                rows.extend(plan.impossible.iter().map(|why| row(&[ip, why])));
+            }
+        }
+    }
+    table(&rows)
+}
+
+async fn apply(fleet: &Fleet, api: &Api, dry: bool) -> Result<(), Failure> {
+    let plans =
+        all(fleet, async |member| api.apply(member.address, &member.wanted, dry).await).await;
+    print!("{}", changes(&plans));
+    failures(&plans)
+}
+
+async fn status(fleet: &Fleet, api: &Api) -> Result<(), Failure> {
+    let answers = all(fleet, async |member| api.status(member.address).await).await;
+    let mut rows = vec![row(&[
+        &"NODE",
+        &"VERSION",
+        &"SCHEDULER",
+        &"K",
+        &"RUNNING",
+        &"WAITING",
+        &"PEERS",
+        &"EPSILON",
+        &"MODEL AGE",
+    ])];
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    for (ip, answer) in &answers {
+        rows.push(match answer {
+            Err(_) => row(&[ip, &"failed, see below"]),
+            Ok(s) => {
+                let epsilon = or_dash(s.epsilon.map(|epsilon| format!("{epsilon:.4}")));
+                let age = or_dash(s.model_age_s.map(|age| format!("{age:.0} s")));
+                row(&[
+                    ip,
+                    &s.version,
+                    &s.scheduler,
+                    &s.k,
+                    &s.running,
+                    &s.waiting,
+                    &s.peers,
+                    &epsilon,
+                    &age,
+                ])
+            }
+        });
+    }
+    print!("{}", table(&rows));
+    failures(&answers)
+}
+
+async fn reset_learners(fleet: &Fleet, api: &Api) -> Result<(), Failure> {
+    let answers = all(fleet, async |member| api.reset_learner(member.address).await).await;
+    let reset = answers.iter().filter(|(_, answer)| answer.is_ok()).count();
+    println!("{reset} learners were reset");
+    failures(&answers)
+}
+
+pub(super) fn run(args: &FleetArgs) -> Result<(), Failure> {
+    let (file, ports) = match &args.command {
+        Command::Apply { fleet, ports, .. } => (fleet, ports),
+        Command::Status(nodes)
+        | Command::Scheduler { nodes, .. }
+        | Command::ResetLearners(nodes) => (&nodes.fleet, &nodes.ports),
+    };
+    let mut fleet = read(file)?;
+    if let Command::Scheduler { name, parameters, .. } = &args.command {
+        let spec = SchedulerSpec { name: name.clone(), parameters: parameters.clone() };
+        spec.build().map_err(|why| Failure::Configuration(why.to_string()))?;
+        let wanted = Wanted { scheduler: Some(spec), ..Wanted::default() };
+        fleet.0.iter_mut().for_each(|member| member.wanted = wanted.clone());
+    }
+    actix_rt::System::new().block_on(async {
+        let api = Api::new(ports.scheduler_port, ports.discovery_port, ports.learner_port);
+        match &args.command {
+            Command::Apply { dry_run, .. } => apply(&fleet, &api, *dry_run).await,
+            Command::Scheduler { .. } => apply(&fleet, &api, false).await,
+            Command::Status(_) => status(&fleet, &api).await,
+            Command::ResetLearners(_) => reset_learners(&fleet, &api).await,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tables_columns_are_as_wide_as_their_widest_cell() {
+        let rows = [row(&[&"NODE", &"K"]), row(&[&"10.0.0.1", &4]), row(&[&"é", &"failed"])];
+        assert_eq!(table(&rows), "NODE      K\n10.0.0.1  4\né         failed\n");
+    }
+}

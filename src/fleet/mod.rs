@@ -1,0 +1,10 @@
+//! All nodes of a fleet at once, by their public HTTP API alone, so that P2PFaaS v1 nodes can be
+//! among them: what each should be, what it is, and what has to be changed.
+
+mod api;
+mod file;
+mod plan;
+
+pub use self::api::{Api, ApiError, Status};
+pub use self::file::{BadFleet, Fleet, Member};
+pub use self::plan::{Change, Found, Plan, Wanted};

@@ -1,0 +1,171 @@
+//! `p2pfaas fleet` against real nodes, a stand-in for v1's, and one that is not there.
+
+mod common;
+
+use common::process::run;
+use common::raw::{self, RawServer};
+use common::*;
+use serde_json::json;
+
+/// What the program prints and says, and its exit code.
+async fn fleet(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let arguments: Vec<String> =
+        std::iter::once("fleet").chain(arguments.iter().copied()).map(str::to_owned).collect();
+    // The nodes live on this thread.
+    let ended = actix_rt::task::spawn_blocking(move || {
+        run(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), &[])
+    })
+    .await
+    .expect("it runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (ended.status.code(), text(ended.stdout), text(ended.stderr))
+}
+
+fn file(folder: &tempfile::TempDir, text: &str) -> String {
+    let path = folder.path().join("fleet.toml");
+    std::fs::write(&path, text).expect("written");
+    path.display().to_string()
+}
+
+#[actix_rt::test]
+async fn apply_makes_every_node_what_the_file_says_and_then_changes_nothing_more() {
+    let nodes: [TestNode; 2] = std::array::from_fn(|_| TestNode::start(|_| {}));
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = file(
+        &folder,
+        &format!(
+            r#"
+            name = "board-{{n}}"
+            group = "lab"
+            k = 3
+            queue_length = 2
+            init_server = "{0}"
+            scheduler = "PowerOfNScheduler 1 1 T 1"
+            nodes = ["{0}", {{ address = "{1}", k = 1 }}]
+            [learner]
+            actions_n = 4
+            alpha = 0.5
+            "#,
+            nodes[0].ip, nodes[1].ip
+        ),
+    );
+    let (code, dry, _) = fleet(&["apply", &path, "--dry-run"]).await;
+    assert_eq!(code, Some(0));
+    assert_eq!(get(&nodes[0].url("/configuration")).await.json()["queue_length_max"], 4);
+    let (code, changed, said) = fleet(&["apply", &path]).await;
+    assert_eq!((code, &*said), (Some(0), ""));
+    assert_eq!(dry, changed, "a dry run tells the same");
+    assert!(
+        changed.contains("learner alpha") && changed.contains("PowerOfNScheduler"),
+        "{changed}"
+    );
+    for (node, k) in nodes.iter().zip([3, 1]) {
+        let limits = get(&node.url("/configuration")).await.json();
+        assert_eq!(
+            (&limits["parallel_running_functions_max"], &limits["queue_length_max"]),
+            (&json!(k), &json!(2))
+        );
+        let scheduler = get(&node.url("/configuration/scheduler")).await.json();
+        assert_eq!(scheduler["parameters"], json!(["1", "1", "true", "1"]));
+        let parameters = get(&node.learner("/learner/parameters")).await.json();
+        assert_eq!(parameters["parameters"]["actions_n"], 4);
+    }
+    assert_eq!(get(&nodes[1].discovery("/configuration")).await.json()["machine_id"], "board-1");
+    nodes[0].lists(&[&nodes[1]]).await;
+    let (_, again, _) = fleet(&["apply", &path]).await;
+    assert_eq!(again.matches("nothing to change").count(), 2, "{again}");
+    // Another algorithm for all, and the parameters that wait for a reset.
+    let (code, swapped, _) = fleet(&["scheduler", "--fleet", &path, "NoScheduler", "false"]).await;
+    assert_eq!((code, swapped.matches("NoScheduler false").count()), (Some(0), 2), "{swapped}");
+    let (code, reset, _) = fleet(&["reset-learners", "--fleet", &path]).await;
+    assert_eq!((code, &*reset), (Some(0), "2 learners were reset\n"));
+    let parameters = get(&nodes[0].learner("/learner/parameters")).await.json();
+    assert_eq!(parameters["running"]["actions_n"], 4);
+    let (code, status, _) = fleet(&["status", "--fleet", &path]).await;
+    assert_eq!(code, Some(0));
+    let line = status.lines().find(|line| line.starts_with(&nodes[1].ip.to_string()));
+    let cells: Vec<&str> = line.expect("a line").split_whitespace().collect();
+    let wanted = [p2pfaas::VERSION, "NoScheduler", "false", "1", "0", "0", "1", "0.9000"];
+    assert_eq!(cells[1..9], wanted, "{status}");
+}
+
+#[actix_rt::test]
+async fn a_node_that_is_not_there_is_named_and_holds_up_no_other() {
+    let node = TestNode::start(|_| {});
+    let (gone, folder) = (fresh_ip(), tempfile::tempdir().expect("a folder"));
+    let hosts = file(&folder, &format!("# boards\n{gone}\n{}\n", node.ip));
+    let (code, table, said) = fleet(&["scheduler", "--fleet", &hosts, "RejectScheduler"]).await;
+    assert_eq!(code, Some(69));
+    assert!(said.contains("1 of 2 nodes failed") && said.contains(&gone.to_string()), "{said}");
+    assert!(table.contains("failed, see below"), "{table}");
+    let scheduler = get(&node.url("/configuration/scheduler")).await.json();
+    assert_eq!(scheduler["name"], "RejectScheduler");
+    let (code, table, _) = fleet(&["status", "--fleet", &hosts]).await;
+    assert_eq!(code, Some(69));
+    assert!(table.contains("RejectScheduler"), "{table}");
+}
+
+#[actix_rt::test]
+async fn what_cannot_be_used_is_said_before_any_node_is_asked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = file(&folder, "nodes = [\"127.0.0.1\"]\nscheduler = \"Nope\"");
+    let (code, _, said) = fleet(&["apply", &path]).await;
+    assert_eq!(code, Some(78));
+    assert!(said.contains("fleet.toml") && said.contains("Nope"), "{said}");
+    let hosts = file(&folder, "127.0.0.1");
+    let (code, _, said) = fleet(&["scheduler", "--fleet", &hosts, "ForwardScheduler", "x"]).await;
+    assert_eq!(code, Some(78));
+    assert!(said.contains("max hops"), "{said}");
+    assert_eq!(fleet(&["status", "--fleet", "/nonexistent"]).await.0, Some(78));
+}
+
+#[actix_rt::test]
+async fn a_v1_node_is_set_up_as_far_as_it_knows_what_is_asked() {
+    let ip = fresh_ip();
+    let scheduler = RawServer::start(ip, 18080, |request| {
+        match (request.line().split(' ').next(), request.path()) {
+            (Some("GET"), "/") => raw::ok(r#"{"name":"p2p-faas","version":"0.3.0b"}"#),
+            (Some("GET"), "/configuration") => raw::ok(
+                r#"{"parallel_running_functions_max":4,"queue_length_max":4,"queue_enabled":true}"#,
+            ),
+            (Some("GET"), "/configuration/scheduler") => {
+                raw::ok(r#"{"name":"NoScheduler","parameters":["true"]}"#)
+            }
+            (Some("GET"), "/monitoring/load") => {
+                raw::answer("200 OK", "X-P2PFaaS-Load: 1\r\nX-P2PFaaS-MaxLoad: 4\r\n", b"")
+            }
+            _ => raw::ok(""),
+        }
+    });
+    let recorded = golden_json("119-disc-conf-get.txt").to_string();
+    let discovery = RawServer::start(ip, 19000, move |request| match request.path() {
+        "/configuration" => raw::ok(&recorded),
+        _ => raw::ok("[]"),
+    });
+    let recorded = golden_json("146-learn-params-get.txt").to_string();
+    let learner = RawServer::start(ip, 19020, move |request| match request.path() {
+        "/learner/parameters" => raw::ok(&recorded),
+        "/learner/stats" => raw::ok(r#"{"epsilon":0.5}"#),
+        _ => raw::ok(""),
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = format!(
+        "k = 3\nscheduler = \"NoScheduler T\"\nnodes = [\"{ip}\"]\n[learner]\nalpha = 0.5\n\
+         actions_n = 14\nvalue_function = \"tiles\"\n"
+    );
+    let (code, changed, said) = fleet(&["apply", &file(&folder, &text)]).await;
+    assert_eq!((code, &*said), (Some(0), ""), "{changed}");
+    let posted = |server: &RawServer| {
+        let posts = server.requests().into_iter().filter(|r| r.line().starts_with("POST"));
+        posts.map(|request| (request.path().to_owned(), request.json())).collect::<Vec<_>>()
+    };
+    let limits = json!({"parallel_running_functions_max": 3});
+    assert_eq!(posted(&scheduler), [("/configuration".to_owned(), limits)]);
+    let alpha = json!({"alpha": 0.5});
+    assert_eq!(posted(&learner), [("/learner/parameters".to_owned(), alpha)], "no other differs");
+    assert!(changed.contains("value_function: this node has no such key"), "{changed}");
+    assert!(posted(&discovery).is_empty());
+    let (code, status, _) = fleet(&["status", "--fleet", &file(&folder, &ip.to_string())]).await;
+    assert_eq!(code, Some(0));
+    assert!(status.contains("0.3.0b") && status.contains("0.5000"), "{status}");
+}

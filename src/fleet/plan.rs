@@ -139,8 +139,12 @@ impl Plan {
         if let Some(servers) = &wanted.init_servers
             && Some(servers) != found.init_servers.as_ref()
         {
+            let listed = |servers: &[String]| match servers {
+                [] => "none".to_owned(),
+                servers => servers.join(" "),
+            };
             let found = found.init_servers.clone().unwrap_or_default();
-            self.differs("init servers", found.join(" "), servers.join(" "));
+            self.differs("init servers", listed(&found), listed(servers));
         }
         self.machine = (self.changes.len() > before).then(|| wanted.clone());
     }
@@ -233,7 +237,7 @@ mod tests {
                 "K: 4 to 3",
                 "queue: on to off",
                 "name: n1 to board-1",
-                "init servers:  to 10.0.0.9",
+                "init servers: none to 10.0.0.9",
                 "scheduler: PowerOfNScheduler 1 2 true 1 to NoScheduler false",
                 "learner alpha: 0.01 to 0.5",
             ]

@@ -7,7 +7,7 @@
 //!
 //! 1. **Core**, no IO, no clock, no randomness but what is passed in: [`policy`] (scheduling
 //!    algorithms), [`rl`] (learning), [`queue`] (the queue discipline), [`membership`] (who is
-//!    alive), [`types`], [`error`].
+//!    alive), [`bench`] (experiments), [`types`], [`error`].
 //! 2. **Actors** ([`actors`]): own the state, the clock and the timers; turn messages into core
 //!    calls and core effects into messages.
 //! 3. **Edges**: [`fleet`] (other nodes from the outside), [`http`] (what comes in), [`faas`], [`peer`], [`learner_pool`] and [`client`] (what
@@ -27,6 +27,7 @@
 extern crate self as p2pfaas;
 
 pub mod actors;
+pub mod bench;
 pub mod budget;
 pub mod cli;
 pub mod client;

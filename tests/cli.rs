@@ -224,3 +224,22 @@ fn logs_are_text_or_json_and_carry_the_tracing_id_across_nodes() {
         assert_eq!(line["span"]["tracing_id"], "n7t42");
     }
 }
+
+#[test]
+fn traces_are_written_one_a_node_and_the_same_again_for_the_same_seed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, seed: &str| {
+        let path = folder.path().join(name);
+        let shown = path.display().to_string();
+        let arguments =
+            ["bench", "trace", "--nodes", "3", "--points", "10", "--seed", seed, &shown];
+        let ended = run(&arguments, &[]);
+        assert!(ended.status.success(), "{}", text(&ended.stderr));
+        let day = |node| std::fs::read_to_string(path.join(format!("traffic_node_{node}.csv")));
+        [0, 1, 2].map(|node| day(node).expect("written"))
+    };
+    let [first, again, other] = [write("a", "1"), write("b", "1"), write("c", "2")];
+    assert_eq!(first, again);
+    assert!(first[0] != other[0] && first[0] != first[1]);
+    assert_eq!(first[0].lines().count(), 10);
+}

@@ -1,6 +1,7 @@
 //! The command line: arguments to one subcommand. What is wrong with them, or with the
 //! configuration, ends the program with a telling exit code before a port is bound.
 
+mod bench;
 mod cluster;
 mod fleet;
 mod function;
@@ -38,6 +39,8 @@ enum Command {
     Function(function::FunctionArgs),
     /// Set up or look at all nodes of a fleet at once, over HTTP.
     Fleet(fleet::FleetArgs),
+    /// What experiments need.
+    Bench(bench::BenchArgs),
 }
 
 /// The flags of the scheduler, K and the queue. They win over saved values for this run and are
@@ -127,6 +130,7 @@ pub fn run() -> ExitCode {
         Command::Cluster(args) => cluster::run(&args),
         Command::Function(args) => function::run(&args),
         Command::Fleet(args) => fleet::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,111 @@
+//! Daily traffic, generated: how busy the clients of each node are over a day, from 0 to 1.
+//!
+//! ```text
+//! v(t) = s · clamp(b + m·g(t; 11 h) + e·g(t; 20 h) + n(t), 0, 1)
+//! g(t; p) = exp(−d² / 2w²),  d = hours from p around the clock,  w = 2.5 h
+//! n(t) = 0.9 n(t − 1) + ε,  ε normal with standard deviation 0.02
+//! ```
+//!
+//! A base b = 0.15, a morning peak m, an evening peak e, and smooth noise n, an autoregressive
+//! process of order one. Each node has its own peaks (m from 0.3 to 0.6, e from 0.5 to 0.8), its own
+//! scale s from 0.3 to 1, and its own clock, shifted by up to two hours either way. The form is ours:
+//! two peaks a day are what mobile networks see, the numbers are chosen to look like it.
+
+use rand::rngs::SmallRng;
+use rand::{Rng, RngExt, SeedableRng};
+
+/// Where the two peaks are, in hours.
+const PEAKS: [f64; 2] = [11.0, 20.0];
+/// How wide they are, in hours.
+const WIDTH: f64 = 2.5;
+/// How busy it is without them.
+const BASE: f64 = 0.15;
+/// What is left of the noise a point later.
+const SMOOTH: f64 = 0.9;
+/// The standard deviation of what comes to the noise at each point.
+const NOISE: f64 = 0.02;
+
+/// The day of node number `node`: `points` values from 0 to 1, evenly spread from midnight on. The
+/// same seed gives the same days; other nodes have other ones.
+pub fn day(seed: u64, node: u32, points: usize) -> Vec<f64> {
+    // Each node's randomness is its own, so one more node changes no other's day.
+    let mut rng =
+        SmallRng::seed_from_u64(seed ^ u64::from(node).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let heights = [rng.random_range(0.3..0.6), rng.random_range(0.5..0.8)];
+    let (scale, shift) = (rng.random_range(0.3..1.0), rng.random_range(-2.0..2.0));
+    let mut noise = 0.0;
+    let point = |index: usize| {
+        let hour = 24.0 * index as f64 / points as f64 + shift;
+        let peaks: f64 =
+            PEAKS.iter().zip(heights).map(|(peak, height)| height * bell(hour - peak)).sum();
+        noise = SMOOTH * noise + NOISE * normal(&mut rng);
+        scale * (BASE + peaks + noise).clamp(0.0, 1.0)
+    };
+    (0..points).map(point).collect()
+}
+
+/// 1 at 0 h, falling on both sides around the clock.
+fn bell(hours: f64) -> f64 {
+    let around = (hours + 12.0).rem_euclid(24.0) - 12.0;
+    (-around * around / (2.0 * WIDTH * WIDTH)).exp()
+}
+
+/// A standard normal variate (G. E. P. Box, M. E. Muller, *A note on the generation of random normal
+/// deviates*, Annals of Mathematical Statistics 29(2), 1958).
+fn normal(rng: &mut dyn Rng) -> f64 {
+    // From (0, 1], whose logarithm is finite.
+    let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
+    radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
+}
+
+/// As the file has it: a line `index,value` per point.
+pub fn csv(values: &[f64]) -> String {
+    values.iter().enumerate().map(|(index, value)| format!("{index},{value}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_days_and_every_node_its_own() {
+        assert_eq!(day(7, 3, 96), day(7, 3, 96));
+        assert_ne!(day(7, 3, 96), day(7, 4, 96));
+        assert_ne!(day(7, 3, 96), day(8, 3, 96));
+    }
+
+    #[test]
+    fn values_stay_between_0_and_1_and_move_smoothly() {
+        for node in 0..50 {
+            let day = day(1, node, 96);
+            assert_eq!(day.len(), 96);
+            assert!(day.iter().all(|value| (0.0..=1.0).contains(value)));
+            assert!(day.windows(2).all(|two| (two[0] - two[1]).abs() < 0.25), "{day:?}");
+        }
+    }
+
+    #[test]
+    fn a_day_has_two_peaks_and_a_quiet_night() {
+        let nodes = 400;
+        let mean = |hour: usize| {
+            (0..nodes).map(|node| day(1, node, 24)[hour]).sum::<f64>() / f64::from(nodes)
+        };
+        let (night, morning, midday, evening) = (mean(4), mean(11), mean(15), mean(20));
+        assert!(night < midday && midday < morning && morning < evening);
+    }
+
+    #[test]
+    fn normal_variates_have_mean_0_and_variance_1() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        let n = 100_000;
+        let drawn: Vec<f64> = (0..n).map(|_| normal(&mut rng)).collect();
+        let mean = drawn.iter().sum::<f64>() / f64::from(n);
+        let variance = drawn.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / f64::from(n);
+        assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.02, "{mean}, {variance}");
+    }
+
+    #[test]
+    fn a_file_has_a_line_of_index_and_value_per_point() {
+        assert_eq!(csv(&[0.5, 0.25]), "0,0.5\n1,0.25\n");
+    }
+}

@@ -7,12 +7,12 @@
 //!
 //! 1. **Core**, no IO, no clock, no randomness but what is passed in: [`policy`] (scheduling
 //!    algorithms), [`rl`] (learning), [`queue`] (the queue discipline), [`membership`] (who is
-//!    alive), [`bench`] (experiments), [`types`], [`error`].
+//!    alive), [`mod@bench`] (experiments), [`types`], [`error`].
 //! 2. **Actors** ([`actors`]): own the state, the clock and the timers; turn messages into core
 //!    calls and core effects into messages.
-//! 3. **Edges**: [`fleet`] (other nodes from the outside), [`http`] (what comes in), [`faas`], [`peer`], [`learner_pool`] and [`client`] (what
-//!    goes out), [`dispatch`] (a call's way through the node), [`config`], [`saved`], [`storage`] and
-//!    [`cli`].
+//! 3. **Edges**: [`http`] (what comes in), [`faas`], [`peer`], [`learner_pool`] and [`client`] (what
+//!    goes out), [`dispatch`] (a call's way through the node), [`fleet`] (other nodes from the
+//!    outside), [`config`], [`saved`], [`storage`] and [`cli`].
 //!
 //! # What it must not become
 //!

@@ -154,7 +154,8 @@ async fn a_v1_node_is_set_up_as_far_as_it_knows_what_is_asked() {
          actions_n = 14\nvalue_function = \"tiles\"\n"
     );
     let (code, changed, said) = fleet(&["apply", &file(&folder, &text)]).await;
-    assert_eq!((code, &*said), (Some(0), ""), "{changed}");
+    assert_eq!(code, Some(69), "it is not all that the file says: {changed}");
+    assert!(said.contains("value_function: this node has no such key"), "{said}");
     let posted = |server: &RawServer| {
         let posts = server.requests().into_iter().filter(|r| r.line().starts_with("POST"));
         posts.map(|request| (request.path().to_owned(), request.json())).collect::<Vec<_>>()
@@ -163,9 +164,28 @@ async fn a_v1_node_is_set_up_as_far_as_it_knows_what_is_asked() {
     assert_eq!(posted(&scheduler), [("/configuration".to_owned(), limits)]);
     let alpha = json!({"alpha": 0.5});
     assert_eq!(posted(&learner), [("/learner/parameters".to_owned(), alpha)], "no other differs");
-    assert!(changed.contains("value_function: this node has no such key"), "{changed}");
     assert!(posted(&discovery).is_empty());
     let (code, status, _) = fleet(&["status", "--fleet", &file(&folder, &ip.to_string())]).await;
     assert_eq!(code, Some(0));
     assert!(status.contains("0.3.0b") && status.contains("0.5000"), "{status}");
+}
+
+#[actix_rt::test]
+async fn what_was_done_before_a_node_refused_is_told_apart_from_what_was_not() {
+    let node = TestNode::start(|_| {});
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = format!(
+        "k = 3\nscheduler = \"RejectScheduler\"\nnodes = [\"{}\"]\n[learner]\nalpha = -1\n",
+        node.ip
+    );
+    let (code, table, said) = fleet(&["apply", &file(&folder, &text)]).await;
+    assert_eq!(code, Some(69));
+    assert!(said.contains("alpha: -1 is not within 0 to 1"), "{said}");
+    let line = |what: &str| {
+        let line = table.lines().find(|line| line.contains(what)).expect("a line");
+        line.ends_with("failed, see below")
+    };
+    assert!(!line("K ") && line("learner alpha") && line("scheduler"), "{table}");
+    assert_eq!(get(&node.url("/configuration")).await.json()["parallel_running_functions_max"], 3);
+    assert_eq!(get(&node.url("/configuration/scheduler")).await.json()["name"], "NoScheduler");
 }

@@ -85,7 +85,7 @@ impl Eids {
 
     /// Whether `eid` was given.
     pub fn gave(&self, eid: Eid) -> bool {
-        eid < self.next.load(Ordering::Relaxed)
+        (1..self.next.load(Ordering::Relaxed)).contains(&eid)
     }
 
     /// What to reserve on disk, if half of what was reserved is used up.
@@ -166,6 +166,7 @@ mod tests {
         });
         assert_eq!(given.iter().collect::<HashSet<_>>().len(), 15_000);
         assert!(given.iter().all(|eid| eids.gave(*eid)) && !eids.gave(15_001));
+        assert!(!eids.gave(0), "that one says that nobody decided");
         // After a crash all that was reserved counts as given.
         let file = folder.path().join(storage::EIDS_FILE);
         let reserved = storage::read(&file, "EIDs").expect("there").expect("one");

@@ -11,8 +11,7 @@
 //! scale s from 0.3 to 1, and its own clock, shifted by up to two hours either way. The form is ours:
 //! two peaks a day are what mobile networks see, the numbers are chosen to look like it.
 
-use rand::rngs::SmallRng;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{Rng, RngExt};
 
 /// Where the two peaks are, in hours.
 const PEAKS: [f64; 2] = [11.0, 20.0];
@@ -25,12 +24,9 @@ const SMOOTH: f64 = 0.9;
 /// The standard deviation of what comes to the noise at each point.
 const NOISE: f64 = 0.02;
 
-/// The day of node number `node`: `points` values from 0 to 1, evenly spread from midnight on. The
-/// same seed gives the same days; other nodes have other ones.
-pub fn day(seed: u64, node: u32, points: usize) -> Vec<f64> {
-    // Each node's randomness is its own, so one more node changes no other's day.
-    let mut rng =
-        SmallRng::seed_from_u64(seed ^ u64::from(node).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+/// A node's day: `points` values from 0 to 1, evenly spread from midnight on. The node's own
+/// character and its noise come from `rng`.
+pub fn day(rng: &mut dyn Rng, points: usize) -> Vec<f64> {
     let heights = [rng.random_range(0.3..0.6), rng.random_range(0.5..0.8)];
     let (scale, shift) = (rng.random_range(0.3..1.0), rng.random_range(-2.0..2.0));
     let mut noise = 0.0;
@@ -38,7 +34,7 @@ pub fn day(seed: u64, node: u32, points: usize) -> Vec<f64> {
         let hour = 24.0 * index as f64 / points as f64 + shift;
         let peaks: f64 =
             PEAKS.iter().zip(heights).map(|(peak, height)| height * bell(hour - peak)).sum();
-        noise = SMOOTH * noise + NOISE * normal(&mut rng);
+        noise = SMOOTH * noise + NOISE * normal(rng);
         scale * (BASE + peaks + noise).clamp(0.0, 1.0)
     };
     (0..points).map(point).collect()
@@ -66,18 +62,23 @@ pub fn csv(values: &[f64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    fn rng(seed: u64) -> SmallRng {
+        SmallRng::seed_from_u64(seed)
+    }
 
     #[test]
-    fn the_same_seed_gives_the_same_days_and_every_node_its_own() {
-        assert_eq!(day(7, 3, 96), day(7, 3, 96));
-        assert_ne!(day(7, 3, 96), day(7, 4, 96));
-        assert_ne!(day(7, 3, 96), day(8, 3, 96));
+    fn the_same_randomness_gives_the_same_day() {
+        assert_eq!(day(&mut rng(7), 96), day(&mut rng(7), 96));
+        assert_ne!(day(&mut rng(7), 96), day(&mut rng(8), 96));
     }
 
     #[test]
     fn values_stay_between_0_and_1_and_move_smoothly() {
-        for node in 0..50 {
-            let day = day(1, node, 96);
+        for seed in 0..50 {
+            let day = day(&mut rng(seed), 96);
             assert_eq!(day.len(), 96);
             assert!(day.iter().all(|value| (0.0..=1.0).contains(value)));
             assert!(day.windows(2).all(|two| (two[0] - two[1]).abs() < 0.25), "{day:?}");
@@ -87,16 +88,15 @@ mod tests {
     #[test]
     fn a_day_has_two_peaks_and_a_quiet_night() {
         let nodes = 400;
-        let mean = |hour: usize| {
-            (0..nodes).map(|node| day(1, node, 24)[hour]).sum::<f64>() / f64::from(nodes)
-        };
+        let days: Vec<Vec<f64>> = (0..nodes).map(|seed| day(&mut rng(seed), 24)).collect();
+        let mean = |hour: usize| days.iter().map(|day| day[hour]).sum::<f64>() / nodes as f64;
         let (night, morning, midday, evening) = (mean(4), mean(11), mean(15), mean(20));
         assert!(night < midday && midday < morning && morning < evening);
     }
 
     #[test]
     fn normal_variates_have_mean_0_and_variance_1() {
-        let mut rng = SmallRng::seed_from_u64(1);
+        let mut rng = rng(1);
         let n = 100_000;
         let drawn: Vec<f64> = (0..n).map(|_| normal(&mut rng)).collect();
         let mean = drawn.iter().sum::<f64>() / f64::from(n);

@@ -1,5 +1,6 @@
 //! `p2pfaas fleet`: all nodes at once.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use clap::{Args, Subcommand};
 use futures_util::future::join_all;
 
 use super::Failure;
-use crate::fleet::{Api, ApiError, Fleet, Member, Plan, Wanted};
+use crate::fleet::{Api, ApiError, Applied, Fleet, Member, Wanted};
 use crate::policy::registry::SchedulerSpec;
 
 #[derive(Args)]
@@ -122,43 +123,53 @@ async fn all<T>(
     join_all(fleet.0.iter().map(|member| async move { (member.address, ask(member).await) })).await
 }
 
-/// What to say of the nodes that failed, if any did.
-fn failures<T>(answers: &[(IpAddr, Result<T, ApiError>)]) -> Result<(), Failure> {
-    let failed: Vec<String> = answers
-        .iter()
-        .filter_map(|(ip, answer)| answer.as_ref().err().map(|why| format!("  {ip}: {why}")))
-        .collect();
+/// Ends well if nothing `failed`, of `all` nodes; else names what did.
+fn outcome(failed: &[(IpAddr, String)], all: usize) -> Result<(), Failure> {
     if failed.is_empty() {
         return Ok(());
     }
-    let all = answers.len();
-    let text = format!("{} of {all} nodes failed:\n{}", failed.len(), failed.join("\n"));
-    Err(Failure::Unavailable(text))
+    let nodes = failed.iter().map(|(ip, _)| ip).collect::<HashSet<_>>().len();
+    let lines: Vec<String> = failed.iter().map(|(ip, why)| format!("  {ip}: {why}")).collect();
+    Err(Failure::Unavailable(format!("{nodes} of {all} nodes failed:\n{}", lines.join("\n"))))
 }
 
-fn changes(plans: &[(IpAddr, Result<Plan, ApiError>)]) -> String {
+/// The nodes that did not answer as they should.
+fn silent<T>(answers: &[(IpAddr, Result<T, ApiError>)]) -> Vec<(IpAddr, String)> {
+    let why = |(ip, answer): &(IpAddr, Result<T, ApiError>)| {
+        answer.as_ref().err().map(|why| (*ip, why.to_string()))
+    };
+    answers.iter().filter_map(why).collect()
+}
+
+/// What was changed, node by node, and what was not as the file says.
+fn changes(answers: &[(IpAddr, Result<Applied, ApiError>)]) -> (String, Vec<(IpAddr, String)>) {
     let mut rows = vec![row(&[&"NODE", &"WHAT", &"BEFORE", &"AFTER"])];
-    for (ip, plan) in plans {
-        match plan {
-            Err(_) => rows.push(row(&[ip, &"failed, see below"])),
-            Ok(plan) if plan.changes.is_empty() && plan.impossible.is_empty() => {
-                rows.push(row(&[ip, &"nothing to change"]));
-            }
-            Ok(plan) => {
-                let changes = plan.changes.iter();
-                rows.extend(changes.map(|c| row(&[ip, &c.what, &c.before, &c.after])));
-                rows.extend(plan.impossible.iter().map(|why| row(&[ip, why])));
-            }
+    let mut failed = silent(answers);
+    for (ip, answer) in answers {
+        let Ok(Applied { plan, failed: ended }) = answer else {
+            rows.push(row(&[ip, &"failed, see below"]));
+            continue;
+        };
+        if plan.changes.is_empty() && plan.impossible.is_empty() {
+            rows.push(row(&[ip, &"nothing to change"]));
         }
+        for change in &plan.changes {
+            let done = ended.as_ref().is_none_or(|(step, _)| change.step < *step);
+            let after = if done { &*change.after } else { "failed, see below" };
+            rows.push(row(&[ip, &change.what, &change.before, &after]));
+        }
+        failed.extend(ended.iter().map(|(_, why)| (*ip, why.to_string())));
+        failed.extend(plan.impossible.iter().map(|why| (*ip, why.clone())));
     }
-    table(&rows)
+    (table(&rows), failed)
 }
 
 async fn apply(fleet: &Fleet, api: &Api, dry: bool) -> Result<(), Failure> {
-    let plans =
-        all(fleet, async |member| api.apply(member.address, &member.wanted, dry).await).await;
-    print!("{}", changes(&plans));
-    failures(&plans)
+    let ask = async |member: &Member| api.apply(member.address, &member.wanted, dry).await;
+    let answers = all(fleet, ask).await;
+    let (table, failed) = changes(&answers);
+    print!("{table}");
+    outcome(&failed, answers.len())
 }
 
 async fn status(fleet: &Fleet, api: &Api) -> Result<(), Failure> {
@@ -196,14 +207,14 @@ async fn status(fleet: &Fleet, api: &Api) -> Result<(), Failure> {
         });
     }
     print!("{}", table(&rows));
-    failures(&answers)
+    outcome(&silent(&answers), answers.len())
 }
 
 async fn reset_learners(fleet: &Fleet, api: &Api) -> Result<(), Failure> {
     let answers = all(fleet, async |member| api.reset_learner(member.address).await).await;
     let reset = answers.iter().filter(|(_, answer)| answer.is_ok()).count();
     println!("{reset} learners were reset");
-    failures(&answers)
+    outcome(&silent(&answers), answers.len())
 }
 
 pub(super) fn run(args: &FleetArgs) -> Result<(), Failure> {

@@ -9,12 +9,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
-use super::plan::{Found, Plan, Wanted};
+use super::plan::{Found, Plan, Step, Wanted};
 use crate::client::{Hosts, client, read_body};
 use crate::http::errors::WireError;
 use crate::http::headers;
 use crate::policy::registry::SchedulerSpec;
-use crate::saved::{LimitsPatch, MachinePatch};
+use crate::saved::MachinePatch;
 use crate::types::url_host;
 
 /// What a connection may take.
@@ -57,6 +57,15 @@ pub enum ApiError {
         /// What is wrong with it.
         why: String,
     },
+}
+
+/// What became of a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// The plan.
+    pub plan: Plan,
+    /// Where it ended, if it did: that step and those after it were not done.
+    pub failed: Option<(Step, ApiError)>,
 }
 
 /// What `fleet status` shows of a node.
@@ -146,62 +155,76 @@ impl Api {
         self.ask(Method::POST, at, path, body).await.map(drop)
     }
 
-    /// What the node at `ip` is now.
+    /// What the node at `ip` is now, of what is `wanted` of it: a service that nothing is wanted of
+    /// is not asked.
     ///
     /// # Errors
     /// It does not answer, or not as a node does. A missing learner is no error.
-    pub async fn found(&self, ip: IpAddr) -> Result<Found, ApiError> {
+    async fn found(&self, ip: IpAddr, wanted: &Wanted) -> Result<Found, ApiError> {
         let scheduler = (ip, self.scheduler_port);
-        let limits: LimitsPatch = self.get(scheduler, "/configuration").await?;
-        let spec: SchedulerSpec = self.get(scheduler, "/configuration/scheduler").await?;
-        let machine: MachinePatch =
-            match self.get((ip, self.discovery_port), "/configuration").await {
+        let mut found = Found {
+            limits: self.get(scheduler, "/configuration").await?,
+            scheduler: self.get(scheduler, "/configuration/scheduler").await?,
+            ..Found::default()
+        };
+        if wanted.machine != MachinePatch::default() {
+            found.machine = match self.get((ip, self.discovery_port), "/configuration").await {
                 Err(ApiError::Refused { code: NO_ADDRESS, .. }) => MachinePatch::default(),
                 machine => machine?,
             };
-        let learner: Result<Map<String, Value>, _> =
-            self.get((ip, self.learner_port), "/learner/parameters").await;
-        let parameters = |mut told: Map<String, Value>| match told.remove("parameters") {
-            Some(Value::Object(parameters)) => Some(parameters),
-            _ => None,
-        };
-        let learner = match learner {
-            Ok(told) => parameters(told),
-            Err(ApiError::Silent { .. }) => None,
-            Err(why) => return Err(why),
-        };
-        Ok(Found { machine, limits, scheduler: spec, learner })
+        }
+        if !wanted.learner.is_empty() {
+            let at = (ip, self.learner_port);
+            let told: Result<Map<String, Value>, _> = self.get(at, "/learner/parameters").await;
+            found.learner = match told {
+                Ok(mut told) => match told.remove("parameters") {
+                    Some(Value::Object(parameters)) => Some(parameters),
+                    _ => None,
+                },
+                Err(ApiError::Silent { .. }) => None,
+                Err(why) => return Err(why),
+            };
+        }
+        Ok(found)
     }
 
     /// Makes the node at `ip` what is `wanted`, as far as it is not yet; `dry`: only tells.
     ///
     /// # Errors
-    /// The first thing that the node did not answer or refused; what came before it is done.
-    pub async fn apply(&self, ip: IpAddr, wanted: &Wanted, dry: bool) -> Result<Plan, ApiError> {
-        let found = self.found(ip).await?;
+    /// It cannot be told what it is; nothing was changed.
+    pub async fn apply(&self, ip: IpAddr, wanted: &Wanted, dry: bool) -> Result<Applied, ApiError> {
+        let found = self.found(ip, wanted).await?;
         let mut wanted = wanted.clone();
-        if found.machine.machine_ip.as_ref().is_none_or(String::is_empty) {
-            // It found no address of its own; this is one.
+        let nameless = found.machine.machine_ip.as_ref().is_none_or(String::is_empty);
+        if nameless && wanted.machine != MachinePatch::default() {
+            // It found no address of its own, and without one it can join nobody.
             wanted.machine.machine_ip = Some(ip.to_string());
         }
         let plan = Plan::new(&wanted, &found);
-        if dry {
-            return Ok(plan);
-        }
+        let failed = if dry { None } else { self.carry_out(ip, &plan).await.err() };
+        Ok(Applied { plan, failed })
+    }
+
+    async fn carry_out(&self, ip: IpAddr, plan: &Plan) -> Result<(), (Step, ApiError)> {
         let scheduler = (ip, self.scheduler_port);
         if let Some(machine) = &plan.machine {
-            self.post((ip, self.discovery_port), "/configuration", machine).await?;
+            let posted = self.post((ip, self.discovery_port), "/configuration", machine).await;
+            posted.map_err(|why| (Step::Machine, why))?;
         }
         if let Some(limits) = &plan.limits {
-            self.post(scheduler, "/configuration", limits).await?;
+            let posted = self.post(scheduler, "/configuration", limits).await;
+            posted.map_err(|why| (Step::Limits, why))?;
         }
         if !plan.learner.is_empty() {
-            self.post((ip, self.learner_port), "/learner/parameters", &plan.learner).await?;
+            let at = (ip, self.learner_port);
+            let posted = self.post(at, "/learner/parameters", &plan.learner).await;
+            posted.map_err(|why| (Step::Learner, why))?;
         }
         if let Some(spec) = &plan.scheduler {
-            self.post(scheduler, "/configuration/scheduler", spec).await?;
+            let posted = self.post(scheduler, "/configuration/scheduler", spec).await;
+            posted.map_err(|why| (Step::Scheduler, why))?;
         }
-        Ok(plan)
+        Ok(())
     }
 
     /// Makes the learner at `ip` forget what it learnt; its parameters act from then on.

@@ -31,9 +31,24 @@ pub struct Found {
     pub learner: Option<Map<String, Value>>,
 }
 
+/// What is posted at once, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// To discovery.
+    Machine,
+    /// To the scheduler's configuration.
+    Limits,
+    /// To the learner.
+    Learner,
+    /// The algorithm.
+    Scheduler,
+}
+
 /// One thing that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
+    /// What it is posted with.
+    pub step: Step,
     /// Which.
     pub what: String,
     /// As it is.
@@ -91,7 +106,7 @@ impl Plan {
         if let Some(scheduler) = &wanted.scheduler
             && normal(scheduler) != normal(&found.scheduler)
         {
-            plan.differs("scheduler", words(&found.scheduler), words(scheduler));
+            plan.differs(Step::Scheduler, "scheduler", words(&found.scheduler), words(scheduler));
             plan.scheduler = Some(scheduler.clone());
         }
         match &found.learner {
@@ -102,9 +117,9 @@ impl Plan {
         plan
     }
 
-    fn differs(&mut self, what: &str, before: impl ToString, after: impl ToString) {
+    fn differs(&mut self, step: Step, what: &str, before: impl ToString, after: impl ToString) {
         let (before, after) = (before.to_string(), after.to_string());
-        self.changes.push(Change { what: what.to_owned(), before, after });
+        self.changes.push(Change { step, what: what.to_owned(), before, after });
     }
 
     fn limits(&mut self, wanted: &LimitsPatch, found: &LimitsPatch) {
@@ -115,11 +130,12 @@ impl Plan {
             ("queue length", wanted.queue_length_max, found.queue_length_max),
         ] {
             if wanted.is_some() && wanted != found {
-                self.differs(what, shown(found), shown(wanted));
+                self.differs(Step::Limits, what, shown(found), shown(wanted));
             }
         }
         if let Some(on) = wanted.queue_enabled.filter(|on| found.queue_enabled != Some(*on)) {
-            self.differs("queue", if on { "off" } else { "on" }, if on { "on" } else { "off" });
+            let shown = |on: bool| if on { "on" } else { "off" };
+            self.differs(Step::Limits, "queue", shown(!on), shown(on));
         }
         // Merged over what is there, so what is as it should be may go along.
         self.limits = (self.changes.len() > before).then_some(*wanted);
@@ -133,18 +149,18 @@ impl Plan {
             ("group", &wanted.machine_group_name, &found.machine_group_name),
         ] {
             if let Some(wanted) = wanted.as_ref().filter(|wanted| Some(*wanted) != found.as_ref()) {
-                self.differs(what, found.clone().unwrap_or_default(), wanted);
+                self.differs(Step::Machine, what, found.clone().unwrap_or_default(), wanted);
             }
         }
+        let found = found.init_servers.clone().unwrap_or_default();
         if let Some(servers) = &wanted.init_servers
-            && Some(servers) != found.init_servers.as_ref()
+            && *servers != found
         {
             let listed = |servers: &[String]| match servers {
                 [] => "none".to_owned(),
                 servers => servers.join(" "),
             };
-            let found = found.init_servers.clone().unwrap_or_default();
-            self.differs("init servers", listed(&found), listed(servers));
+            self.differs(Step::Machine, "init servers", listed(&found), listed(servers));
         }
         self.machine = (self.changes.len() > before).then(|| wanted.clone());
     }
@@ -154,7 +170,7 @@ impl Plan {
             match found.get(key) {
                 Some(is) if same(is, value) => {}
                 Some(is) => {
-                    self.differs(&format!("learner {key}"), is, value);
+                    self.differs(Step::Learner, &format!("learner {key}"), is, value);
                     self.learner.insert(key.clone(), value.clone());
                 }
                 None => self.impossible.push(format!("learner {key}: this node has no such key")),

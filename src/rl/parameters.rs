@@ -266,6 +266,7 @@ mod tests {
             (json!({"reward": {"source": "node"}}), "reward"),
             (json!({"reward": {"source": "node", "deadlines_s": [0]}}), "reward"),
             (json!({"reward": "node"}), "reward"),
+            (json!({"reward": {"source": "node", "deadlines_s": [1], "x": 1}}), "reward"),
             (json!({"compatibility": "v2"}), "compatibility"),
             (json!({"compatibility": "v1", "value_function": "tiles"}), "compatibility"),
             (json!({"compatibility": "v1", "td_form": "q_learning"}), "compatibility"),

@@ -12,7 +12,7 @@ use crate::types::TaskType;
 
 /// Who tells what a decision was worth.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "source", rename_all = "lowercase")]
+#[serde(tag = "source", rename_all = "lowercase", deny_unknown_fields)]
 pub enum RewardRule {
     /// Clients, by training.
     #[default]

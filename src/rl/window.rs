@@ -10,7 +10,8 @@
 //! - An EID that never comes holds nothing up for ever: after `attempts` arrivals beyond a gap, the
 //!   oldest, it is skipped. What is held before it leaves, however short; no pair is made across it.
 //! - At most `held_max` entries are held, fewer if their states have very many features
-//!   ([`FEATURES_HELD_MAX`] in all): at that bound the oldest gap is skipped at once.
+//!   ([`FEATURES_HELD_MAX`] in all): at that bound the oldest gap is skipped at once. Where there is
+//!   no gap, W entries are always held.
 //!
 //! Law: every order of arrival in which no entry is overtaken by W or more later ones lets the same
 //! entries leave in the same pairs as order by EID, provided that `attempts` ≥ W. (Entries without

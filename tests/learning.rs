@@ -6,6 +6,7 @@ mod common;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use common::process::Process;
 use common::raw::{self, RawServer};
 use common::websocket::{Learner, Reply};
 use common::*;
@@ -470,4 +471,36 @@ async fn training_clients_that_are_slow_crowd_out_no_calls() {
     .await;
     assert_eq!(call(&node, "fn-echo", &[]).await.status, 200);
     drop(socket);
+}
+
+#[actix_rt::test]
+async fn a_kill_loses_no_saved_model_and_no_eid_is_given_again() {
+    let (ip, folder) = (fresh_ip(), tempfile::tempdir().expect("a folder"));
+    let toml = folder.path().join("node.toml");
+    std::fs::write(&toml, "learner_save_time_s = 0.05").expect("written");
+    let config = toml.display().to_string();
+    let flags = ["--config", &config, "--scheduler", "LearningScheduler 0"];
+    let url = |port: u16, path: &str| format!("http://{ip}:{port}{path}");
+    let parameters = json!({"window_size": 2, "reward": {"source": "node", "deadlines_s": [9]}});
+
+    let mut node = Process::node(ip, folder.path(), &flags);
+    let posted = post(&url(19020, "/learner/parameters"), parameters.to_string()).await;
+    assert_eq!(posted.status, 200);
+    let mut last = 0;
+    for _ in 0..20 {
+        last = learnt(&post(&url(18080, "/function/fn-echo"), "x").await).0;
+    }
+    let file = folder.path().join(ip.to_string()).join("p2pfaas_learner-model.json");
+    eventually("all of it is saved", || async {
+        let model: Value = serde_json::from_slice(&std::fs::read(&file).ok()?).expect("whole");
+        (model["counters"]["trained_items"] == 20).then_some(())
+    })
+    .await;
+    let weights = get(&url(19020, "/learner/weights")).await.json();
+    node.kill();
+
+    let _again = Process::node(ip, folder.path(), &flags);
+    assert_eq!(get(&url(19020, "/learner/weights")).await.json(), weights);
+    assert_eq!(get(&url(19020, "/learner/stats")).await.json()["trained_items"], 20);
+    assert!(learnt(&post(&url(18080, "/function/fn-echo"), "x").await).0 > last);
 }

@@ -42,32 +42,34 @@ pub struct Told {
     pub reward: f64,
 }
 
-/// Trains on a batch, taken whole or not at all. Answers when it has been.
+/// Trains on a batch, taken whole or not at all. Answers when it has been, or what is wrong with
+/// its first bad entry.
 #[derive(Clone, Message)]
 #[rtype(result = "Result<(), BadEntry>")]
 pub struct Train(pub Arc<[Told]>);
 
-/// The node has rewarded decisions of its own.
+/// The node has rewarded decisions of its own, to be trained on soon. Nothing is answered.
 #[derive(Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct Rewarded;
 
-/// The learner as it is now, all that was sent before included.
+/// Answers with the learner as it is now, all that was sent before included.
 #[derive(Clone, Copy, Message)]
 #[rtype(result = "Arc<Snapshot>")]
 pub struct Look;
 
-/// Merges over the parameters, saves them, and takes them into use.
+/// Merges over the parameters, saves them, and takes them into use. Answers when all is done, or
+/// why nothing was changed.
 #[derive(Clone, Message)]
 #[rtype(result = "Result<(), ChangeFailed>")]
 pub struct ChangeLearnerParameters(pub Map<String, Value>);
 
-/// Forgets all that was learnt, on disk too.
+/// Forgets all that was learnt. Answers when it is forgotten on disk too.
 #[derive(Clone, Copy, Message)]
 #[rtype(result = "Result<(), StorageError>")]
 pub struct ResetLearner;
 
-/// Takes over what another learner learnt, on disk too.
+/// Takes over what another learner learnt. Answers when it is on disk, or why it was not taken.
 #[derive(Clone, Message)]
 #[rtype(result = "Result<(), ImportFailed>")]
 pub struct ImportModel(pub Arc<Model>);

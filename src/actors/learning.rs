@@ -41,8 +41,14 @@ struct Rewards {
     dropped: u64,
     recent: VecDeque<bool>,
     recent_in_time: usize,
-    /// By task type: in time, not in time.
-    by_type: BTreeMap<usize, [u64; 2]>,
+    by_type: BTreeMap<usize, Tally>,
+}
+
+/// How the calls of one task type fared.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    in_time: u64,
+    missed: u64,
 }
 
 /// See the module.
@@ -260,13 +266,13 @@ impl Learning {
 
     fn reward_stats(&self) -> RewardStats {
         let rewards = lock(&self.rewards);
-        let of = |which: usize| {
-            rewards.by_type.iter().map(|(task_type, counts)| (*task_type, counts[which])).collect()
+        let each = |count: fn(&Tally) -> u64| {
+            rewards.by_type.iter().map(|(task_type, tally)| (*task_type, count(tally))).collect()
         };
         let n = rewards.recent.len();
         RewardStats {
-            in_time: of(0),
-            missed: of(1),
+            in_time: each(|tally| tally.in_time),
+            missed: each(|tally| tally.missed),
             dropped: rewards.dropped,
             recent_share_in_time: (n > 0).then(|| rewards.recent_in_time as f64 / n as f64),
         }
@@ -279,8 +285,8 @@ impl RewardSink for Learning {
         let first = {
             let mut rewards = lock(&self.rewards);
             // Types that are not told apart are counted as the first.
-            let counts = rewards.by_type.entry(task_type.index().unwrap_or(0)).or_default();
-            counts[usize::from(!in_time)] += 1;
+            let tally = rewards.by_type.entry(task_type.index().unwrap_or(0)).or_default();
+            *(if in_time { &mut tally.in_time } else { &mut tally.missed }) += 1;
             rewards.recent.push_back(in_time);
             rewards.recent_in_time += usize::from(in_time);
             if rewards.recent.len() > RECENT {

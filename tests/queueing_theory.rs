@@ -4,27 +4,11 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
+use p2pfaas::bench::theory::{blocking, erlang_b, mean_wait};
 use p2pfaas::queue::{Admission, Arriving, Discipline, Limits};
 use p2pfaas::types::TaskType;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-
-/// The stationary distribution of M/M/K/(K+Q): pₙ ∝ aⁿ/n! for n ≤ K, and pₙ = p_K·(a/K)^(n−K)
-/// beyond, with a = λ/μ (Kleinrock, *Queueing Systems*, vol. 1, section 3.6).
-fn stationary(a: f64, k: u32, q: u32) -> Vec<f64> {
-    let mut p = vec![1.0];
-    for n in 1..=k + q {
-        let servers = f64::from(n.min(k));
-        p.push(p[p.len() - 1] * a / servers);
-    }
-    let sum: f64 = p.iter().sum();
-    p.iter().map(|weight| weight / sum).collect()
-}
-
-/// Erlang's B formula by its recursion, B(k) = a·B(k−1) / (k + a·B(k−1)).
-fn erlang_b(a: f64, k: u32) -> f64 {
-    (1..=k).fold(1.0, |b, servers| a * b / (f64::from(servers) + a * b))
-}
 
 /// The mean of batch means and its 99.9 % confidence half-width (30 batches: t = 3.66).
 fn interval(batches: &[f64]) -> (f64, f64) {
@@ -110,17 +94,7 @@ fn with_a_line_blocking_and_waiting_are_those_of_m_m_k_k_plus_q() {
     for (k, q, lambda, seed) in [(1, 4, 0.9, 4), (3, 2, 2.8, 5), (4, 4, 4.5, 6)] {
         let limits = Limits { k, queue_length_max: q, queue_enabled: true };
         let observed = simulate(lambda, limits, seed);
-        let p = stationary(lambda, k, q);
-        let blocking = p[(k + q) as usize];
-        // Little: the mean line length is the rate let in times the mean wait.
-        let line: f64 = (k..=k + q).map(|n| f64::from(n - k) * p[n as usize]).sum();
-        agrees("blocking", observed.blocked, blocking);
-        agrees("waiting", observed.wait, line / (lambda * (1.0 - blocking)));
+        agrees("blocking", observed.blocked, blocking(lambda, k, q));
+        agrees("waiting", observed.wait, mean_wait(lambda, k, q));
     }
-}
-
-#[test]
-fn the_two_closed_forms_agree_where_they_meet() {
-    let p = stationary(3.0, 4, 0);
-    assert!((p[4] - erlang_b(3.0, 4)).abs() < 1e-12);
 }

@@ -54,9 +54,35 @@ fn normal(rng: &mut dyn Rng) -> f64 {
     radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
 }
 
-/// As the file has it: a line `index,value` per point.
+/// The file's text: a line `index,value` per point.
 pub fn csv(values: &[f64]) -> String {
     values.iter().enumerate().map(|(index, value)| format!("{index},{value}\n")).collect()
+}
+
+/// Points of a trace at most.
+const POINTS_MAX: usize = 10_000_000;
+
+/// Reads such a file; a first line of words is taken for column names.
+///
+/// # Errors
+/// What is wrong, with the line.
+pub fn parse(text: &str) -> Result<Vec<f64>, String> {
+    let mut values = Vec::new();
+    for (line, number) in text.lines().zip(1..) {
+        let line = line.trim();
+        let mut cells = line.split(',').map(str::trim);
+        if line.is_empty() || number == 1 && cells.clone().all(|cell| cell.parse::<f64>().is_err())
+        {
+            continue;
+        }
+        let value = cells.nth(1).and_then(|cell| cell.parse::<f64>().ok());
+        match value.filter(|value| (0.0..=1.0).contains(value)) {
+            Some(value) if values.len() < POINTS_MAX => values.push(value),
+            Some(_) => return Err(format!("there are more than {POINTS_MAX} points")),
+            None => return Err(format!("line {number} is not index,value with a value 0 to 1")),
+        }
+    }
+    if values.is_empty() { Err("there are no points in it".to_owned()) } else { Ok(values) }
 }
 
 #[cfg(test)]
@@ -105,7 +131,23 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_a_line_of_index_and_value_per_point() {
+    fn a_file_has_a_line_of_index_and_value_per_point_and_reads_back() {
         assert_eq!(csv(&[0.5, 0.25]), "0,0.5\n1,0.25\n");
+        let day = day(&mut rng(7), 96);
+        assert_eq!(parse(&csv(&day)), Ok(day));
+        assert_eq!(parse("index,value\n0, 0.5\n\n1,1\n"), Ok(vec![0.5, 1.0]));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_named_with_its_line() {
+        for (text, part) in [
+            ("0,0.5\n1,1.5", "line 2"),
+            ("0,0.5\n1", "line 2"),
+            ("0,0.5\n1,NaN", "line 2"),
+            ("a,b\nc,d", "line 2"),
+            ("", "no points"),
+        ] {
+            assert!(parse(text).expect_err(text).contains(part), "{text:?}");
+        }
     }
 }

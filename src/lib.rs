@@ -12,7 +12,7 @@
 //!    calls and core effects into messages.
 //! 3. **Edges**: [`http`] (what comes in), [`faas`], [`peer`], [`learner_pool`] and [`client`] (what
 //!    goes out), [`dispatch`] (a call's way through the node), [`fleet`] (other nodes from the
-//!    outside), [`config`], [`saved`], [`storage`] and [`cli`].
+//!    outside), [`experiment`] (load and results), [`config`], [`saved`], [`storage`] and [`cli`].
 //!
 //! # What it must not become
 //!
@@ -34,6 +34,7 @@ pub mod client;
 pub mod config;
 pub mod dispatch;
 pub mod error;
+pub mod experiment;
 pub mod faas;
 pub mod fleet;
 pub mod http;

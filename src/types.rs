@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// A function's name: one DNS label, underscores allowed, 1 to 63 characters.
 ///
 /// A name becomes a host name (`http://<fn>:8080/`), so what a resolver would read as an address
@@ -170,6 +172,27 @@ impl Identity {
     /// The address as text, empty while there is none.
     pub fn ip_text(&self) -> String {
         self.ip.map(|ip| ip.to_string()).unwrap_or_default()
+    }
+}
+
+/// One value or a list of them, in files that people write.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "OneOrMore<T>")]
+pub struct List<T>(pub Vec<T>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMore<T> {
+    More(Vec<T>),
+    One(T),
+}
+
+impl<T> From<OneOrMore<T>> for List<T> {
+    fn from(given: OneOrMore<T>) -> Self {
+        match given {
+            OneOrMore::More(all) => Self(all),
+            OneOrMore::One(one) => Self(vec![one]),
+        }
     }
 }
 

@@ -39,7 +39,7 @@ enum Command {
     Function(function::FunctionArgs),
     /// Set up or look at all nodes of a fleet at once, over HTTP.
     Fleet(fleet::FleetArgs),
-    /// What experiments need.
+    /// Make experiments on a fleet: load, results, reports.
     Bench(bench::BenchArgs),
 }
 
@@ -84,8 +84,10 @@ enum Failure {
     Configuration(String),
     /// An address cannot be listened on, or a node does not do as it is asked.
     Unavailable(String),
-    /// The node broke.
+    /// The node, or something of this machine, broke.
     Broken(String),
+    /// Told to stop in the middle.
+    Interrupted(String),
 }
 
 impl Failure {
@@ -95,6 +97,8 @@ impl Failure {
             Self::Configuration(_) => 78,
             Self::Unavailable(_) => 69,
             Self::Broken(_) => 70,
+            // As shells count an end by SIGINT.
+            Self::Interrupted(_) => 130,
         }
     }
 }
@@ -136,8 +140,10 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let code = failure.code();
-            let (Failure::Configuration(why) | Failure::Unavailable(why) | Failure::Broken(why)) =
-                failure;
+            let (Failure::Configuration(why)
+            | Failure::Unavailable(why)
+            | Failure::Broken(why)
+            | Failure::Interrupted(why)) = failure;
             eprintln!("p2pfaas: {why}");
             ExitCode::from(code)
         }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use awc::http::Method;
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -68,6 +69,26 @@ pub struct Applied {
     pub failed: Option<(Step, ApiError)>,
 }
 
+/// How busy a node is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// K.
+    pub k: u32,
+    /// Functions that run.
+    pub running: u32,
+    /// Calls that wait.
+    pub waiting: u32,
+}
+
+/// What a call carries.
+#[derive(Clone, Debug, Default)]
+pub struct Body {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Their type; empty: none.
+    pub content_type: String,
+}
+
 /// What `fleet status` shows of a node.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Status {
@@ -75,12 +96,8 @@ pub struct Status {
     pub version: String,
     /// Its algorithm with parameters.
     pub scheduler: String,
-    /// K.
-    pub k: u32,
-    /// Functions that run.
-    pub running: u32,
-    /// Calls that wait.
-    pub waiting: u32,
+    /// What it does.
+    pub load: Load,
     /// Machines that it lists.
     pub peers: usize,
     /// The learner's ε; `None`: no learner answers.
@@ -100,6 +117,15 @@ pub struct Api {
     pub learner_port: u16,
 }
 
+fn url_of((ip, port): (IpAddr, u16), path: &str) -> String {
+    format!("http://{}:{port}{path}", url_host(&ip.to_string()))
+}
+
+fn readable<T: DeserializeOwned>(url: &str, body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body)
+        .map_err(|why| ApiError::Unreadable { url: url.to_owned(), why: why.to_string() })
+}
+
 impl Api {
     /// For the current thread.
     pub fn new(scheduler_port: u16, discovery_port: u16, learner_port: u16) -> Self {
@@ -110,16 +136,25 @@ impl Api {
     async fn ask(
         &self,
         method: Method,
-        (ip, port): (IpAddr, u16),
+        at: (IpAddr, u16),
         path: &str,
         body: Vec<u8>,
     ) -> Result<(awc::http::header::HeaderMap, Vec<u8>), ApiError> {
-        let url = format!("http://{}:{port}{path}", url_host(&ip.to_string()));
-        let silent = |why: String| ApiError::Silent { url: url.clone(), why };
+        let url = url_of(at, path);
         let request = self.client.request(method, &url).content_type("application/json");
+        self.answered(&url, request.send_body(body)).await
+    }
+
+    /// The head and the body of an answer that says 2xx.
+    async fn answered(
+        &self,
+        url: &str,
+        sent: awc::SendClientRequest,
+    ) -> Result<(awc::http::header::HeaderMap, Vec<u8>), ApiError> {
+        let url = url.to_owned();
+        let silent = |why: String| ApiError::Silent { url: url.clone(), why };
         let answered = async {
-            let mut answer =
-                request.send_body(body).await.map_err(|why| silent(why.to_string()))?;
+            let mut answer = sent.await.map_err(|why| silent(why.to_string()))?;
             let body = read_body(&mut answer, ANSWER_BYTES_MAX).await;
             Ok((answer, body.map_err(|why| silent(why.to_string()))?))
         };
@@ -139,9 +174,7 @@ impl Api {
 
     async fn get<T: DeserializeOwned>(&self, at: (IpAddr, u16), path: &str) -> Result<T, ApiError> {
         let (_, body) = self.ask(Method::GET, at, path, Vec::new()).await?;
-        let url = format!("{}:{}{path}", at.0, at.1);
-        serde_json::from_slice(&body)
-            .map_err(|why| ApiError::Unreadable { url, why: why.to_string() })
+        readable(&url_of(at, path), &body)
     }
 
     async fn post(
@@ -174,18 +207,98 @@ impl Api {
             };
         }
         if !wanted.learner.is_empty() {
-            let at = (ip, self.learner_port);
-            let told: Result<Map<String, Value>, _> = self.get(at, "/learner/parameters").await;
-            found.learner = match told {
-                Ok(mut told) => match told.remove("parameters") {
-                    Some(Value::Object(parameters)) => Some(parameters),
-                    _ => None,
-                },
-                Err(ApiError::Silent { .. }) => None,
-                Err(why) => return Err(why),
-            };
+            found.learner = self.learner_parameters(ip).await?;
         }
         Ok(found)
+    }
+
+    /// The parameters of the learner at `ip`; `None`: none answers.
+    ///
+    /// # Errors
+    /// It answers, but not as a learner does.
+    pub async fn learner_parameters(
+        &self,
+        ip: IpAddr,
+    ) -> Result<Option<Map<String, Value>>, ApiError> {
+        let told: Result<Map<String, Value>, _> =
+            self.get((ip, self.learner_port), "/learner/parameters").await;
+        match told.map(|mut told| told.remove("parameters")) {
+            Ok(Some(Value::Object(parameters))) => Ok(Some(parameters)),
+            Ok(_) | Err(ApiError::Silent { .. }) => Ok(None),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// K and the queue of the node at `ip`, as it tells them.
+    ///
+    /// # Errors
+    /// It does not answer, or not as a node does.
+    pub async fn configuration(&self, ip: IpAddr) -> Result<Map<String, Value>, ApiError> {
+        self.get((ip, self.scheduler_port), "/configuration").await
+    }
+
+    /// The algorithm in force at `ip`.
+    ///
+    /// # Errors
+    /// It does not answer, or not as a node does.
+    pub async fn scheduler(&self, ip: IpAddr) -> Result<SchedulerSpec, ApiError> {
+        self.get((ip, self.scheduler_port), "/configuration/scheduler").await
+    }
+
+    /// What the node at `ip` is called and its version.
+    ///
+    /// # Errors
+    /// It does not answer, or not as a node does.
+    pub async fn version(&self, ip: IpAddr) -> Result<String, ApiError> {
+        let greeting: Map<String, Value> = self.get((ip, self.scheduler_port), "/").await?;
+        Ok(greeting.get("version").and_then(Value::as_str).unwrap_or("?").to_owned())
+    }
+
+    /// The machines that the node at `ip` lists, and its own name.
+    ///
+    /// # Errors
+    /// It does not answer, or not as a node does.
+    pub async fn machines(&self, ip: IpAddr) -> Result<(String, Vec<Value>), ApiError> {
+        let at = (ip, self.discovery_port);
+        let (head, body) = self.ask(Method::GET, at, "/list", Vec::new()).await?;
+        let listed = readable(&url_of(at, "/list"), &body)?;
+        Ok((headers::text(&head, &headers::MACHINE_NAME).to_owned(), listed))
+    }
+
+    /// What runs and waits at `ip`, and K.
+    ///
+    /// # Errors
+    /// It does not answer, or not as a node does.
+    pub async fn load(&self, ip: IpAddr) -> Result<Load, ApiError> {
+        let at = (ip, self.scheduler_port);
+        let (head, _) = self.ask(Method::GET, at, "/monitoring/load", Vec::new()).await?;
+        let number = |name| headers::text(&head, name).trim().parse().unwrap_or_default();
+        Ok(Load {
+            k: number(&headers::MAX_LOAD),
+            running: number(&headers::LOAD),
+            waiting: number(&headers::QUEUE_LENGTH),
+        })
+    }
+
+    /// Calls a function on the node at `ip` itself, whatever its algorithm says.
+    ///
+    /// # Errors
+    /// It does not answer, or with anything but 2xx.
+    pub async fn call_there(&self, ip: IpAddr, path: &str, body: &Body) -> Result<(), ApiError> {
+        let url = url_of((ip, self.scheduler_port), path);
+        let mut request = self.client.post(&url).insert_header((headers::BYPASS.clone(), "true"));
+        if !body.content_type.is_empty() {
+            request = request.content_type(&*body.content_type);
+        }
+        self.answered(&url, request.send_body(body.bytes.clone())).await.map(drop)
+    }
+
+    /// Trains the learner at `ip` with a batch of entries.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses.
+    pub async fn train(&self, ip: IpAddr, entries: &[Value]) -> Result<(), ApiError> {
+        self.post((ip, self.learner_port), "/train_batch", &entries).await
     }
 
     /// Makes the node at `ip` what is `wanted`, as far as it is not yet; `dry`: only tells.
@@ -241,22 +354,16 @@ impl Api {
     /// # Errors
     /// It does not answer, or not as a node does. A missing learner is no error.
     pub async fn status(&self, ip: IpAddr) -> Result<Status, ApiError> {
-        let scheduler = (ip, self.scheduler_port);
-        let greeting: Map<String, Value> = self.get(scheduler, "/").await?;
-        let spec: SchedulerSpec = self.get(scheduler, "/configuration/scheduler").await?;
-        let load = self.ask(Method::GET, scheduler, "/monitoring/load", Vec::new()).await?.0;
-        let number = |name| headers::text(&load, name).trim().parse().unwrap_or_default();
-        let machines: Vec<Value> = self.get((ip, self.discovery_port), "/list").await?;
+        let spec = self.scheduler(ip).await?;
+        let load = self.load(ip).await?;
+        let (_, machines) = self.machines(ip).await?;
         let stats: Option<Map<String, Value>> =
             self.get((ip, self.learner_port), "/learner/stats").await.ok();
         let stat = |key: &str| stats.as_ref().and_then(|stats| stats.get(key)?.as_f64());
-        let version = greeting.get("version").and_then(Value::as_str).unwrap_or("?");
         Ok(Status {
-            version: version.to_owned(),
-            scheduler: [vec![spec.name], spec.parameters].concat().join(" "),
-            k: number(&headers::MAX_LOAD),
-            running: number(&headers::LOAD),
-            waiting: number(&headers::QUEUE_LENGTH),
+            version: self.version(ip).await?,
+            scheduler: spec.words(),
+            load,
             peers: machines.len(),
             epsilon: stat("epsilon"),
             model_age_s: stat("model_saved_s_ago"),

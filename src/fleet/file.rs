@@ -10,6 +10,7 @@ use toml::Table;
 use super::plan::Wanted;
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::{LimitsPatch, MachinePatch};
+use crate::types::List;
 
 /// Why a file is no fleet; the text says where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,20 +37,13 @@ struct Entry {
     address: IpAddr,
     name: Option<String>,
     group: Option<String>,
-    init_server: Option<OneOrMore>,
+    init_server: Option<List<String>>,
     k: Option<u32>,
     queue_length: Option<u32>,
     queue_enabled: Option<bool>,
     scheduler: Option<String>,
     #[serde(default)]
     learner: Map<String, Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMore {
-    One(String),
-    More(Vec<String>),
 }
 
 fn bad(why: impl std::fmt::Display) -> BadFleet {
@@ -141,13 +135,9 @@ fn member(table: Table, index: usize) -> Result<Member, String> {
         return Err(format!("scheduler: {why}"));
     }
     let init_servers = entry.init_server.map(|servers| {
-        let servers = match servers {
-            OneOrMore::One(server) => vec![server],
-            OneOrMore::More(servers) => servers,
-        };
         // Nobody joins through itself.
         let me = entry.address.to_string();
-        servers.into_iter().filter(|server| *server != me).collect()
+        servers.0.into_iter().filter(|server| *server != me).collect()
     });
     let machine = MachinePatch {
         machine_ip: None,

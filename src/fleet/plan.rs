@@ -93,10 +93,6 @@ fn normal(spec: &SchedulerSpec) -> SchedulerSpec {
     spec.build().map_or_else(|_| spec.clone(), |policy| SchedulerSpec::of(&*policy))
 }
 
-fn words(spec: &SchedulerSpec) -> String {
-    [std::slice::from_ref(&spec.name), &spec.parameters].concat().join(" ")
-}
-
 impl Plan {
     /// What makes `found` what is `wanted`. Nothing, if it is that already.
     pub fn new(wanted: &Wanted, found: &Found) -> Self {
@@ -106,7 +102,7 @@ impl Plan {
         if let Some(scheduler) = &wanted.scheduler
             && normal(scheduler) != normal(&found.scheduler)
         {
-            plan.differs(Step::Scheduler, "scheduler", words(&found.scheduler), words(scheduler));
+            plan.differs(Step::Scheduler, "scheduler", found.scheduler.words(), scheduler.words());
             plan.scheduler = Some(scheduler.clone());
         }
         match &found.learner {

@@ -66,6 +66,11 @@ impl SchedulerSpec {
         Self { name: words.next().unwrap_or_default(), parameters: words.collect() }
     }
 
+    /// The name and the parameters, as on the command line.
+    pub fn words(&self) -> String {
+        [std::slice::from_ref(&self.name), &self.parameters].concat().join(" ")
+    }
+
     /// The normal form of a policy.
     pub fn of(policy: &dyn Policy) -> Self {
         Self { name: policy.name().to_owned(), parameters: policy.parameters() }

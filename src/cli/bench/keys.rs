@@ -1,0 +1,157 @@
+//! Every key of a scenario as a flag.
+
+use std::path::{Path, PathBuf};
+
+use clap::error::Error;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use toml::{Table, Value};
+
+use crate::bench::scenario::Scenario;
+
+/// The keys given as flags, which go before the file's.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Keys(Table);
+
+/// A flag's text as a value: TOML where it reads as such, else the text itself.
+fn value(text: &str) -> Value {
+    let read = |text: &str| format!("v = {text}").parse::<Table>().ok()?.remove("v");
+    // A list may be written without its brackets.
+    read(text)
+        .or_else(|| read(&format!("[{text}]")))
+        .unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+impl FromArgMatches for Keys {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let mut keys = Self::default();
+        keys.update_from_arg_matches(matches)?;
+        Ok(keys)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        for (key, _) in Scenario::KEYS {
+            let given: Vec<Value> =
+                matches.get_many::<String>(key).into_iter().flatten().map(|t| value(t)).collect();
+            match <[Value; 1]>::try_from(given) {
+                Ok([one]) => self.0.insert((*key).to_owned(), one),
+                Err(none) if none.is_empty() => None,
+                Err(more) => self.0.insert((*key).to_owned(), Value::Array(more)),
+            };
+        }
+        Ok(())
+    }
+}
+
+impl Args for Keys {
+    fn augment_args(command: Command) -> Command {
+        let flag = |(key, meaning): &(&'static str, &'static str)| {
+            Arg::new(*key)
+                .long(key.replace('_', "-"))
+                .value_name("VALUE")
+                .action(ArgAction::Append)
+                .allow_negative_numbers(true)
+                .help(meaning.trim().to_owned())
+                .help_heading("Keys of the scenario (lists: repeat the flag, or 1,2,3)")
+        };
+        command.args(Scenario::KEYS.iter().map(flag))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+/// Makes the paths that a table names relative to `folder`.
+fn below(folder: &Path, table: &mut Table) {
+    let moved = |value: &mut Value| {
+        if let Value::String(path) = value {
+            *path = folder.join(PathBuf::from(&*path)).display().to_string();
+        }
+    };
+    if let Some(fleet) = table.get_mut("fleet") {
+        moved(fleet);
+    }
+    match table.get_mut("traces") {
+        Some(Value::Array(all)) => all.iter_mut().for_each(moved),
+        Some(one) => moved(one),
+        None => {}
+    }
+    let payloads = table.get_mut("payloads").and_then(Value::as_array_mut);
+    for payload in payloads.into_iter().flatten() {
+        payload.get_mut("file").into_iter().for_each(moved);
+    }
+}
+
+impl Keys {
+    /// The scenario in `file` with these over it. Paths in a file are relative to its folder, those
+    /// of flags to the current one.
+    ///
+    /// # Errors
+    /// Everything that is wrong, a line each.
+    pub(super) fn scenario(&self, file: Option<&Path>) -> Result<Scenario, String> {
+        let mut table = Table::new();
+        if let Some(file) = file {
+            let named = |why: &dyn std::fmt::Display| format!("{}: {why}", file.display());
+            let text = std::fs::read_to_string(file).map_err(|why| named(&why))?;
+            table = text.parse().map_err(|why| named(&why))?;
+            let folder = file.parent().unwrap_or(Path::new(""));
+            // A key that is not in the file has its default beside it too.
+            let fleet = Scenario::default().fleet.display().to_string();
+            table.entry("fleet").or_insert(fleet.into());
+            below(folder, &mut table);
+        }
+        table.extend(self.0.clone());
+        let whose = file.map_or(String::new(), |file| format!("{}: ", file.display()));
+        Scenario::from_table(table).map_err(|why| format!("{whose}{why}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(arguments: &[&str]) -> Keys {
+        let command = Keys::augment_args(Command::new("x").no_binary_name(true));
+        let matches = command.try_get_matches_from(arguments).expect("good flags");
+        Keys::from_arg_matches(&matches).expect("keys")
+    }
+
+    #[test]
+    fn every_key_is_a_flag_and_flags_go_before_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("s.toml");
+        std::fs::write(&file, "duration_s = 5\nrates = [1, 2]\ntraces = \"t_{n}.csv\"")
+            .expect("written");
+        let keys = keys(&[
+            "--rates",
+            "8,9.5",
+            "--schedulers",
+            "NoScheduler false",
+            "--schedulers",
+            "RejectScheduler",
+            "--payloads",
+            "[{ task_type = 1 }]",
+            "--checks",
+            "false",
+            "--fleet",
+            "hosts.txt",
+        ]);
+        let scenario = keys.scenario(Some(&file)).expect("good");
+        assert_eq!((scenario.duration_s, &*scenario.rates.0), (5.0, &[8.0, 9.5][..]));
+        assert_eq!(scenario.schedulers.0, ["NoScheduler false", "RejectScheduler"]);
+        assert_eq!((scenario.payloads[0].task_type, scenario.checks), (1, false));
+        // Relative to where it was written.
+        assert_eq!(scenario.fleet, Path::new("hosts.txt"));
+        assert_eq!(scenario.traces.0, [folder.path().join("t_{n}.csv")]);
+        let alone = Keys::default().scenario(Some(&file)).expect("good");
+        assert_eq!(alone.fleet, folder.path().join("fleet.toml"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_file() {
+        let why = keys(&["--rates", "fast"]).scenario(None).expect_err("bad");
+        assert!(why.contains("rates"), "{why}");
+        let why = Keys::default().scenario(Some(Path::new("/no/such.toml"))).expect_err("bad");
+        assert!(why.contains("/no/such.toml"), "{why}");
+    }
+}

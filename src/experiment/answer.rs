@@ -1,0 +1,92 @@
+//! What an answer tells about its call.
+
+use awc::http::header::{HeaderMap, HeaderName};
+use serde::de::DeserializeOwned;
+
+use crate::bench::job::{Job, Learnt, Timings};
+use crate::http::errors::WireError;
+use crate::http::headers;
+
+/// A header that is a JSON list; empty when it is absent or none.
+fn list<T: DeserializeOwned>(from: &HeaderMap, name: &HeaderName) -> Vec<T> {
+    serde_json::from_str(headers::text(from, name)).unwrap_or_default()
+}
+
+fn number(from: &HeaderMap, name: &HeaderName) -> Option<f64> {
+    headers::text(from, name).trim().parse().ok()
+}
+
+fn learnt(from: &HeaderMap) -> Option<Learnt> {
+    Some(Learnt {
+        eid: headers::text(from, &headers::LEARNT_EID).trim().parse().ok()?,
+        state: headers::text(from, &headers::LEARNT_STATE).to_owned(),
+        action: number(from, &headers::LEARNT_ACTION)?,
+        eps: number(from, &headers::LEARNT_EPS)?,
+        reward: None,
+    })
+}
+
+/// Writes what the answer tells into `job`.
+pub fn note(job: &mut Job, status: u16, head: &HeaderMap, body: &[u8]) {
+    job.status = status;
+    if !(200..300).contains(&status) {
+        let error: Option<WireError> = serde_json::from_slice(body).ok();
+        job.error_code = error.map_or(0, |error| error.code);
+    }
+    job.execution_s = number(head, &headers::EXECUTION_TIME);
+    job.timings = Timings {
+        total: list(head, &headers::TOTAL_TIMES),
+        scheduling: list(head, &headers::SCHEDULING_TIMES),
+        probing: list(head, &headers::PROBING_TIMES),
+    };
+    job.external = head.contains_key(&headers::EXTERNALLY_EXECUTED);
+    job.peers_ip = list(head, &headers::PEERS_IP);
+    job.peers_id = list(head, &headers::PEERS_ID);
+    job.learnt = learnt(head);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use awc::http::header::HeaderValue;
+
+    fn head(lines: &[(&'static HeaderName, &'static str)]) -> HeaderMap {
+        let value = |(name, text): &(&'static HeaderName, &'static str)| {
+            ((*name).clone(), HeaderValue::from_static(text))
+        };
+        lines.iter().map(value).collect()
+    }
+
+    #[test]
+    fn a_forwarded_calls_answer_tells_its_way_and_its_decision() {
+        let head = head(&[
+            (&headers::EXECUTION_TIME, "0.001114"),
+            (&headers::TOTAL_TIMES, "[0.002,0.001]"),
+            (&headers::PEERS_IP, "[\"10.0.0.1\",\"10.0.0.2\"]"),
+            (&headers::EXTERNALLY_EXECUTED, "True"),
+            (&headers::LEARNT_EID, "46"),
+            (&headers::LEARNT_STATE, "1.000000,0.000000"),
+            (&headers::LEARNT_ACTION, "3.000000"),
+            (&headers::LEARNT_EPS, "0.900000"),
+        ]);
+        let mut job = Job::default();
+        note(&mut job, 200, &head, b"anything");
+        assert_eq!((job.status, job.error_code, job.external), (200, 0, true));
+        assert_eq!(job.execution_s, Some(0.001_114));
+        assert_eq!(job.timings.total, [0.002, 0.001]);
+        assert_eq!(job.peers_ip, ["10.0.0.1", "10.0.0.2"]);
+        let learnt = job.learnt.expect("a decision");
+        assert_eq!((learnt.eid, learnt.action, learnt.eps), (46, 3.0, 0.9));
+    }
+
+    #[test]
+    fn an_errors_code_is_read_and_what_is_not_there_is_left_out() {
+        let mut job = Job::default();
+        note(&mut job, 503, &HeaderMap::new(), br#"{"code":401,"message":"rejected"}"#);
+        assert_eq!((job.status, job.error_code), (503, 401));
+        assert_eq!((job.execution_s, job.learnt), (None, None));
+        assert!(job.timings.total.is_empty() && !job.external);
+        note(&mut job, 500, &HeaderMap::new(), b"no JSON");
+        assert_eq!(job.error_code, 0);
+    }
+}

@@ -3,6 +3,8 @@
 mod keys;
 mod progress;
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -12,9 +14,12 @@ use tokio::sync::watch;
 
 use self::keys::Keys;
 use self::progress::Bar;
-use super::{Failure, broken, told_to_stop};
-use crate::bench::trace;
-use crate::experiment::{ExperimentError, Inputs, Sweep};
+use super::{Failure, broken, table, told_to_stop};
+use crate::bench::{report, trace};
+use crate::experiment::{ExperimentError, Inputs, Sweep, summary};
+
+/// What `bench init` writes.
+const EXAMPLE: &str = include_str!("bench/example.toml");
 
 #[derive(Args)]
 pub(super) struct BenchArgs {
@@ -26,6 +31,24 @@ pub(super) struct BenchArgs {
 enum Command {
     /// Make the runs of a scenario: set up the fleet, send the load, keep the results.
     Run(Box<RunArgs>),
+    /// Write an example of a scenario with every key and what it means.
+    Init {
+        /// The file, which must not be there yet.
+        #[arg(value_name = "FILE", default_value = "scenario.toml")]
+        file: PathBuf,
+    },
+    /// Sum up runs: a table here, and a report as one HTML file with all figures.
+    Report {
+        /// Files of runs, or folders of them.
+        #[arg(value_name = "RUN.db", required = true)]
+        runs: Vec<PathBuf>,
+        /// The report; an older one is replaced.
+        #[arg(long, value_name = "FILE", default_value = "report.html")]
+        output: PathBuf,
+        /// Folder to write every figure to as an SVG file of its own; made if it is not there.
+        #[arg(long, value_name = "DIR")]
+        figures: Option<PathBuf>,
+    },
     /// Write daily traffic traces, one a node: lines of index and load from 0 to 1.
     Trace {
         /// How many nodes.
@@ -75,9 +98,6 @@ fn trace(nodes: u32, points: u32, seed: u64, folder: &Path) -> Result<(), Failur
 
 /// The folder for a scenario's results, made now.
 fn folder(args: &RunArgs, name: &str) -> Result<PathBuf, Failure> {
-    let unusable = |path: &Path, why: std::io::Error| {
-        Failure::Configuration(format!("{}: {why}", path.display()))
-    };
     if let Some(chosen) = &args.output {
         if let Some(above) = chosen.parent() {
             std::fs::create_dir_all(above).map_err(|why| unusable(above, why))?;
@@ -115,9 +135,64 @@ fn experiment(args: &RunArgs) -> Result<(), Failure> {
         Sweep::new(&inputs, &folder, args.csv, &bar, stopped).run().await
     });
     drop(bar);
-    // With nothing measured nothing is left behind.
-    let _ = std::fs::remove_dir(&folder);
-    ended?;
+    if ended.is_err() && runs_in(&folder)?.is_empty() {
+        // With nothing measured nothing is left behind; what else is there stays.
+        let _ = std::fs::remove_dir(&folder);
+    } else {
+        report(std::slice::from_ref(&folder), &folder.join("report.html"), None)?;
+    }
+    ended.map_err(Into::into)
+}
+
+fn unusable(path: &Path, why: impl std::fmt::Display) -> Failure {
+    Failure::Configuration(format!("{}: {why}", path.display()))
+}
+
+/// The files of runs in a folder, by name.
+fn runs_in(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let entries = std::fs::read_dir(folder).map_err(|why| unusable(folder, why))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths: Vec<PathBuf> =
+        paths.collect::<Result<_, _>>().map_err(|why| unusable(folder, why))?;
+    paths.retain(|path| path.extension().is_some_and(|ending| ending == "db"));
+    paths.sort();
+    Ok(paths)
+}
+
+fn report(given: &[PathBuf], output: &Path, figures: Option<&Path>) -> Result<(), Failure> {
+    let mut runs = Vec::new();
+    for path in given {
+        let files = if path.is_dir() { runs_in(path)? } else { vec![path.clone()] };
+        for file in files {
+            runs.push(summary(&file).map_err(|why| Failure::Configuration(why.to_string()))?);
+        }
+    }
+    if runs.is_empty() {
+        return Err(Failure::Configuration("there are no runs in these folders".to_owned()));
+    }
+    print!("{}", table(&report::table(&runs)));
+    let report = report::report(&runs);
+    std::fs::write(output, &report.html).map_err(|why| unusable(output, why))?;
+    println!("The report is {}", output.display());
+    if let Some(folder) = figures {
+        std::fs::create_dir_all(folder).map_err(|why| unusable(folder, why))?;
+        for figure in &report.figures {
+            let path = folder.join(&figure.name).with_extension("svg");
+            std::fs::write(&path, &figure.svg).map_err(|why| unusable(&path, why))?;
+        }
+        println!("{} figures are in {}", report.figures.len(), folder.display());
+    }
+    Ok(())
+}
+
+fn init(file: &Path) -> Result<(), Failure> {
+    let mut written = File::options()
+        .write(true)
+        .create_new(true)
+        .open(file)
+        .map_err(|why| unusable(file, why))?;
+    written.write_all(EXAMPLE.as_bytes()).map_err(|why| unusable(file, why))?;
+    println!("{} is an example; p2pfaas bench run {0} runs it", file.display());
     Ok(())
 }
 
@@ -136,6 +211,48 @@ impl From<ExperimentError> for Failure {
 pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
     match &args.command {
         Command::Run(args) => experiment(args),
+        Command::Init { file } => init(file),
+        Command::Report { runs, output, figures } => report(runs, output, figures.as_deref()),
         Command::Trace { nodes, points, seed, folder } => trace(*nodes, *points, *seed, folder),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::scenario::Scenario;
+
+    #[test]
+    fn the_example_is_a_scenario_and_shows_every_key_with_its_default() {
+        let table: toml::Table = EXAMPLE.parse().expect("TOML");
+        Scenario::from_table(table).expect("a scenario");
+        // Every key stands there, most of them in a comment with their default.
+        let all: Vec<&str> = EXAMPLE
+            .lines()
+            .map(|line| line.strip_prefix("#= ").unwrap_or(line))
+            .filter(|line| !line.starts_with('#'))
+            .collect();
+        let keys: Vec<&str> =
+            all.iter().filter_map(|line| Some(line.split_once(" = ")?.0)).collect();
+        for (key, _) in Scenario::KEYS {
+            assert_eq!(keys.iter().filter(|there| *there == key).count(), 1, "{key}");
+        }
+        // The closed forms are not for traces.
+        let commented: Vec<&str> = EXAMPLE
+            .lines()
+            .filter_map(|line| line.strip_prefix("#= "))
+            .filter(|line| !line.starts_with("traces"))
+            .collect();
+        let defaults = Scenario::from_table(commented.join("\n").parse().expect("TOML"));
+        let (defaults, built_in) = (defaults.expect("good"), Scenario::default());
+        // What has no default is shown with an example.
+        let shown = Scenario {
+            k: defaults.k,
+            queue_length: defaults.queue_length,
+            queue_enabled: defaults.queue_enabled,
+            theory_service_s: defaults.theory_service_s,
+            ..built_in
+        };
+        assert_eq!(defaults, shown);
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use futures_util::future::join_all;
 
-use super::Failure;
+use super::{Failure, table};
 use crate::fleet::{Api, ApiError, Applied, Fleet, Member, Wanted};
 use crate::policy::registry::SchedulerSpec;
 
@@ -94,20 +94,6 @@ fn read(file: &Path) -> Result<Fleet, Failure> {
         |why: &dyn std::fmt::Display| Failure::Configuration(format!("{}: {why}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|why| unusable(&why))?;
     Fleet::parse(&text).map_err(|why| unusable(&why))
-}
-
-/// Rows of cells, each column as wide as its widest.
-fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
-    };
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
-    };
-    rows.iter().map(line).collect()
 }
 
 fn row(cells: &[&dyn std::fmt::Display]) -> Vec<String> {
@@ -240,15 +226,4 @@ pub(super) fn run(args: &FleetArgs) -> Result<(), Failure> {
             Command::ResetLearners(_) => reset_learners(&fleet, &api).await,
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tables_columns_are_as_wide_as_their_widest_cell() {
-        let rows = [row(&[&"NODE", &"K"]), row(&[&"10.0.0.1", &4]), row(&[&"é", &"failed"])];
-        assert_eq!(table(&rows), "NODE      K\n10.0.0.1  4\né         failed\n");
-    }
 }

@@ -186,6 +186,20 @@ fn broken(why: impl std::fmt::Display) -> Failure {
     Failure::Broken(why.to_string())
 }
 
+/// Rows of cells, each column as wide as its widest.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
 /// Resolves at the first SIGINT or SIGTERM. A second one ends the program at once.
 async fn told_to_stop() -> std::io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -216,5 +230,12 @@ mod tests {
         for (key, _) in Settings::KEYS {
             assert!(help.contains(key), "{key}");
         }
+    }
+
+    #[test]
+    fn a_tables_columns_are_as_wide_as_their_widest_cell() {
+        let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
+        let rows = [row(["NODE", "K"]), row(["10.0.0.1", "4"]), row(["é", "failed"])];
+        assert_eq!(table(&rows), "NODE      K\n10.0.0.1  4\né         failed\n");
     }
 }

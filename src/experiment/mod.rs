@@ -13,5 +13,5 @@ mod results;
 mod sweep;
 mod training;
 
-pub use self::results::{BadResults, read};
+pub use self::results::{BadResults, summary};
 pub use self::sweep::{ExperimentError, Inputs, Live, Progress, Sweep};

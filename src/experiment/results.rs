@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::bench::about::About;
 use crate::bench::job::{Job, Learnt};
+use crate::bench::summary::{Collector, Summary};
 
 /// Jobs that may wait to be written.
 const BACKLOG: usize = 1 << 18;
@@ -275,16 +276,17 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Reads a run: what it was, then every job in the order of its planned time. Of the timings only
-/// those that `jobs` holds come back, of the nodes passed only the last.
+/// Reads a run and sums it up. Of the nodes passed only the last matters.
 ///
 /// # Errors
 /// The file is no result of a run.
-pub fn read(path: &Path, mut each: impl FnMut(&About, Job)) -> Result<About, BadResults> {
+pub fn summary(path: &Path) -> Result<Summary, BadResults> {
     let at = BadResults::sqlite(path);
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(&at)?;
     let about = read_about(&connection, path)?;
+    let payloads = about.payload_names.clone();
+    let mut collector = Collector::new(about);
     let sql = "SELECT j.*, v.value_value FROM jobs j LEFT JOIN (
             SELECT node_id, req_id, value_value, MAX(index_i) FROM values_strings
             WHERE value_type = 'peers_list_ip' GROUP BY node_id, req_id
@@ -292,9 +294,9 @@ pub fn read(path: &Path, mut each: impl FnMut(&About, Job)) -> Result<About, Bad
     let mut jobs = connection.prepare(sql).map_err(&at)?;
     let mut rows = jobs.query([]).map_err(&at)?;
     while let Some(row) = rows.next().map_err(&at)? {
-        each(&about, job(row, &about.payload_names).map_err(&at)?);
+        collector.add(&job(row, &payloads).map_err(&at)?);
     }
-    Ok(about)
+    Ok(collector.finish())
 }
 
 fn read_about(connection: &Connection, path: &Path) -> Result<About, BadResults> {

@@ -26,7 +26,8 @@ use crate::bench::job::Job;
 use crate::bench::plan::{Mix, Plan};
 use crate::bench::scenario::{Deadlines, Learning, Point, Scenario};
 use crate::bench::{stats, trace};
-use crate::fleet::{Api, ApiError, Body, Fleet, Member, Wanted};
+use crate::fleet::{Api, ApiError, Applied, Body, Fleet, Member, Wanted};
+use crate::policy::registry::SchedulerSpec;
 use crate::saved::LimitsPatch;
 use crate::types::url_host;
 
@@ -220,11 +221,11 @@ impl<'a> Sweep<'a> {
         Self { inputs, folder, csv, progress, stop, api, nodes }
     }
 
-    /// Makes all runs; answers with their files.
+    /// Makes all runs.
     ///
     /// # Errors
     /// Why it ended before the last; what was measured until then is in the folder.
-    pub async fn run(&self) -> Result<Vec<PathBuf>, ExperimentError> {
+    pub async fn run(&self) -> Result<(), ExperimentError> {
         let scenario = &self.inputs.scenario;
         if scenario.checks {
             let checks = Checks {
@@ -240,7 +241,6 @@ impl<'a> Sweep<'a> {
             }
         }
         let points = scenario.points();
-        let mut files = Vec::new();
         for (point, number) in points.iter().zip(1..) {
             let path = self.folder.join(format!("run-{number:02}.db"));
             self.unless_stopped(self.prepare(point)).await??;
@@ -249,9 +249,8 @@ impl<'a> Sweep<'a> {
             if self.csv {
                 csv::export(&path).map_err(ExperimentError::Machine)?;
             }
-            files.push(path);
         }
-        Ok(files)
+        Ok(())
     }
 
     async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, ExperimentError> {
@@ -287,6 +286,9 @@ impl<'a> Sweep<'a> {
         let applied = self
             .all(async |member| {
                 let wanted = self.wanted(point, member.address).await?;
+                if wanted == Wanted::default() {
+                    return Ok(Applied::default());
+                }
                 let dry = false;
                 self.api.apply(member.address, &wanted, dry).await
             })
@@ -361,23 +363,19 @@ impl<'a> Sweep<'a> {
     }
 
     /// What the nodes are now.
-    async fn about(&self, point: &Point) -> Result<About, ExperimentError> {
-        let nodes = self
-            .all(async |member| {
-                let ip = member.address;
-                Ok(NodeAbout {
-                    address: ip.to_string(),
-                    // A node without discovery has no name.
-                    name: self.api.machines(ip).await.map(|told| told.0).unwrap_or_default(),
-                    version: self.api.version(ip).await?,
-                    configuration: self.api.configuration(ip).await?,
-                    scheduler: self.api.scheduler(ip).await?,
-                    learner: self.api.learner_parameters(ip).await?,
-                })
-            })
-            .await?;
+    async fn about(&self, point: &Point) -> About {
+        // Whether they answer as nodes do was a matter of the checks; any server can be loaded.
+        let nodes = join_all(self.nodes.iter().map(async |ip| NodeAbout {
+            address: ip.to_string(),
+            name: self.api.machines(*ip).await.map(|told| told.0).unwrap_or_default(),
+            version: self.api.version(*ip).await.unwrap_or_default(),
+            configuration: self.api.configuration(*ip).await.unwrap_or_default(),
+            scheduler: self.api.scheduler(*ip).await.unwrap_or(SchedulerSpec::from_words("?")),
+            learner: self.api.learner_parameters(*ip).await.unwrap_or_default(),
+        }))
+        .await;
         let titles = self.inputs.payloads.iter().map(|payload| payload.title.clone());
-        Ok(About {
+        About {
             bench_version: format!("{} ({})", crate::VERSION, crate::COMMIT),
             scenario: self.inputs.scenario.clone(),
             point: point.clone(),
@@ -387,7 +385,7 @@ impl<'a> Sweep<'a> {
             started: unix_now(),
             end: End::Unknown,
             kept: Kept::default(),
-        })
+        }
     }
 
     async fn warm_up(
@@ -414,7 +412,7 @@ impl<'a> Sweep<'a> {
         path: &Path,
     ) -> Result<(), ExperimentError> {
         let duration = Duration::from_secs_f64(self.inputs.scenario.duration_s);
-        let mut about = self.unless_stopped(self.about(point)).await??;
+        let mut about = self.unless_stopped(self.about(point)).await?;
         self.progress.begins(number, of, &title(point, "run"), duration);
         let results = Results::create(path, &about)?;
         let driven = self.drive(point, duration, false, Some(results.jobs())).await?;

@@ -61,7 +61,7 @@ pub enum ApiError {
 }
 
 /// What became of a plan.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Applied {
     /// The plan.
     pub plan: Plan,

@@ -1,0 +1,223 @@
+//! Runs side by side.
+
+use super::Figure;
+use crate::bench::about::End;
+use crate::bench::plots::{Axes, Dot, Mark, Series, lines, rows};
+use crate::bench::stats::{Estimate, estimate};
+use crate::bench::summary::Summary;
+
+/// Whether a property is not the same for all runs.
+fn differs<T: PartialEq>(runs: &[Summary], of: impl Fn(&Summary) -> T) -> bool {
+    runs.iter().any(|run| Some(of(run)) != runs.first().map(&of))
+}
+
+/// The algorithm, and what else tells its line from others: the scenario and the version where
+/// they are not the same for all runs.
+fn line(run: &Summary, runs: &[Summary]) -> String {
+    let version = |run: &Summary| run.about.nodes.first().map(|node| node.version.clone());
+    let mut text = run.about.scheduler();
+    if differs(runs, |run| run.about.scenario.name.clone()) {
+        text = format!("{}: {text}", run.about.scenario.name);
+    }
+    if differs(runs, version) {
+        text.push_str(&format!(", version {}", version(run).unwrap_or_default()));
+    }
+    text
+}
+
+/// A line, and the factors that are not the same for all runs.
+pub fn label(run: &Summary, runs: &[Summary]) -> String {
+    let mut text = line(run, runs);
+    let point = &run.about.point;
+    if differs(runs, |run| run.about.point.load_factor) {
+        text.push_str(&format!(", load × {}", point.load_factor));
+    }
+    if differs(runs, |run| run.about.point.deadline_factor) {
+        text.push_str(&format!(", deadlines × {}", point.deadline_factor));
+    }
+    if run.about.end != End::Complete && run.about.end != End::Unknown {
+        text.push_str(" (interrupted)");
+    }
+    text
+}
+
+/// Runs that differ by their seed alone.
+struct Group<'a> {
+    label: String,
+    runs: Vec<&'a Summary>,
+}
+
+fn groups<'a>(runs: &'a [Summary]) -> Vec<Group<'a>> {
+    let mut groups = Vec::<Group<'a>>::new();
+    for run in runs {
+        let label = label(run, runs);
+        match groups.iter_mut().find(|group| group.label == label) {
+            Some(group) => group.runs.push(run),
+            None => groups.push(Group { label, runs: vec![run] }),
+        }
+    }
+    groups
+}
+
+impl Group<'_> {
+    /// A figure of all its runs: the one run's own, or the mean over the runs, which are
+    /// independent.
+    fn figure(&self, of: impl Fn(&Summary) -> Option<Estimate>) -> Option<Estimate> {
+        let all: Vec<Estimate> = self.runs.iter().filter_map(|run| of(run)).collect();
+        match *all {
+            [one] => Some(one),
+            _ => estimate(&all.iter().map(|one| one.mean).collect::<Vec<_>>()),
+        }
+    }
+
+    /// The mean over its runs of what has no interval of its own.
+    fn mean(&self, of: impl Fn(&Summary) -> Option<f64>) -> Option<f64> {
+        self.figure(|run| of(run).map(|mean| Estimate { mean, half: None })).map(|of| of.mean)
+    }
+}
+
+fn shown(estimate: Option<Estimate>, scale: f64, digits: usize) -> String {
+    let number = |x: f64| format!("{:.digits$}", x * scale);
+    match estimate {
+        Some(Estimate { mean, half: Some(half) }) => {
+            format!("{} ± {}", number(mean), number(half))
+        }
+        Some(Estimate { mean, half: None }) => number(mean),
+        None => "-".to_owned(),
+    }
+}
+
+/// A latency that a share of all answers, whatever their type, took at most.
+fn latency(run: &Summary, which: usize) -> Option<f64> {
+    run.quantiles_s.and_then(|all| all.get(which).copied())
+}
+
+/// A row of names, then one per group of runs.
+pub fn table(runs: &[Summary]) -> Vec<Vec<String>> {
+    let names = [
+        "scheduler",
+        "calls",
+        "rate /s",
+        "sent %",
+        "in time",
+        "rejected",
+        "full",
+        "failed",
+        "forwarded",
+        "mean ms",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+    ];
+    let mut table = vec![names.map(str::to_owned).to_vec()];
+    for group in groups(runs) {
+        let calls: usize = group.runs.iter().map(|run| run.calls).sum();
+        let kept = |run: &Summary| {
+            let (planned, sent) = run.rates();
+            (planned > 0.0).then(|| 100.0 * sent / planned)
+        };
+        let mut row = vec![
+            group.label.clone(),
+            calls.to_string(),
+            format!("{:.1}", group.mean(|run| Some(run.rates().0)).unwrap_or(0.0)),
+            group.mean(kept).map_or("-".to_owned(), |share| format!("{share:.1}")),
+            shown(group.figure(|run| run.in_time), 1.0, 3),
+            shown(group.figure(|run| run.rejected), 1.0, 3),
+            shown(group.figure(|run| run.full), 1.0, 3),
+            shown(group.figure(|run| run.failed), 1.0, 3),
+            shown(group.figure(|run| run.forwarded), 1.0, 3),
+            shown(group.figure(|run| run.latency_s), 1000.0, 1),
+        ];
+        row.extend([0, 1, 3].map(|which| {
+            let mean = group.mean(|run| latency(run, which));
+            mean.map_or("-".to_owned(), |s| format!("{:.1}", s * 1000.0))
+        }));
+        table.push(row);
+    }
+    table
+}
+
+type Of = fn(&Summary) -> Option<Estimate>;
+
+/// What is compared: a name for the file, words for the axis, whether it is a share.
+const COMPARED: [(&str, &str, bool, Of); 5] = [
+    ("in-time", "share answered within the deadline", true, |run| run.in_time),
+    ("rejected", "share rejected by the algorithm", true, |run| run.rejected),
+    ("full", "share refused by a full node", true, |run| run.full),
+    ("forwarded", "share run by another node", true, |run| run.forwarded),
+    ("latency", "mean latency of answers, s", false, |run| run.latency_s),
+];
+
+/// A factor that runs may differ by: a name for the file, words for the axis.
+type Factor = (&'static str, &'static str, fn(&Summary) -> f64);
+const FACTORS: [Factor; 2] = [
+    ("load", "load factor", |run| run.about.point.load_factor),
+    ("deadline", "deadline factor", |run| run.about.point.deadline_factor),
+];
+
+/// Figures that compare; none for a single run.
+pub fn figures(runs: &[Summary]) -> Vec<Figure> {
+    let groups = groups(runs);
+    let mut figures = Vec::new();
+    if groups.len() < 2 {
+        return figures;
+    }
+    for (name, what, is_share, of) in COMPARED {
+        let values: Vec<(String, Estimate)> = groups
+            .iter()
+            .filter_map(|group| Some((group.label.clone(), group.figure(of)?)))
+            .collect();
+        // What never happens needs no figure.
+        if values.iter().all(|(_, estimate)| estimate.mean == 0.0) {
+            continue;
+        }
+        let x_max = (is_share && name == "in-time").then_some(1.0);
+        let caption = format!("{what}, with 95 % confidence intervals");
+        figures.push(Figure::new(name, caption, rows(what, x_max, &values)));
+        for (index, factor) in FACTORS.iter().enumerate() {
+            let other = FACTORS.get(1 - index);
+            figures.extend(other.and_then(|other| {
+                over(runs, &groups, (name, what, of), is_share, *factor, *other)
+            }));
+        }
+    }
+    figures
+}
+
+/// A figure over a factor, if runs differ by it: a line per algorithm and value of the other one.
+fn over(
+    runs: &[Summary],
+    groups: &[Group<'_>],
+    (name, what, of): (&str, &str, Of),
+    is_share: bool,
+    (factor_name, factor_words, factor): Factor,
+    (_, other_words, other): Factor,
+) -> Option<Figure> {
+    if !differs(runs, factor) {
+        return None;
+    }
+    let mut series = Vec::<Series>::new();
+    for group in groups {
+        let first = group.runs.first()?;
+        let mut title = line(first, runs);
+        if differs(runs, other) {
+            title.push_str(&format!(", {other_words} {}", other(first)));
+        }
+        let Some(Estimate { mean, half }) = group.figure(of) else { continue };
+        let dot = Dot { x: factor(first), y: mean, half };
+        match series.iter_mut().find(|one| one.name == title) {
+            Some(one) => one.dots.push(dot),
+            None => series.push(Series { name: title, mark: Mark::Dots, dots: vec![dot] }),
+        }
+    }
+    series.iter_mut().for_each(|one| one.dots.sort_by(|a, b| a.x.total_cmp(&b.x)));
+    let axes = Axes {
+        x: factor_words.to_owned(),
+        y: what.to_owned(),
+        y_max: (is_share && name == "in-time").then_some(1.0),
+        x_range: None,
+    };
+    let caption = format!("{what} over the {factor_words}, with 95 % confidence intervals");
+    let file = format!("{name}-by-{factor_name}");
+    Some(Figure::new(file, caption, lines(&axes, &series)))
+}

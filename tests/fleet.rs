@@ -2,23 +2,13 @@
 
 mod common;
 
-use common::process::run;
+use common::process::told;
 use common::raw::{self, RawServer};
 use common::*;
 use serde_json::json;
 
-/// What the program prints and says, and its exit code.
 async fn fleet(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let arguments: Vec<String> =
-        std::iter::once("fleet").chain(arguments.iter().copied()).map(str::to_owned).collect();
-    // The nodes live on this thread.
-    let ended = actix_rt::task::spawn_blocking(move || {
-        run(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), &[])
-    })
-    .await
-    .expect("it runs");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    (ended.status.code(), text(ended.stdout), text(ended.stderr))
+    told(&[&["fleet"], arguments].concat()).await
 }
 
 fn file(folder: &tempfile::TempDir, text: &str) -> String {

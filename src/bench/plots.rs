@@ -58,6 +58,8 @@ pub enum Mark {
     Main,
     /// Dots with their intervals, joined.
     Dots,
+    /// A dashed line.
+    Limit,
 }
 
 /// Points that belong together.
@@ -67,6 +69,8 @@ pub struct Series {
     pub name: String,
     /// How they look.
     pub mark: Mark,
+    /// Which colour; series of the same number have the same.
+    pub colour: usize,
     /// In the order of x.
     pub dots: Vec<Dot>,
 }
@@ -104,8 +108,10 @@ fn svg(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Drawn) -> String {
     drawn.map_or_else(|why| format!("<p>This figure could not be drawn: {why}</p>"), |()| text)
 }
 
-fn colour(index: usize) -> RGBColor {
-    COLOURS.get(index % COLOURS.len()).copied().unwrap_or(BLACK)
+/// The colour of that number; a second round is lighter.
+fn colour(number: usize) -> RGBAColor {
+    let strength = if (number / COLOURS.len()).is_multiple_of(2) { 1.0 } else { 0.5 };
+    COLOURS.get(number % COLOURS.len()).copied().unwrap_or(BLACK).mix(strength)
 }
 
 /// A range that an axis can have, whatever the values.
@@ -125,21 +131,28 @@ fn short(value: f64, span: f64) -> String {
 }
 
 fn legend(area: &Area<'_>, series: &[Series]) -> Drawn {
-    let style = (FONT, SMALL).into_font();
+    let font = (FONT, SMALL).into_font();
     for (index, one) in series.iter().enumerate() {
         let y = 16 + 17 * index as i32;
-        let (line, shade) = look(one.mark, index);
-        area.draw(&PathElement::new([(4, y), (24, y)], shade.stroke_width(line)))?;
-        area.draw(&Text::new(one.name.clone(), (30, y - 6), style.clone()))?;
+        let (width, shade) = look(one);
+        let style = shade.stroke_width(width);
+        match one.mark {
+            Mark::Limit => {
+                area.draw(&PathElement::new([(4, y), (11, y)], style))?;
+                area.draw(&PathElement::new([(17, y), (24, y)], style))?;
+            }
+            _ => area.draw(&PathElement::new([(4, y), (24, y)], style))?,
+        }
+        area.draw(&Text::new(one.name.clone(), (30, y - 6), font.clone()))?;
     }
     Ok(())
 }
 
-fn look(mark: Mark, index: usize) -> (u32, RGBColor) {
-    match mark {
-        Mark::Main => (3, BLACK),
-        Mark::Line => (1, colour(index)),
-        Mark::Dots => (2, colour(index)),
+fn look(series: &Series) -> (u32, RGBAColor) {
+    match series.mark {
+        Mark::Main => (3, BLACK.mix(1.0)),
+        Mark::Line | Mark::Limit => (1, colour(series.colour)),
+        Mark::Dots => (2, colour(series.colour)),
     }
 }
 
@@ -175,11 +188,15 @@ pub fn lines(axes: &Axes, series: &[Series]) -> String {
             .label_style((FONT, SMALL))
             .axis_desc_style((FONT, 13))
             .draw()?;
-        for (index, one) in series.iter().enumerate() {
-            let (width, shade) = look(one.mark, index);
+        for one in series {
+            let (width, shade) = look(one);
             let style = shade.stroke_width(width);
             let points = one.dots.iter().map(|dot| (dot.x, dot.y));
-            chart.draw_series(LineSeries::new(points.clone(), style))?;
+            if one.mark == Mark::Limit {
+                chart.draw_series(DashedLineSeries::new(points.clone(), 5, 4, style))?;
+            } else {
+                chart.draw_series(LineSeries::new(points.clone(), style))?;
+            }
             if one.mark == Mark::Dots {
                 chart.draw_series(points.map(|at| Circle::new(at, 3, shade.filled())))?;
                 let bars = one.dots.iter().filter_map(|dot| Some((dot, dot.half?)));
@@ -214,7 +231,7 @@ pub fn rows(x: &str, x_max: Option<f64>, values: &[(String, Estimate)]) -> Strin
             .margin_right(24)
             .x_label_area_size(38)
             .y_label_area_size(260)
-            .build_cartesian_2d(range, (0..n as i32).into_segmented())?;
+            .build_cartesian_2d(range, (0..n as i32 - 1).into_segmented())?;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
@@ -300,6 +317,7 @@ mod tests {
             let series = Series {
                 name: "<one>".to_owned(),
                 mark: Mark::Dots,
+                colour: 0,
                 dots: vec![Dot { x: 1.0, y, half: Some(0.1) }, (2.0, 0.5).into()],
             };
             let drawn = lines(&Axes::share("time", "share"), &[series]);

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags};
 
-use super::results::TABLES;
+use super::results::{TABLES, open};
 
 /// Writes `run-01.db` as `run-01.jobs.csv` and so on; answers with the files.
 ///
@@ -13,8 +12,7 @@ use super::results::TABLES;
 /// What cannot be read or written, in words.
 pub fn export(path: &Path) -> Result<Vec<PathBuf>, String> {
     let named = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
-        .map_err(|why| named(&why))?;
+    let connection = open(path).map_err(|why| named(&why))?;
     let mut files = Vec::new();
     for (table, columns) in TABLES {
         let file = path.with_extension(format!("{table}.csv"));

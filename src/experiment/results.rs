@@ -282,8 +282,7 @@ impl<'a> Writer<'a> {
 /// The file is no result of a run.
 pub fn summary(path: &Path) -> Result<Summary, BadResults> {
     let at = BadResults::sqlite(path);
-    let connection =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(&at)?;
+    let connection = open(path).map_err(&at)?;
     let about = read_about(&connection, path)?;
     let payloads = about.payload_names.clone();
     let mut collector = Collector::new(about);
@@ -297,6 +296,12 @@ pub fn summary(path: &Path) -> Result<Summary, BadResults> {
         collector.add(&job(row, &payloads).map_err(&at)?);
     }
     Ok(collector.finish())
+}
+
+/// Opens a run's file to read it. Writable where it can be: what a killed program left half written
+/// has to be taken back first.
+pub fn open(path: &Path) -> rusqlite::Result<Connection> {
+    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
 }
 
 fn read_about(connection: &Connection, path: &Path) -> Result<About, BadResults> {

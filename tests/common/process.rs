@@ -23,6 +23,19 @@ pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     program(arguments).envs(environment.iter().copied()).output().expect("it runs")
 }
 
+/// Runs it to its end beside nodes that live on this thread; its exit code, what it prints and
+/// what it says.
+pub async fn told(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let arguments: Vec<String> = arguments.iter().copied().map(str::to_owned).collect();
+    let ended = actix_rt::task::spawn_blocking(move || {
+        run(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), &[])
+    })
+    .await
+    .expect("it runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (ended.status.code(), text(ended.stdout), text(ended.stderr))
+}
+
 /// A process that is killed when the test ends.
 pub struct Process {
     child: Child,

@@ -207,7 +207,10 @@ fn over(
         let dot = Dot { x: factor(first), y: mean, half };
         match series.iter_mut().find(|one| one.name == title) {
             Some(one) => one.dots.push(dot),
-            None => series.push(Series { name: title, mark: Mark::Dots, dots: vec![dot] }),
+            None => {
+                let (colour, dots) = (series.len(), vec![dot]);
+                series.push(Series { name: title, mark: Mark::Dots, colour, dots });
+            }
         }
     }
     series.iter_mut().for_each(|one| one.dots.sort_by(|a, b| a.x.total_cmp(&b.x)));

@@ -1,8 +1,9 @@
 //! One run by itself.
 
 use super::Figure;
+use crate::bench::about::NodeAbout;
 use crate::bench::plots::{Axes, Dot, Mark, Series, lines, matrix};
-use crate::bench::summary::{ACTIONS, Bin, Summary};
+use crate::bench::summary::{ACTIONS, Bin, Summary, TypeSummary};
 
 /// Values per bin over the time in its middle; bins without any are left out.
 fn over_time(run: &Summary, of: impl Fn(&Bin) -> Option<f64>) -> Vec<Dot> {
@@ -15,8 +16,8 @@ fn ratio(part: u32, whole: u32) -> Option<f64> {
     (whole > 0).then(|| f64::from(part) / f64::from(whole))
 }
 
-fn series(name: impl Into<String>, mark: Mark, dots: Vec<Dot>) -> Series {
-    Series { name: name.into(), mark, dots }
+fn series(name: impl Into<String>, mark: Mark, colour: usize, dots: Vec<Dot>) -> Series {
+    Series { name: name.into(), mark, colour, dots }
 }
 
 /// Its figures; file names begin with its number.
@@ -67,21 +68,21 @@ fn in_time(run: &Summary) -> Vec<Series> {
             bin.in_time.iter().fold((0, 0), |sum, node| (sum.0 + node.0, sum.1 + node.1));
         ratio(in_time, calls)
     };
-    let of_node = |(index, node): (usize, &crate::bench::about::NodeAbout)| {
+    let of_node = |(index, node): (usize, &NodeAbout)| {
         let dots = over_time(run, |bin| {
             let (calls, in_time) = bin.in_time.get(index)?;
             ratio(*in_time, *calls)
         });
-        series(&node.address, Mark::Line, dots)
+        series(&node.address, Mark::Line, index, dots)
     };
     let nodes = run.about.nodes.iter().enumerate().map(of_node);
     // Drawn last, so that it lies above the others.
-    nodes.chain([series("all nodes", Mark::Main, over_time(run, all))]).collect()
+    nodes.chain([series("all nodes", Mark::Main, 0, over_time(run, all))]).collect()
 }
 
 /// To where nearly all answers have come: a few stragglers would squeeze the rest.
 fn latency_axes(run: &Summary) -> Axes {
-    let p99 = |of: &crate::bench::summary::TypeSummary| of.quantiles_s.map(|all| all[3]);
+    let p99 = |of: &TypeSummary| of.quantiles_s.map(|all| all[3]);
     let deadlines = run.types.iter().filter_map(|of| of.deadline_s);
     let end = run.types.iter().filter_map(p99).chain(deadlines).fold(0.0, f64::max);
     Axes { x_range: Some((0.0, end * 1.1)), ..Axes::share("latency, s", "share of answers") }
@@ -89,27 +90,24 @@ fn latency_axes(run: &Summary) -> Axes {
 
 fn latencies(run: &Summary) -> Vec<Series> {
     let end = latency_axes(run).x_range.map_or(0.0, |range| range.1);
-    let cdf = run.types.iter().map(|of| {
+    let of_type = |(colour, of): (usize, &TypeSummary)| {
         let within = of.cdf.iter().filter(|(s, _)| *s <= end);
-        series(
-            format!("type {}", of.task_type),
-            Mark::Line,
-            within.map(|at| (*at).into()).collect(),
-        )
-    });
-    let deadline = |of: &crate::bench::summary::TypeSummary| {
-        let at = of.deadline_s?;
-        let dots = vec![(at, 0.0).into(), (at, 1.0).into()];
-        Some(series(format!("deadline of type {}", of.task_type), Mark::Line, dots))
+        let dots = within.map(|at| (*at).into()).collect();
+        let cdf = series(format!("type {}", of.task_type), Mark::Line, colour, dots);
+        let limit = of.deadline_s.map(|at| {
+            let dots = vec![(at, 0.0).into(), (at, 1.0).into()];
+            series(format!("deadline of type {}", of.task_type), Mark::Limit, colour, dots)
+        });
+        [Some(cdf), limit]
     };
-    cdf.chain(run.types.iter().filter_map(deadline)).collect()
+    run.types.iter().enumerate().flat_map(of_type).flatten().collect()
 }
 
 fn rates(run: &Summary) -> Vec<Series> {
     let per_second = |n: u32| Some(f64::from(n) / run.bin_s);
     vec![
-        series("offered", Mark::Line, over_time(run, |bin| per_second(bin.offered))),
-        series("answered 2xx", Mark::Line, over_time(run, |bin| per_second(bin.served))),
+        series("offered", Mark::Line, 0, over_time(run, |bin| per_second(bin.offered))),
+        series("answered 2xx", Mark::Line, 1, over_time(run, |bin| per_second(bin.served))),
     ]
 }
 
@@ -120,12 +118,12 @@ fn actions(run: &Summary) -> Vec<Series> {
     let of_action = ACTIONS
         .iter()
         .enumerate()
-        .map(|(index, name)| series(*name, Mark::Line, over_time(run, share(index))));
+        .map(|(index, name)| series(*name, Mark::Line, index, over_time(run, share(index))));
     let eps = over_time(run, |bin| {
         let decisions = bin.actions.iter().sum::<u32>();
         (decisions > 0).then(|| bin.eps / f64::from(decisions))
     });
-    of_action.chain([series("ε", Mark::Main, eps)]).collect()
+    of_action.chain([series("ε", Mark::Main, 0, eps)]).collect()
 }
 
 /// Its task types, a row each.

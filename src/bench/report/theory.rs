@@ -103,11 +103,13 @@ pub fn against(runs: &[Summary]) -> Option<(Vec<Vec<String>>, Vec<Figure>)> {
                 Series {
                     name: "theory".to_owned(),
                     mark: Mark::Main,
+                    colour: 0,
                     dots: curve.map(|a| (a, theory(a)).into()).collect(),
                 },
                 Series {
                     name: "measured".to_owned(),
                     mark: Mark::Dots,
+                    colour: 0,
                     dots: all.iter().filter(|one| same(one)).map(dot).collect(),
                 },
             ];

@@ -1,0 +1,362 @@
+//! `p2pfaas bench` against real nodes: a whole run, one that is interrupted, one whose node dies.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::process::{Process, told};
+use common::raw::{self, RawServer};
+use common::*;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+async fn bench(arguments: &[&str]) -> (Option<i32>, String, String) {
+    told(&[&["bench"], arguments].concat()).await
+}
+
+/// A folder with a fleet file of these nodes and a scenario.
+fn scenario(nodes: &[&TestNode], text: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ips: Vec<String> = nodes.iter().map(|node| format!("{:?}", node.ip.to_string())).collect();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.display().to_string()
+    };
+    write("fleet.toml", &format!("nodes = [{}]", ips.join(", ")));
+    write("small.txt", "a payload");
+    let path = write("scenario.toml", text);
+    (folder, path)
+}
+
+fn open(path: &Path) -> Connection {
+    Connection::open(path).expect("a database")
+}
+
+fn number(db: &Connection, sql: &str) -> f64 {
+    db.query_row(sql, [], |row| row.get(0)).unwrap_or_else(|why| panic!("{sql}: {why}"))
+}
+
+/// What the run's own table says of a key.
+fn said(db: &Connection, key: &str) -> Value {
+    let sql = "SELECT value FROM scenario WHERE key = ?";
+    let text: String = db.query_row(sql, [key], |row| row.get(0)).expect(key);
+    serde_json::from_str(&text).unwrap_or(Value::String(text))
+}
+
+fn output(folder: &tempfile::TempDir) -> (String, PathBuf) {
+    let path = folder.path().join("out");
+    (path.display().to_string(), path)
+}
+
+const SHORT: &str = r#"
+    name = "short"
+    function = "fn-sleep"
+    payloads = [
+        { file = "small.txt", content_type = "text/plain", mix = 3, query = "mean_ms=2" },
+        { name = "slow", mix = 1, task_type = 1, query = "mean_ms=40&seed={seed}" },
+    ]
+    duration_s = 2
+    rates = [40, 20]
+    deadlines_s = [0.5, 0.01]
+    schedulers = ["ForwardScheduler 1", "LearningScheduler 2"]
+    learner = { actions_n = 4, alpha = 0.5 }
+    learner_warm_up_s = 0.5
+    train_batch = 5
+"#;
+
+#[actix_rt::test]
+async fn a_run_from_scenario_to_report() {
+    let [one, other] = cluster::<2>(|_| {}).await;
+    let (folder, file) = scenario(&[&one, &other], SHORT);
+    let (to, results) = output(&folder);
+    let (code, table, log) = bench(&["run", &file, "--output", &to, "--csv"]).await;
+    assert_eq!(code, Some(0), "{log}");
+    for scheduler in ["ForwardScheduler 1", "LearningScheduler 2"] {
+        assert!(table.lines().any(|line| line.starts_with(scheduler)), "{table}");
+    }
+    let db = open(&results.join("run-01.db"));
+    // v1's columns, in v1's order.
+    for (table, columns) in [
+        (
+            "jobs",
+            "node_id, req_id, type_id, payload_name, requests_rate, time_total, time_execution, \
+             times_parsed, res_status_code, res_error_code, req_net_error, req_net_error_message, \
+             externally_executed, timestamp_start, timestamp_end, learning_state, \
+             learning_action, learning_eps, learning_reward",
+        ),
+        ("timings", "node_id, req_id, payload_name, requests_rate, index_i, time_type, time_value"),
+        (
+            "values_strings",
+            "node_id, req_id, payload_name, requests_rate, index_i, value_type, value_value",
+        ),
+    ] {
+        let select = db.prepare(&format!("SELECT * FROM {table}")).expect("the table");
+        let names: Vec<&str> = select.column_names().collect();
+        assert_eq!(names.join(", "), columns);
+    }
+    // Poisson with mean 80 and 40; six standard deviations.
+    let calls = |node: u8| number(&db, &format!("SELECT COUNT(*) FROM jobs WHERE node_id={node}"));
+    assert!((calls(0) - 80.0).abs() < 54.0 && (calls(1) - 40.0).abs() < 38.0);
+    let all = number(&db, "SELECT COUNT(*) FROM jobs");
+    assert_eq!(number(&db, "SELECT COUNT(*) FROM jobs WHERE res_status_code = 200"), all);
+    assert_eq!(number(&db, "SELECT COUNT(*) FROM jobs WHERE externally_executed = 1"), all);
+    assert_eq!(number(&db, "SELECT MIN(requests_rate) FROM jobs WHERE node_id = 0"), 40.0);
+    assert!(number(&db, "SELECT MIN(time_total) FROM jobs WHERE payload_name = 'slow'") >= 0.04);
+    let of = "SELECT COUNT(*) FROM jobs WHERE type_id = 1 AND payload_name = 'slow'";
+    assert!(number(&db, of) > 0.0);
+    let of = "SELECT COUNT(*) FROM jobs WHERE type_id = 0 AND payload_name = 'small.txt'";
+    assert!(number(&db, of) > 0.0);
+    // The entry node and the one that ran it, for every call.
+    let of = "SELECT COUNT(*) FROM timings WHERE time_type = 'total' AND index_i = 1";
+    assert_eq!(number(&db, of), all);
+    let of = format!(
+        "SELECT COUNT(*) FROM values_strings v JOIN jobs j USING (node_id, req_id)
+         WHERE node_id = 0 AND value_type = 'peers_list_ip' AND index_i = 1
+         AND value_value = '{}'",
+        other.ip
+    );
+    assert_eq!(number(&db, &of), calls(0));
+    assert_eq!(said(&db, "end"), "complete");
+    assert_eq!(said(&db, "nodes")[1]["version"], p2pfaas::VERSION);
+    assert_eq!(said(&db, "nodes")[0]["configuration"]["queue_length_max"], 4);
+    assert_eq!(said(&db, "scenario")["rates"], json!([40.0, 20.0]));
+    assert_eq!(said(&db, "kept")["planned"], all);
+    // The same requests under the next algorithm.
+    let learnt = open(&results.join("run-02.db"));
+    assert_eq!(number(&learnt, "SELECT COUNT(*) FROM jobs"), all);
+    let sum = "SELECT SUM(timestamp_start - (SELECT MIN(timestamp_start) FROM jobs)) FROM jobs";
+    assert!((number(&db, sum) - number(&learnt, sum)).abs() < 1e-2);
+    let decided = "SELECT COUNT(*) FROM jobs WHERE learning_state LIKE '%,%' AND learning_eps > 0";
+    assert_eq!(number(&learnt, decided), all);
+    let wrong = "SELECT COUNT(*) FROM jobs WHERE learning_reward != (res_status_code = 200 AND
+                 time_total <= CASE type_id WHEN 0 THEN 0.5 ELSE 0.01 END)";
+    assert_eq!(number(&learnt, wrong), 0.0);
+    assert_eq!(number(&learnt, "SELECT COUNT(learning_reward) FROM jobs"), all);
+    assert_eq!(said(&learnt, "kept")["trained"], all);
+    assert_eq!(said(&learnt, "kept")["training_failed"], 0);
+    // With what they decided before it was measured.
+    let stats = [one.learner_stats().await, other.learner_stats().await];
+    let decided: f64 = stats.iter().map(|of| of["inferences"].as_f64().expect("a number")).sum();
+    assert!(decided > all, "{stats:?}");
+    let parameters = get(&one.learner("/learner/parameters")).await.json();
+    assert_eq!(parameters["running"]["actions_n"], 4);
+    let csv = std::fs::read_to_string(results.join("run-01.jobs.csv")).expect("written");
+    assert_eq!(csv.lines().count() as f64, all + 1.0);
+    assert!(csv.starts_with("node_id,req_id,type_id,payload_name,"));
+    // The same report once more, and its figures.
+    let page = std::fs::read_to_string(results.join("report.html")).expect("written");
+    let again = folder.path().join("again.html").display().to_string();
+    let figures = folder.path().join("figures");
+    let figures_text = figures.display().to_string();
+    let arguments = ["report", &to, "--output", &again, "--figures", &figures_text];
+    let (code, second, log) = bench(&arguments).await;
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(std::fs::read_to_string(&again).expect("written"), page);
+    assert_eq!(second.lines().next(), table.lines().next());
+    assert!(figures.join("run-02-actions.svg").exists() && figures.join("in-time.svg").exists());
+    // Results are never written over.
+    let (code, _, log) = bench(&["run", &file, "--output", &to]).await;
+    assert_eq!(code, Some(78), "{log}");
+}
+
+#[actix_rt::test]
+async fn nodes_that_reward_themselves_are_not_trained_by_the_bench() {
+    let node = TestNode::start(|_| {});
+    let (folder, file) = scenario(&[&node], SHORT);
+    let (to, results) = output(&folder);
+    let arguments = ["run", &file, "--output", &to, "--learning", "node", "--rates", "40"];
+    let only = ["--schedulers", "LearningScheduler 2", "--learner-warm-up-s", "0"];
+    let (code, _, log) = bench(&[&arguments[..], &only].concat()).await;
+    assert_eq!(code, Some(0), "{log}");
+    let db = open(&results.join("run-01.db"));
+    assert_eq!(said(&db, "kept")["trained"], 0);
+    assert_eq!(number(&db, "SELECT COUNT(learning_reward) FROM jobs"), 0.0);
+    let all = number(&db, "SELECT COUNT(*) FROM jobs");
+    let counted = eventually("all rewards are counted", || async {
+        let rewards = node.learner_stats().await["rewards"].clone();
+        let sum = |key: &str| -> f64 {
+            let of = rewards[key].as_object().expect("by type");
+            of.values().map(|n| n.as_f64().expect("a number")).sum()
+        };
+        (sum("in_time") + sum("missed") == all).then_some(rewards)
+    })
+    .await;
+    assert!(counted["missed"]["1"].as_f64().is_some_and(|n| n > 0.0), "{counted}");
+}
+
+#[actix_rt::test]
+async fn an_interrupted_run_keeps_what_it_has() {
+    let node = TestNode::start(|_| {});
+    for (signal, end) in [("-INT", "interrupted"), ("-KILL", "unknown")] {
+        let (folder, file) = scenario(&[&node], "rates = 50\nduration_s = 600");
+        let (to, results) = output(&folder);
+        let mut run = Process::start(&["bench", "run", &file, "--output", &to]);
+        let path = results.join("run-01.db");
+        let rows = |path: &Path| -> Option<f64> {
+            let db = path.exists().then(|| open(path))?;
+            db.query_row("SELECT COUNT(*) FROM jobs", [], |row| row.get(0)).ok()
+        };
+        let before =
+            eventually("jobs are written", || async { rows(&path).filter(|rows| *rows > 0.0) })
+                .await;
+        run.signal(signal);
+        let status = actix_rt::task::spawn_blocking(move || run.wait()).await.expect("it ends");
+        assert_eq!(status.code(), (signal == "-INT").then_some(130));
+        assert_eq!(results.join("report.html").exists(), signal == "-INT");
+        let report = folder.path().join("later.html").display().to_string();
+        let (code, table, log) = bench(&["report", &to, "--output", &report]).await;
+        assert_eq!(code, Some(0), "{log}");
+        assert_eq!(table.lines().count(), 3, "{table}");
+        assert!(rows(&path).is_some_and(|after| after >= before));
+        assert_eq!(said(&open(&path), "end"), end);
+    }
+}
+
+#[actix_rt::test]
+async fn a_node_that_dies_midway_costs_its_own_calls_and_no_others() {
+    let alive = TestNode::start(|_| {});
+    let [ip] = fresh_ips();
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = format!("{}", alive.ip);
+    let below = folder.path().to_owned();
+    let mut dying = actix_rt::task::spawn_blocking(move || {
+        Process::node(ip, &below, &["--init-server", &server, "--scheduler", "NoScheduler false"])
+    })
+    .await
+    .expect("it starts");
+    let (_files, file) = scenario(&[&alive], "rates = 50\nduration_s = 4");
+    let fleet = folder.path().join("hosts");
+    std::fs::write(&fleet, format!("{}\n{ip}\n", alive.ip)).expect("written");
+    let (to, results) = output(&folder);
+    let hosts = fleet.display().to_string();
+    let arguments = ["bench", "run", &file, "--output", &to, "--fleet", &hosts].map(str::to_owned);
+    let run = actix_rt::task::spawn_blocking(move || {
+        common::process::run(&arguments.each_ref().map(String::as_str), &[])
+    });
+    let path = results.join("run-01.db");
+    eventually("it was called", || async {
+        let db = path.exists().then(|| open(&path))?;
+        let sql = "SELECT COUNT(*) FROM jobs WHERE node_id = 1 AND res_status_code = 200";
+        let calls: Option<f64> = db.query_row(sql, [], |row| row.get(0)).ok();
+        calls.filter(|calls| *calls > 0.0)
+    })
+    .await;
+    dying.kill();
+    let ended = run.await.expect("it ends");
+    assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
+    let db = open(&path);
+    assert_eq!(said(&db, "end"), "complete");
+    let calls = |node: u8, and: &str| {
+        number(&db, &format!("SELECT COUNT(*) FROM jobs WHERE node_id = {node} AND {and}"))
+    };
+    assert_eq!(calls(0, "res_status_code != 200"), 0.0);
+    let errors = calls(1, "req_net_error = 1 AND req_net_error_message != ''");
+    assert!(errors > 0.0);
+    assert_eq!(
+        calls(1, "res_status_code = 200") + errors,
+        calls(1, "1"),
+        "each is one or the other"
+    );
+    assert_eq!(said(&db, "kept")["planned"], calls(0, "1") + calls(1, "1"));
+}
+
+#[actix_rt::test]
+async fn what_would_spoil_a_run_is_found_before_it_with_the_node_and_what_to_do() {
+    let [one, other] = cluster::<2>(|_| {}).await;
+    let stranger = TestNode::start(|settings| settings.queue_length_max = 9);
+    let (folder, file) = scenario(&[&one, &other, &stranger], "function = \"fn-none\"");
+    let gone = fresh_ip();
+    let fleet = folder.path().join("fleet.toml");
+    let nodes = [one.ip, other.ip, stranger.ip, gone].map(|ip| format!("\"{ip}\"")).join(", ");
+    std::fs::write(&fleet, format!("k = 3\nnodes = [{nodes}]")).expect("written");
+    let (to, results) = output(&folder);
+    let (code, _, log) = bench(&["run", &file, "--output", &to]).await;
+    assert_eq!(code, Some(69), "{log}");
+    let line = |ip: std::net::Ipv4Addr, part: &str| {
+        log.lines().any(|line| line.starts_with(&format!("{ip}: ")) && line.contains(part))
+    };
+    assert!(line(gone, "start it"), "{log}");
+    assert!(line(stranger.ip, "queue_length_max is 9, most have 4"), "{log}");
+    assert!(line(one.ip, "K is 4, and 3 by") && log.contains("fleet apply"), "{log}");
+    assert!(line(one.ip, &format!("does not list {}", stranger.ip)), "{log}");
+    assert!(!line(one.ip, &format!("does not list {}", other.ip)), "{log}");
+    assert!(line(other.ip, "fn-none does not answer") && log.contains("404"), "{log}");
+    assert!(!results.exists(), "nothing is left behind");
+}
+
+#[actix_rt::test]
+async fn files_that_are_not_there_are_all_named_before_any_node_is_asked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("s.toml");
+    let text = "payloads = [{ file = \"face.jpg\" }]\ntraces = \"t_{n}.csv\"\nfleet = \"hosts\"";
+    std::fs::write(&file, text).expect("written");
+    std::fs::write(folder.path().join("hosts"), "127.0.0.1\n").expect("written");
+    let (code, _, log) = bench(&["run", &file.display().to_string()]).await;
+    assert_eq!(code, Some(78));
+    assert!(log.contains("face.jpg") && log.contains("t_0.csv"), "{log}");
+    let (code, _, log) = bench(&["run", "--durations-s", "4"]).await;
+    assert_eq!(code, Some(2), "{log}");
+    let (code, _, log) = bench(&["report", &file.display().to_string()]).await;
+    assert_eq!(code, Some(78), "{log}");
+}
+
+/// Loads what listens there with a hundred calls per second; answers with the results.
+async fn load(ip: std::net::Ipv4Addr, more: &[&str]) -> (tempfile::TempDir, Connection) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hosts = folder.path().join("hosts");
+    std::fs::write(&hosts, format!("{ip}\n")).expect("written");
+    let hosts = hosts.display().to_string();
+    let (to, results) = output(&folder);
+    let flags = ["--checks", "false", "--rates", "100", "--arrivals", "deterministic"];
+    let arguments = ["run", "--fleet", &hosts, "--output", &to];
+    let (code, _, log) = bench(&[&arguments[..], &flags, more].concat()).await;
+    assert_eq!(code, Some(0), "{log}");
+    (folder, open(&results.join("run-01.db")))
+}
+
+#[actix_rt::test]
+async fn a_slow_server_delays_no_call_and_those_beyond_the_bound_are_errors() {
+    let ip = fresh_ip();
+    let _server = RawServer::start(ip, 18080, |request| match request.path() {
+        "/function/fn-echo" => raw::Reply::Hang,
+        _ => raw::ok("{}"),
+    });
+    let flags = ["--duration-s", "0.4", "--in-flight-max", "5", "--request-timeout-s", "0.6"];
+    let (_folder, db) = load(ip, &flags).await;
+    let like = |text: &str| {
+        let sql = "SELECT COUNT(*) FROM jobs WHERE req_net_error_message LIKE '%";
+        number(&db, &format!("{sql}{text}%'"))
+    };
+    assert_eq!((like("no answer within 0.6 s"), like("not sent: 5 calls")), (5.0, 35.0));
+    let span = "SELECT MAX(timestamp_start) - MIN(timestamp_start) FROM jobs";
+    assert!((number(&db, span) - 0.39).abs() < 1e-3, "as planned");
+    assert!(number(&db, "SELECT MAX(time_total) FROM jobs") >= 0.6);
+}
+
+#[actix_rt::test]
+async fn any_server_can_be_loaded_with_calls_that_have_the_contracts_headers() {
+    let ip = fresh_ip();
+    let server = RawServer::start(ip, 18080, |_| raw::ok("{}"));
+    let (_folder, db) = load(ip, &["--duration-s", "1"]).await;
+    assert_eq!(number(&db, "SELECT COUNT(*) FROM jobs WHERE res_status_code = 200"), 100.0);
+    let ids = server.requests();
+    let id = |n: u8| format!("n0t{n}");
+    let sent = |id: &str| {
+        ids.iter().any(|request| request.header("x-p2pfaas-scheduler-task-tracing-id") == id)
+    };
+    assert!(sent(&id(0)) && sent(&id(99)) && !sent(&id(100)));
+}
+
+#[actix_rt::test]
+async fn the_example_that_init_writes_is_not_written_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("mine.toml").display().to_string();
+    let (code, _, log) = bench(&["init", &file]).await;
+    assert_eq!(code, Some(0), "{log}");
+    let written = std::fs::read_to_string(&file).expect("written");
+    assert!(written.contains("deadlines_s = "));
+    std::fs::write(&file, "mine").expect("written");
+    assert_eq!(bench(&["init", &file]).await.0, Some(78));
+    assert_eq!(std::fs::read_to_string(&file).expect("there"), "mine");
+}

@@ -213,7 +213,8 @@ pub fn lines(axes: &Axes, series: &[Series]) -> String {
 /// One value with its interval per row, names at the left. `x_max`: where the axis ends, if not
 /// where the values do.
 pub fn rows(x: &str, x_max: Option<f64>, values: &[(String, Estimate)]) -> String {
-    let n = u32::try_from(values.len()).unwrap_or(u32::MAX).clamp(1, 1000);
+    // An axis of one row is none.
+    let n = u32::try_from(values.len()).unwrap_or(u32::MAX).clamp(2, 1000);
     svg((WIDTH, 60 + ROW * n), |area| {
         let high = |estimate: &Estimate| estimate.mean + estimate.half.unwrap_or(0.0);
         let most = values.iter().map(|(_, estimate)| high(estimate)).fold(0.0, f64::max);
@@ -221,7 +222,7 @@ pub fn rows(x: &str, x_max: Option<f64>, values: &[(String, Estimate)]) -> Strin
         let span = range.end;
         let name = |row: &SegmentValue<i32>| match row {
             SegmentValue::CenterOf(row) => {
-                let index = values.len() as i64 - 1 - i64::from(*row);
+                let index = i64::from(n) - 1 - i64::from(*row);
                 usize::try_from(index).ok().and_then(|i| Some(values.get(i)?.0.clone()))
             }
             _ => None,

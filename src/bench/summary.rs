@@ -1,6 +1,6 @@
 //! A run in figures: what a report says of it.
 
-use super::about::About;
+use super::about::{About, End};
 use super::job::Job;
 use super::stats::{Estimate, batch_means, quantile};
 
@@ -103,11 +103,18 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Calls per second that were planned, and that were sent by the end of the run.
-    pub fn rates(&self) -> (f64, f64) {
+    /// Calls per second that were planned, as far as the run came.
+    pub fn rate(&self) -> f64 {
+        let last = self.bins.iter().rposition(|bin| bin.offered > 0).map_or(0, |last| last + 1);
+        let seconds = if self.about.end == End::Complete { self.bins.len() } else { last };
+        self.calls as f64 / (self.bin_s * seconds.max(1) as f64)
+    }
+
+    /// The share of the planned calls that were sent by the end of the run; `None`: the run did not
+    /// come to tell.
+    pub fn sent(&self) -> Option<f64> {
         let kept = &self.about.kept;
-        let seconds = self.bin_s * self.bins.len() as f64;
-        (kept.planned as f64 / seconds, kept.sent_in_time as f64 / seconds)
+        (kept.planned > 0).then(|| kept.sent_in_time as f64 / kept.planned as f64)
     }
 
     /// Decisions by [`ACTIONS`] over the whole run.

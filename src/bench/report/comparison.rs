@@ -112,15 +112,13 @@ pub fn table(runs: &[Summary]) -> Vec<Vec<String>> {
     let mut table = vec![names.map(str::to_owned).to_vec()];
     for group in groups(runs) {
         let calls: usize = group.runs.iter().map(|run| run.calls).sum();
-        let kept = |run: &Summary| {
-            let (planned, sent) = run.rates();
-            (planned > 0.0).then(|| 100.0 * sent / planned)
-        };
         let mut row = vec![
             group.label.clone(),
             calls.to_string(),
-            format!("{:.1}", group.mean(|run| Some(run.rates().0)).unwrap_or(0.0)),
-            group.mean(kept).map_or("-".to_owned(), |share| format!("{share:.1}")),
+            format!("{:.1}", group.mean(|run| Some(run.rate())).unwrap_or(0.0)),
+            group
+                .mean(Summary::sent)
+                .map_or("-".to_owned(), |share| format!("{:.1}", 100.0 * share)),
             shown(group.figure(|run| run.in_time), 1.0, 3),
             shown(group.figure(|run| run.rejected), 1.0, 3),
             shown(group.figure(|run| run.full), 1.0, 3),

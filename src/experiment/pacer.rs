@@ -1,5 +1,6 @@
 //! Waiting for an instant to a few microseconds. The runtime's own timers count in milliseconds,
-//! which would be most of a fast server's latency.
+//! which would be most of a fast server's latency. The kernel's timer wakes a sleeping core in some
+//! tens of microseconds; the last of them are therefore waited for awake.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,6 +17,9 @@ use tokio::time::Instant;
 
 /// Turns without a wait after which the event loop gets a turn of its own.
 const TURNS: u32 = 16;
+
+/// What waking up may take; waited for awake, while the event loop goes on.
+const AWAKE: Duration = Duration::from_micros(60);
 
 /// A timer of the kernel's.
 pub struct Pacer {
@@ -53,8 +57,18 @@ impl Pacer {
             }
             return Ok(());
         }
+        if let Some(asleep) = left.checked_sub(AWAKE).filter(|asleep| !asleep.is_zero()) {
+            self.sleep(asleep).await?;
+        }
+        while Instant::now() < at {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    async fn sleep(&self, time: Duration) -> io::Result<()> {
         let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let once = Itimerspec { it_interval: zero, it_value: spec(left) };
+        let once = Itimerspec { it_interval: zero, it_value: spec(time) };
         timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
         let mut fired = [0; 8];
         loop {

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Problem, Settings};
@@ -121,8 +122,17 @@ impl From<StartError> for Failure {
     }
 }
 
+/// Lets the program have as many connections as it may: each is an open file, and many systems
+/// begin with 1024 of them though they allow far more.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is not allowed, what there is has to do.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
 /// Runs the program.
 pub fn run() -> ExitCode {
+    raise_open_files();
     let command =
         Cli::command().mut_subcommand("node", |node| node.after_long_help(settings_help()));
     let cli = match Cli::from_arg_matches(&command.get_matches()) {

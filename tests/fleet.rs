@@ -75,8 +75,18 @@ async fn apply_makes_every_node_what_the_file_says_and_then_changes_nothing_more
     assert_eq!(code, Some(0));
     let line = status.lines().find(|line| line.starts_with(&nodes[1].ip.to_string()));
     let cells: Vec<&str> = line.expect("a line").split_whitespace().collect();
-    let wanted = [p2pfaas::VERSION, "NoScheduler", "false", "1", "0", "0", "1", "0.9000"];
-    assert_eq!(cells[1..9], wanted, "{status}");
+    let wanted = [
+        p2pfaas::VERSION,
+        &format!("({})", p2pfaas::COMMIT),
+        "NoScheduler",
+        "false",
+        "1",
+        "0",
+        "0",
+        "1",
+        "0.9000",
+    ];
+    assert_eq!(cells[1..10], wanted, "{status}");
 }
 
 #[actix_rt::test]

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use p2pfaas::bench::theory::{blocking, erlang_b, mean_wait};
+use p2pfaas::bench::theory::{blocking, mean_wait};
 use p2pfaas::queue::{Admission, Arriving, Discipline, Limits};
 use p2pfaas::types::TaskType;
 use rand::rngs::SmallRng;
@@ -84,7 +84,7 @@ fn with_the_line_off_blocking_is_erlang_b() {
     for (k, lambda, seed) in [(1, 0.8, 1), (4, 3.0, 2), (10, 9.0, 3)] {
         let limits = Limits { k, queue_length_max: 9, queue_enabled: false };
         let observed = simulate(lambda, limits, seed);
-        agrees("blocking", observed.blocked, erlang_b(lambda, k));
+        agrees("blocking", observed.blocked, blocking(lambda, k, 0));
         assert_eq!(observed.wait.0, 0.0, "nobody waits");
     }
 }

@@ -1,6 +1,7 @@
 //! What a run was: everything needed to repeat it.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::scenario::{Deadlines, Point, Scenario};
@@ -8,6 +9,7 @@ use crate::policy::registry::SchedulerSpec;
 
 /// A node as it was when the run began.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NodeAbout {
     /// Where it was reached.
     pub address: String,
@@ -38,11 +40,14 @@ pub enum End {
 
 /// How well the load was kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Kept {
     /// Calls whose planned time came.
     pub planned: u64,
     /// Of those, sent before the end of the run.
     pub sent_in_time: u64,
+    /// Of those, never sent, because too many were under way.
+    pub not_sent: u64,
     /// Seconds from planned time to sending: median, 99 % and the most.
     pub late_s: [f64; 3],
     /// Entries that the bench sent to learners.
@@ -51,12 +56,14 @@ pub struct Kept {
     pub training_failed: u64,
 }
 
-/// A run.
+/// A run. What another version of this program wrote is read as far as both know it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct About {
     /// The version of the program that measured.
     pub bench_version: String,
     /// The scenario, all keys.
+    #[serde(deserialize_with = "known_keys")]
     pub scenario: Scenario,
     /// Which of its combinations.
     pub point: Point,
@@ -74,11 +81,34 @@ pub struct About {
     pub kept: Kept,
 }
 
+/// A scenario as it was kept: keys that this version does not know are left out.
+fn known_keys<'de, D: Deserializer<'de>>(from: D) -> Result<Scenario, D::Error> {
+    let mut keys = Map::<String, Value>::deserialize(from)?;
+    keys.retain(|key, _| Scenario::KEYS.iter().any(|(known, _)| known == key));
+    Scenario::deserialize(Value::from(keys)).map_err(D::Error::custom)
+}
+
 impl About {
     /// The algorithm's words, as in the scenario; what the nodes have if it names none.
     pub fn scheduler(&self) -> String {
         let of_nodes = || Some(&self.nodes.first()?.scheduler);
         let spec = self.point.scheduler.as_ref().or_else(of_nodes);
         spec.map_or("?".to_owned(), SchedulerSpec::words)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_version_kept_is_read_as_far_as_both_know_it() {
+        let mut kept = serde_json::to_value(About::default()).expect("JSON");
+        kept["scenario"]["a_key_to_come"] = 7.into();
+        kept["scenario"]["duration_s"] = 9.into();
+        kept["something"] = "new".into();
+        kept.as_object_mut().expect("an object").remove("kept");
+        let read: About = serde_json::from_value(kept).expect("readable");
+        assert_eq!((read.scenario.duration_s, read.kept), (9.0, Kept::default()));
     }
 }

@@ -43,8 +43,6 @@ pub struct Job {
     pub total_s: f64,
     /// Seconds that the function ran, by the node's word.
     pub execution_s: Option<f64>,
-    /// Seconds from the planned time until it was really sent.
-    pub late_s: f64,
     /// The status; 0 without an answer.
     pub status: u16,
     /// The code in an error's body; 0 for none.

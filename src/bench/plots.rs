@@ -9,10 +9,9 @@ use super::stats::Estimate;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-const WIDTH: u32 = 720;
+/// Pixels for what is drawn, without names beside it.
+const PLOT: u32 = 510;
 const HEIGHT: u32 = 340;
-/// Pixels for the legend, at the right.
-const LEGEND: u32 = 210;
 /// Pixels for a row of a figure with rows.
 const ROW: u32 = 26;
 const FONT: &str = "sans-serif";
@@ -121,13 +120,18 @@ fn axis(low: f64, high: f64) -> std::ops::Range<f64> {
 
 /// A number as short as it can be told from its neighbours on an axis of that length.
 fn short(value: f64, span: f64) -> String {
-    let digits = match span {
-        s if s > 20.0 => 0,
-        s if s > 2.0 => 1,
-        s if s > 0.2 => 2,
-        _ => 3,
-    };
+    let digits = (1.0 - span.log10().floor()).clamp(0.0, 9.0) as usize;
     format!("{value:.digits$}")
+}
+
+/// Pixels that a text is wide, about: fonts are the reader's.
+fn text_width(text: &str) -> u32 {
+    7 * u32::try_from(text.chars().count()).unwrap_or(0)
+}
+
+/// Pixels that the widest of some texts takes, within bounds.
+fn widest<'a>(texts: impl Iterator<Item = &'a str>, least: u32, most: u32) -> u32 {
+    texts.map(text_width).max().unwrap_or(0).clamp(least, most)
 }
 
 fn legend(area: &Area<'_>, series: &[Series]) -> Drawn {
@@ -160,8 +164,9 @@ fn look(series: &Series) -> (u32, RGBAColor) {
 pub fn lines(axes: &Axes, series: &[Series]) -> String {
     // Room for the legend's every line.
     let height = HEIGHT.max(40 + 17 * u32::try_from(series.len()).unwrap_or(0));
-    svg((WIDTH, height), |area| {
-        let (left, right) = area.split_horizontally(WIDTH - LEGEND);
+    let legend_width = 34 + widest(series.iter().map(|one| &*one.name), 80, 420);
+    svg((PLOT + legend_width, height), |area| {
+        let (left, right) = area.split_horizontally(PLOT);
         let dots = || {
             series.iter().flat_map(|one| &one.dots).filter(|d| d.x.is_finite() && d.y.is_finite())
         };
@@ -191,7 +196,8 @@ pub fn lines(axes: &Axes, series: &[Series]) -> String {
         for one in series {
             let (width, shade) = look(one);
             let style = shade.stroke_width(width);
-            let points = one.dots.iter().map(|dot| (dot.x, dot.y));
+            let finite = |dot: &&Dot| dot.x.is_finite() && dot.y.is_finite();
+            let points = one.dots.iter().filter(finite).map(|dot| (dot.x, dot.y));
             if one.mark == Mark::Limit {
                 chart.draw_series(DashedLineSeries::new(points.clone(), 5, 4, style))?;
             } else {
@@ -199,7 +205,7 @@ pub fn lines(axes: &Axes, series: &[Series]) -> String {
             }
             if one.mark == Mark::Dots {
                 chart.draw_series(points.map(|at| Circle::new(at, 3, shade.filled())))?;
-                let bars = one.dots.iter().filter_map(|dot| Some((dot, dot.half?)));
+                let bars = one.dots.iter().filter(finite).filter_map(|dot| Some((dot, dot.half?)));
                 chart.draw_series(bars.map(|(dot, half)| {
                     let low = (dot.y - half).max(0.0);
                     ErrorBar::new_vertical(dot.x, low, dot.y, dot.y + half, shade.filled(), 8)
@@ -215,7 +221,8 @@ pub fn lines(axes: &Axes, series: &[Series]) -> String {
 pub fn rows(x: &str, x_max: Option<f64>, values: &[(String, Estimate)]) -> String {
     // An axis of one row is none.
     let n = u32::try_from(values.len()).unwrap_or(u32::MAX).clamp(2, 1000);
-    svg((WIDTH, 60 + ROW * n), |area| {
+    let names = 14 + widest(values.iter().map(|(name, _)| &**name), 80, 520);
+    svg((names + PLOT - 60, 60 + ROW * n), |area| {
         let high = |estimate: &Estimate| estimate.mean + estimate.half.unwrap_or(0.0);
         let most = values.iter().map(|(_, estimate)| high(estimate)).fold(0.0, f64::max);
         let range = axis(0.0, x_max.unwrap_or(most * 1.1));
@@ -231,7 +238,7 @@ pub fn rows(x: &str, x_max: Option<f64>, values: &[(String, Estimate)]) -> Strin
             .margin(8)
             .margin_right(24)
             .x_label_area_size(38)
-            .y_label_area_size(260)
+            .y_label_area_size(names)
             .build_cartesian_2d(range, (0..n as i32 - 1).into_segmented())?;
         chart
             .configure_mesh()
@@ -263,32 +270,35 @@ pub fn rows(x: &str, x_max: Option<f64>, values: &[(String, Estimate)]) -> Strin
     })
 }
 
-/// Shares of rows by column, shaded: in row i and column j what part of row i falls to j.
-pub fn matrix(row_name: &str, column_name: &str, names: &[String], counts: &[Vec<u32>]) -> String {
-    let n = names.len().clamp(1, 64);
-    let cell = (520 / n).clamp(12, 44) as u32;
-    let side = cell * n as u32;
-    let (left, top) = (96, 74);
-    svg((side + left + 16, side + top + 12), |area| {
+/// Shares of rows by column, shaded: in row i and column j what part of row i falls to j. There may
+/// be more columns than rows.
+pub fn matrix(
+    row_name: &str,
+    column_name: &str,
+    rows: &[String],
+    columns: &[String],
+    counts: &[Vec<u32>],
+) -> String {
+    let cell = (520 / columns.len().max(1)).clamp(12, 44) as u32;
+    let size = |names: &[String]| cell * u32::try_from(names.len()).unwrap_or(0);
+    let names = widest(rows.iter().chain(columns).map(String::as_str), 60, 300);
+    let (left, top) = (names + 26, names + 16);
+    svg((size(columns) + left + 16, size(rows) + top + 12), |area| {
         let font = (FONT, if cell > 34 { SMALL } else { 10 }).into_font();
         let at = |i: usize| (i as u32 * cell) as i32;
         let (left, top) = (left as i32, top as i32);
         area.draw(&Text::new(format!("{column_name} →"), (left, 6), (FONT, 13).into_font()))?;
         area.draw(&Text::new(format!("{row_name} ↓"), (4, 26), (FONT, 13).into_font()))?;
-        for (i, (name, row)) in names.iter().zip(counts).take(n).enumerate() {
-            area.draw(&Text::new(
-                name.clone(),
-                (6, top + at(i) + cell as i32 / 2 - 6),
-                font.clone(),
-            ))?;
+        for (j, name) in columns.iter().enumerate() {
+            let place = (left + at(j) + cell as i32 / 2 - 6, top - 4);
             let tilted = font.clone().transform(FontTransform::Rotate270);
-            area.draw(&Text::new(
-                name.clone(),
-                (left + at(i) + cell as i32 / 2 - 6, top - 4),
-                tilted,
-            ))?;
+            area.draw(&Text::new(name.clone(), place, tilted))?;
+        }
+        for (i, (name, row)) in rows.iter().zip(counts).enumerate() {
+            let place = (6, top + at(i) + cell as i32 / 2 - 6);
+            area.draw(&Text::new(name.clone(), place, font.clone()))?;
             let whole = f64::from(row.iter().sum::<u32>().max(1));
-            for (j, count) in row.iter().take(n).enumerate() {
+            for (j, count) in row.iter().take(columns.len()).enumerate() {
                 let share = f64::from(*count) / whole;
                 let (x, y) = (left + at(j), top + at(i));
                 let corners = [(x, y), (x + cell as i32 - 1, y + cell as i32 - 1)];
@@ -314,7 +324,7 @@ mod tests {
 
     #[test]
     fn figures_hold_their_names_whatever_the_values() {
-        for y in [0.5, 0.0, f64::NAN, f64::INFINITY] {
+        for y in [0.5, 0.0, 1e-7, f64::NAN, f64::INFINITY] {
             let series = Series {
                 name: "<one>".to_owned(),
                 mark: Mark::Dots,
@@ -323,6 +333,10 @@ mod tests {
             };
             let drawn = lines(&Axes::share("time", "share"), &[series]);
             assert!(drawn.starts_with("<svg") && drawn.contains("&lt;one&gt;"), "{drawn}");
+            // A dot for each that can be drawn.
+            let dots = drawn.matches("<circle").count();
+            // Each dot, and one more where its interval is.
+            assert_eq!(dots, if y.is_finite() { 3 } else { 1 }, "{y}: {drawn}");
             let estimate = Estimate { mean: y, half: None };
             let drawn = rows("share", None, &[("a scheduler".to_owned(), estimate)]);
             assert!(drawn.starts_with("<svg") && drawn.contains("a scheduler"), "{drawn}");
@@ -334,7 +348,15 @@ mod tests {
     #[test]
     fn a_matrix_shows_each_rows_shares() {
         let names = ["a".to_owned(), "b".to_owned()];
-        let drawn = matrix("from", "to", &names, &[vec![3, 1], vec![0, 0]]);
-        assert!(drawn.contains("75") && drawn.contains("25"), "{drawn}");
+        let (rows, columns) = (&names[..1], &names[..]);
+        let drawn = matrix("from", "to", rows, columns, &[vec![3, 1]]);
+        assert!(drawn.contains("\n75\n") && drawn.contains("\n25\n"), "{drawn}");
+    }
+
+    #[test]
+    fn numbers_at_an_axis_are_told_apart() {
+        assert_eq!([0.0005, 0.001].map(|x| short(x, 0.003)), ["0.0005", "0.0010"]);
+        assert_eq!([0.1, 0.2].map(|x| short(x, 1.0)), ["0.1", "0.2"]);
+        assert_eq!([20.0, 40.0].map(|x| short(x, 180.0)), ["20", "40"]);
     }
 }

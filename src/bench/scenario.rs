@@ -109,7 +109,7 @@ scenario! {
     min_load: f64 = 0.0;
     /// Requests per second where a trace is 1.
     max_load: f64 = 20.0;
-    /// Points of the trace that are left out before the first.
+    /// The point of the trace that a run begins with, from 0; after the last comes the first.
     trace_shift: u32 = 0;
     /// How many times the trace is gone through in a run.
     trace_repetitions: u32 = 1;
@@ -135,7 +135,7 @@ scenario! {
     learning: Learning = Learning::Client;
     /// Parameters of all learners.
     learner: Map<String, Value> = Map::new();
-    /// Entries that the bench sends to a node's learner at once, 1 to 10000.
+    /// Entries that the bench sends to a node's learner at once, 1 to 10000; what is there goes after 5 s in any case.
     train_batch: usize = 20;
     /// Seconds of the same load before a run under LearningScheduler, to learn from; not measured.
     learner_warm_up_s: f64 = 0.0;
@@ -154,6 +154,7 @@ scenario! {
 
 /// One run of a sweep.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Point {
     /// The algorithm; none: as the nodes are.
     pub scheduler: Option<SchedulerSpec>,
@@ -187,6 +188,9 @@ impl Scenario {
                 let why = why.message().trim().to_owned();
                 problems.push(if why.contains(key) { why } else { format!("{key}: {why}") });
             }
+        }
+        if table.contains_key("traces") && table.contains_key("rates") {
+            problems.push("rates: traces are given, too; a run follows one of them".to_owned());
         }
         if !problems.is_empty() {
             return Err(BadScenario(problems));
@@ -247,13 +251,29 @@ impl Scenario {
                 problems.push(format!("schedulers: {words:?}: {why}"));
             }
         }
-        let follows = self.arrivals == Process::Poisson && self.traces.0.is_empty();
-        if self.theory_service_s.is_some() && !(follows && self.rates.0.len() == 1) {
+        if self.learning == Learning::Node && self.deadlines_s.0.is_empty() {
             problems.push(
-                "theory_service_s: the closed forms need poisson arrivals at one rate".to_owned(),
+                "learning: nodes reward themselves by deadlines_s, which is empty".to_owned(),
             );
         }
+        if self.learning == Learning::Off && !self.learner.is_empty() {
+            let act = "which act from a reset on, and with learning = \"off\" nothing is reset";
+            problems.push(format!("learner: there are parameters, {act}"));
+        }
+        let follows = self.arrivals == Process::Poisson && self.traces.0.is_empty();
+        let stays = self.schedulers.0.iter().all(|words| words.starts_with("NoScheduler"));
+        if self.theory_service_s.is_some() && !(follows && stays && self.rates.0.len() == 1) {
+            let needs = "poisson arrivals at one rate, and NoScheduler";
+            problems.push(format!("theory_service_s: the closed forms need {needs}"));
+        }
         if problems.is_empty() { Ok(()) } else { Err(BadScenario(problems)) }
+    }
+
+    /// As a scenario file has it, every key but `rates` or `traces`, of which a run follows one.
+    pub fn written(&self) -> String {
+        let mut table = Table::try_from(self).unwrap_or_default();
+        table.remove(if self.traces.0.is_empty() { "traces" } else { "rates" });
+        toml::to_string(&table).unwrap_or_default()
     }
 
     /// All combinations, in the order in which they are run: all algorithms on the same requests
@@ -379,6 +399,8 @@ mod tests {
         let problems = read("payloads = [{ mix = 0 }]").expect_err("bad").0;
         assert!(problems[0].contains("payloads"));
         assert!(read("theory_service_s = 0.1\nrates = [1, 2]").is_err());
+        assert!(read("theory_service_s = 0.1\nschedulers = \"ForwardScheduler 1\"").is_err());
+        assert!(read("traces = \"t.csv\"\nrates = 3").is_err());
     }
 
     #[test]
@@ -392,8 +414,9 @@ mod tests {
             "#,
         )
         .expect("good");
-        let written = toml::to_string(&scenario).expect("it can be written");
-        assert_eq!(read(&written), Ok(scenario.clone()));
+        assert_eq!(read(&scenario.written()), Ok(scenario.clone()));
+        let fixed = Scenario { rates: List(vec![3.0]), ..Scenario::default() };
+        assert_eq!(read(&fixed.written()), Ok(fixed));
         assert_eq!(scenario.trace_of(3), Some(PathBuf::from("traffic_3.csv")));
         assert_eq!(scenario.payloads[0].title(), "b.jpg");
     }

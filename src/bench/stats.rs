@@ -8,6 +8,9 @@
 /// Batches that a run is cut into.
 pub const BATCHES: usize = 20;
 
+/// Measurements that a batch has at least.
+const BATCH_MIN: usize = 10;
+
 /// A mean with half its 95 % confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
@@ -26,8 +29,9 @@ impl Estimate {
 
 /// The value that |t| with that many degrees of freedom stays below 19 times in 20.
 ///
-/// To 30 the tabled values, beyond them z + (z³ + z)/(4 n), z = 1.959964, good to 0.001
-/// (M. Abramowitz, I. A. Stegun, *Handbook of Mathematical Functions*, table 26.10 and 26.7.5).
+/// To 30 the tabled values, beyond them the first terms of its expansion around the normal value z,
+/// z + (z³ + z)/(4n) + (5z⁵ + 16z³ + 3z)/(96n²), good to 0.001 (M. Abramowitz, I. A. Stegun,
+/// *Handbook of Mathematical Functions*, table 26.10 and 26.7.5).
 pub fn t_95(degrees: usize) -> f64 {
     const TABLE: [f64; 30] = [
         12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
@@ -36,7 +40,12 @@ pub fn t_95(degrees: usize) -> f64 {
     ];
     let z = 1.959_964_f64;
     let tabled = degrees.checked_sub(1).and_then(|index| TABLE.get(index));
-    tabled.copied().unwrap_or_else(|| z + (z.powi(3) + z) / (4.0 * degrees.max(1) as f64))
+    let n = degrees.max(1) as f64;
+    let expanded = || {
+        z + (z.powi(3) + z) / (4.0 * n)
+            + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * n * n)
+    };
+    tabled.copied().unwrap_or_else(expanded)
 }
 
 /// The mean of independent values with its interval; `None` for no values.
@@ -54,10 +63,10 @@ pub fn estimate(values: &[f64]) -> Option<Estimate> {
 }
 
 /// The mean of measurements that depend on each other, by batch means; they are in the order of
-/// their arrival. The interval needs at least two measurements a batch.
+/// their arrival. The interval needs at least ten measurements a batch.
 pub fn batch_means(measured: &[f64]) -> Option<Estimate> {
     let size = measured.len() / BATCHES;
-    if size < 2 {
+    if size < BATCH_MIN {
         return Some(Estimate { half: None, ..estimate(measured)? });
     }
     // Up to 19 of the earliest are left out, so that all batches weigh the same.
@@ -66,6 +75,18 @@ pub fn batch_means(measured: &[f64]) -> Option<Estimate> {
         even.chunks(size).map(|batch| batch.iter().sum::<f64>() / size as f64).collect();
     let mean = measured.iter().sum::<f64>() / measured.len() as f64;
     Some(Estimate { mean, ..estimate(&means)? })
+}
+
+/// The share of measurements that are true, by batch means. Where none is, or all are, nothing
+/// varies that an interval could come from; it then goes as far as 3/n, beyond which such a sample
+/// would come less than once in twenty (J. A. Hanley, A. Lippman-Hand, *If nothing goes wrong, is
+/// everything all right?*, JAMA 249(13), 1983).
+pub fn share(measured: impl Iterator<Item = bool>) -> Option<Estimate> {
+    let measured: Vec<f64> = measured.map(|yes| f64::from(u8::from(yes))).collect();
+    let of = batch_means(&measured)?;
+    let same = of.mean == 0.0 || of.mean == 1.0;
+    let half = of.half.map(|half| if same { 3.0 / measured.len() as f64 } else { half });
+    Some(Estimate { half, ..of })
 }
 
 /// The value below which the share `q` (0 to 1) of `sorted` lies, interpolated between neighbours;
@@ -86,7 +107,7 @@ mod tests {
     #[test]
     fn t_is_as_tabled_and_goes_on_smoothly_to_the_normal_value() {
         assert_eq!((t_95(1), t_95(19), t_95(30)), (12.706, 2.093, 2.042));
-        assert!((t_95(40) - 2.021).abs() < 2e-3 && (t_95(120) - 1.980).abs() < 2e-3);
+        assert!((t_95(40) - 2.021).abs() < 1e-3 && (t_95(120) - 1.980).abs() < 1e-3);
         assert!((1..200).all(|n| t_95(n) > t_95(n + 1)));
         assert!((t_95(1_000_000) - 1.96).abs() < 1e-3);
     }
@@ -131,12 +152,22 @@ mod tests {
     }
 
     #[test]
-    fn batch_means_keep_the_mean_of_all_and_need_two_measurements_a_batch() {
-        let measured: Vec<f64> = (0..47).map(f64::from).collect();
+    fn batch_means_keep_the_mean_of_all_and_need_ten_measurements_a_batch() {
+        let measured: Vec<f64> = (0..207).map(f64::from).collect();
         let of = batch_means(&measured).expect("measured");
-        assert!((of.mean - 23.0).abs() < 1e-12 && of.half.is_some());
-        assert_eq!(batch_means(&measured[..39]).expect("measured").half, None);
+        assert!((of.mean - 103.0).abs() < 1e-12 && of.half.is_some());
+        assert_eq!(batch_means(&measured[..199]).expect("measured").half, None);
         assert_eq!(batch_means(&[]), None);
+    }
+
+    #[test]
+    fn what_never_happened_may_still_happen_at_times() {
+        let never = share((0..600).map(|_| false)).expect("measured");
+        assert_eq!((never.mean, never.half), (0.0, Some(0.005)));
+        assert_eq!(share((0..600).map(|_| true)).expect("measured").half, Some(0.005));
+        let half = share((0..600).map(|n| n % 2 == 0)).expect("measured");
+        assert_eq!((half.mean, half.half), (0.5, Some(0.0)));
+        assert_eq!(share(std::iter::empty()), None);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! A run in figures: what a report says of it.
 
+use std::net::IpAddr;
+
 use super::about::{About, End};
 use super::job::Job;
-use super::stats::{Estimate, batch_means, quantile};
+use super::stats::{Estimate, batch_means, quantile, share};
 
-/// Pieces that a run's time is cut into at most.
-const BINS: usize = 60;
+/// Pieces that a run's time is cut into: of a second, but so many at least and at most.
+const BINS: std::ops::RangeInclusive<usize> = 10..=60;
 /// Points of a latency distribution.
 const CDF_POINTS: usize = 200;
 
@@ -44,6 +46,10 @@ pub struct Bin {
     pub in_time: Vec<(u32, u32)>,
     /// Calls planned in it.
     pub offered: u32,
+    /// Of those, by [`Outcome`] in its order.
+    pub outcomes: [u32; 4],
+    /// Of those, run by another node.
+    pub forwarded: u32,
     /// Calls answered 2xx in it.
     pub served: u32,
     /// Decisions by [`ACTIONS`].
@@ -98,16 +104,15 @@ pub struct Summary {
     pub bin_s: f64,
     /// In order.
     pub bins: Vec<Bin>,
-    /// Calls served, by entry node and node that ran them.
+    /// Calls served, by entry node and node that ran them; the last column is of machines that are
+    /// not among the nodes.
     pub ran: Vec<Vec<u32>>,
 }
 
 impl Summary {
     /// Calls per second that were planned, as far as the run came.
     pub fn rate(&self) -> f64 {
-        let last = self.bins.iter().rposition(|bin| bin.offered > 0).map_or(0, |last| last + 1);
-        let seconds = if self.about.end == End::Complete { self.bins.len() } else { last };
-        self.calls as f64 / (self.bin_s * seconds.max(1) as f64)
+        self.calls as f64 / (self.bin_s * self.bins.len().max(1) as f64)
     }
 
     /// The share of the planned calls that were sent by the end of the run; `None`: the run did not
@@ -130,8 +135,30 @@ impl Summary {
 /// The calls of a type while they are collected.
 #[derive(Default)]
 struct OfType {
-    in_time: Vec<f64>,
+    in_time: Vec<bool>,
     latencies: Vec<f64>,
+}
+
+/// A call in a byte: its outcome in the lowest two bits, and what else is counted.
+#[derive(Clone, Copy)]
+struct Packed(u8);
+
+impl Packed {
+    const IN_TIME: u8 = 4;
+    const FORWARDED: u8 = 8;
+
+    fn new(outcome: Outcome, in_time: bool, forwarded: bool) -> Self {
+        let in_time = if in_time { Self::IN_TIME } else { 0 };
+        Self(outcome as u8 | in_time | if forwarded { Self::FORWARDED } else { 0 })
+    }
+
+    fn is(self, outcome: Outcome) -> bool {
+        self.0 & 3 == outcome as u8
+    }
+
+    fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
 }
 
 /// Collects a run's jobs, in the order of their planned times.
@@ -140,12 +167,10 @@ pub struct Collector {
     bin_s: f64,
     bins: Vec<Bin>,
     ran: Vec<Vec<u32>>,
-    in_time: Vec<f64>,
-    /// Rejected, full, failed.
-    outcomes: [Vec<f64>; 3],
-    forwarded: Vec<f64>,
+    calls: Vec<Packed>,
     latencies: Vec<f64>,
     types: Vec<OfType>,
+    addresses: Vec<Option<IpAddr>>,
 }
 
 /// Task types that are told apart; further ones count as the last.
@@ -155,17 +180,17 @@ impl Collector {
     /// For the run that `about` tells of.
     pub fn new(about: About) -> Self {
         let duration = about.scenario.duration_s;
-        let count = (duration.floor() as usize).clamp(1, BINS);
+        let count = (duration as usize).clamp(*BINS.start(), *BINS.end());
         let nodes = about.nodes.len();
         let bin = Bin { in_time: vec![(0, 0); nodes], ..Bin::default() };
+        let addresses = about.nodes.iter().map(|node| node.address.parse().ok()).collect();
         Self {
             about,
             bin_s: duration / count as f64,
             bins: vec![bin; count],
-            ran: vec![vec![0; nodes]; nodes],
-            in_time: Vec::new(),
-            outcomes: Default::default(),
-            forwarded: Vec::new(),
+            ran: vec![vec![0; nodes + 1]; nodes],
+            addresses,
+            calls: Vec::new(),
             latencies: Vec::new(),
             types: Vec::new(),
         }
@@ -179,24 +204,26 @@ impl Collector {
         self.bins.get_mut(index.min(last))
     }
 
+    /// The number of the node that ran a call; one past the last for others.
+    fn ran_by(&self, job: &Job) -> usize {
+        let ip = job.peers_ip.last().and_then(|ip| ip.parse().ok());
+        let known = ip.and_then(|ip| self.addresses.iter().position(|of| *of == Some(ip)));
+        let elsewhere = if job.external { self.addresses.len() } else { job.node as usize };
+        known.unwrap_or(elsewhere)
+    }
+
     /// Takes one.
     pub fn add(&mut self, job: &Job) {
         let met = self.about.deadlines_s.met(job.task_type, job.status, job.total_s);
         let outcome = Outcome::of(job);
-        let flag = |yes: bool| f64::from(u8::from(yes));
+        let forwarded = job.external && outcome == Outcome::Served;
         let class = job.task_type.min(TYPES_MAX as u32 - 1) as usize;
         if self.types.len() <= class {
             self.types.resize_with(class + 1, OfType::default);
         }
-        self.in_time.push(flag(met));
-        for (kept, kind) in
-            self.outcomes.iter_mut().zip([Outcome::Rejected, Outcome::Full, Outcome::Failed])
-        {
-            kept.push(flag(outcome == kind));
-        }
-        self.forwarded.push(flag(job.external && outcome == Outcome::Served));
+        self.calls.push(Packed::new(outcome, met, forwarded));
         if let Some(of_type) = self.types.get_mut(class) {
-            of_type.in_time.push(flag(met));
+            of_type.in_time.push(met);
             if outcome == Outcome::Served {
                 of_type.latencies.push(job.total_s);
             }
@@ -204,6 +231,8 @@ impl Collector {
         let node = job.node as usize;
         if let Some(bin) = self.bin(job.start) {
             bin.offered += 1;
+            bin.outcomes.iter_mut().skip(outcome as usize).take(1).for_each(|n| *n += 1);
+            bin.forwarded += u32::from(forwarded);
             if let Some((calls, in_time)) = bin.in_time.get_mut(node) {
                 *calls += 1;
                 *in_time += u32::from(met);
@@ -216,11 +245,7 @@ impl Collector {
         }
         if outcome == Outcome::Served {
             self.latencies.push(job.total_s);
-            let ran_by = job
-                .peers_ip
-                .last()
-                .and_then(|ip| self.about.nodes.iter().position(|node| node.address == *ip));
-            let ran_by = ran_by.unwrap_or(node);
+            let ran_by = self.ran_by(job);
             if let Some(cell) = self.ran.get_mut(node).and_then(|row| row.get_mut(ran_by)) {
                 *cell += 1;
             }
@@ -233,8 +258,13 @@ impl Collector {
         }
     }
 
-    /// The figures; `about` as it is at the end of the file.
-    pub fn finish(self) -> Summary {
+    /// The figures.
+    pub fn finish(mut self) -> Summary {
+        if self.about.end != End::Complete {
+            // What did not come is not what nobody asked for.
+            let came = self.bins.iter().rposition(|bin| bin.offered > 0).map_or(1, |last| last + 1);
+            self.bins.truncate(came);
+        }
         let deadlines = &self.about.deadlines_s;
         let of_type = |(class, mut of): (usize, OfType)| {
             of.latencies.sort_by(f64::total_cmp);
@@ -246,26 +276,28 @@ impl Collector {
                 task_type,
                 deadline_s: deadlines.of(task_type),
                 calls: of.in_time.len(),
-                in_time: batch_means(&of.in_time),
+                in_time: share(of.in_time.iter().copied()),
                 quantiles_s: quantiles(&of.latencies),
                 cdf: (0..=CDF_POINTS).filter_map(point).collect(),
             }
         };
         let types = self.types.into_iter().enumerate().filter(|(_, of)| !of.in_time.is_empty());
         let types = types.map(of_type).collect();
-        let [rejected, full, failed] = self.outcomes;
-        let refused: Vec<f64> = rejected.iter().zip(&full).map(|(a, b)| a + b).collect();
+        let of = |is: &dyn Fn(Packed) -> bool| share(self.calls.iter().map(|call| is(*call)));
+        let outcome = |outcome| of(&|call| call.is(outcome));
+        let (rejected, full) = (outcome(Outcome::Rejected), outcome(Outcome::Full));
+        let refused = of(&|call| call.is(Outcome::Rejected) || call.is(Outcome::Full));
         let latency_s = batch_means(&self.latencies);
         let mut sorted = self.latencies;
         sorted.sort_by(f64::total_cmp);
         Summary {
-            calls: self.in_time.len(),
-            in_time: batch_means(&self.in_time),
-            rejected: batch_means(&rejected),
-            full: batch_means(&full),
-            failed: batch_means(&failed),
-            forwarded: batch_means(&self.forwarded),
-            refused: batch_means(&refused),
+            calls: self.calls.len(),
+            in_time: of(&|call| call.has(Packed::IN_TIME)),
+            rejected,
+            full,
+            failed: outcome(Outcome::Failed),
+            forwarded: of(&|call| call.has(Packed::FORWARDED)),
+            refused,
             latency_s,
             quantiles_s: quantiles(&sorted),
             types,
@@ -297,6 +329,7 @@ mod tests {
             deadlines_s: Deadlines(vec![0.1, 0.5]),
             nodes: vec![node("10.0.0.1"), node("10.0.0.2")],
             started: 1000.0,
+            end: End::Complete,
             ..About::default()
         }
     }
@@ -324,18 +357,23 @@ mod tests {
             job(1, 4.5, 500, 1, 0.01),
             job(1, 9.99, 0, 0, 30.0),
             job(1, 9.99, 200, 0, 0.05),
+            Job {
+                external: true,
+                peers_ip: vec!["9.9.9.9".to_owned()],
+                ..job(1, 5.5, 200, 0, 1.0)
+            },
         ] {
             collector.add(&job);
         }
         let summary = collector.finish();
         let mean = |estimate: Option<Estimate>| estimate.map(|estimate| estimate.mean);
-        assert_eq!(summary.calls, 8);
-        assert_eq!(mean(summary.in_time), Some(3.0 / 8.0));
+        assert_eq!(summary.calls, 9);
+        assert_eq!(mean(summary.in_time), Some(3.0 / 9.0));
         assert_eq!(
             [summary.rejected, summary.full, summary.failed, summary.forwarded].map(mean),
-            [1, 1, 2, 1].map(|n| Some(f64::from(n) / 8.0))
+            [1, 1, 2, 2].map(|n| Some(f64::from(n) / 9.0))
         );
-        assert_eq!(summary.ran, [[2, 1], [0, 1]]);
+        assert_eq!(summary.ran, [[2, 1, 0], [0, 1, 1]]);
         assert_eq!((summary.bins.len(), summary.bin_s), (10, 1.0));
         assert_eq!(summary.bins[1].in_time, [(2, 1), (0, 0)]);
         // The last was planned within the run and answered after it.
@@ -343,9 +381,19 @@ mod tests {
         assert_eq!((summary.bins[2].actions, summary.bins[2].eps), ([0, 0, 0, 1], 0.5));
         assert_eq!(summary.actions(), [0, 0, 0, 1]);
         let [first, second] = &*summary.types else { panic!("two types") };
-        assert_eq!((first.calls, first.deadline_s), (7, Some(0.1)));
+        assert_eq!((first.calls, first.deadline_s), (8, Some(0.1)));
         assert_eq!(second.quantiles_s, Some([0.2; 4]));
-        assert!((first.cdf[100].0 - 0.05).abs() < 1e-9, "{:?}", first.cdf[100]);
+        // Latencies 0.05, 0.05, 0.2, 1: the median lies between the middle two.
+        assert!((first.cdf[100].0 - 0.125).abs() < 1e-9, "{:?}", first.cdf[100]);
+        assert_eq!(summary.bins[3].outcomes, [0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn a_run_that_did_not_end_is_as_long_as_it_came() {
+        let mut collector = Collector::new(About { end: End::Unknown, ..about() });
+        (0..30).for_each(|n| collector.add(&job(0, f64::from(n) / 10.0, 200, 0, 0.05)));
+        let summary = collector.finish();
+        assert_eq!((summary.bins.len(), summary.rate()), (3, 10.0));
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub fn csv(values: &[f64]) -> String {
 }
 
 /// Points of a trace at most.
-const POINTS_MAX: usize = 10_000_000;
+const POINTS_MAX: usize = 1_000_000;
 
 /// Reads such a file; a first line of words is taken for column names.
 ///

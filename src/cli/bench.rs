@@ -3,9 +3,11 @@
 mod keys;
 mod progress;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use clap::{Args, Subcommand};
 use rand::SeedableRng;
@@ -60,7 +62,7 @@ enum Command {
         /// The same seed gives the same traces.
         #[arg(long, value_name = "N", default_value_t = 1)]
         seed: u64,
-        /// Folder for the files, traffic_node_0.csv and so on; made if it is not there.
+        /// Folder for the files, traffic_node_0.csv and so on, none of which may be there yet.
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
@@ -90,7 +92,9 @@ fn trace(nodes: u32, points: u32, seed: u64, folder: &Path) -> Result<(), Failur
         // Each node's randomness is its own, so one more node changes no other's day.
         let own = seed ^ u64::from(node).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let day = trace::day(&mut SmallRng::seed_from_u64(own), points as usize);
-        std::fs::write(&path, trace::csv(&day)).map_err(|why| named(&path, why))?;
+        // Recorded traces have such names, too.
+        let mut file = File::create_new(&path).map_err(|why| named(&path, why))?;
+        file.write_all(trace::csv(&day).as_bytes()).map_err(|why| named(&path, why))?;
     }
     println!("{nodes} traces of {points} points are in {}", folder.display());
     Ok(())
@@ -123,25 +127,38 @@ fn experiment(args: &RunArgs) -> Result<(), Failure> {
     let inputs = Inputs::load(scenario)?;
     let folder = folder(args, &inputs.scenario.name)?;
     let bar = Bar::new();
-    let ended = actix_rt::System::new().block_on(async {
+    let (ended, told) = actix_rt::System::new().block_on(async {
         let (stop, stopped) = watch::channel(false);
+        let running = Rc::new(Cell::new(true));
+        let runs = Rc::clone(&running);
         actix_rt::spawn(async move {
             if told_to_stop().await.is_ok() {
+                if !runs.get() {
+                    // What is left is the report, which can be made again.
+                    std::process::exit(130);
+                }
                 stop.send_replace(true);
             }
             // A sender that is gone would count as a word to stop.
             std::future::pending::<()>().await;
         });
-        Sweep::new(&inputs, &folder, args.csv, &bar, stopped).run().await
+        let ended = Sweep::new(&inputs, &folder, args.csv, &bar, stopped).run().await;
+        running.set(false);
+        drop(bar);
+        let told = actix_rt::task::spawn_blocking(move || conclude(&folder)).await;
+        (ended, told.unwrap_or_else(|why| Err(broken(why))))
     });
-    drop(bar);
-    if ended.is_err() && runs_in(&folder)?.is_empty() {
-        // With nothing measured nothing is left behind; what else is there stays.
-        let _ = std::fs::remove_dir(&folder);
-    } else {
-        report(std::slice::from_ref(&folder), &folder.join("report.html"), None)?;
+    // Why the runs ended says more than why the report could not be made.
+    ended?;
+    told
+}
+
+/// The report on what there is; with nothing measured nothing is left behind.
+fn conclude(folder: &Path) -> Result<(), Failure> {
+    if runs_in(folder)?.is_empty() {
+        return std::fs::remove_dir(folder).map_err(|why| unusable(folder, why));
     }
-    ended.map_err(Into::into)
+    report(&[folder.to_owned()], &folder.join("report.html"), None)
 }
 
 fn unusable(path: &Path, why: impl std::fmt::Display) -> Failure {
@@ -162,13 +179,20 @@ fn runs_in(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
 fn report(given: &[PathBuf], output: &Path, figures: Option<&Path>) -> Result<(), Failure> {
     let mut runs = Vec::new();
     for path in given {
-        let files = if path.is_dir() { runs_in(path)? } else { vec![path.clone()] };
-        for file in files {
-            runs.push(summary(&file).map_err(|why| Failure::Configuration(why.to_string()))?);
+        if !path.is_dir() {
+            runs.push(summary(path).map_err(|why| Failure::Configuration(why.to_string()))?);
+            continue;
+        }
+        for file in runs_in(path)? {
+            // One that was cut off before it began must not hide all others.
+            match summary(&file) {
+                Ok(run) => runs.push(run),
+                Err(why) => eprintln!("p2pfaas: left out: {why}"),
+            }
         }
     }
     if runs.is_empty() {
-        return Err(Failure::Configuration("there are no runs in these folders".to_owned()));
+        return Err(Failure::Configuration("there are no runs to report on".to_owned()));
     }
     print!("{}", table(&report::table(&runs)));
     let report = report::report(&runs);
@@ -186,11 +210,7 @@ fn report(given: &[PathBuf], output: &Path, figures: Option<&Path>) -> Result<()
 }
 
 fn init(file: &Path) -> Result<(), Failure> {
-    let mut written = File::options()
-        .write(true)
-        .create_new(true)
-        .open(file)
-        .map_err(|why| unusable(file, why))?;
+    let mut written = File::create_new(file).map_err(|why| unusable(file, why))?;
     written.write_all(EXAMPLE.as_bytes()).map_err(|why| unusable(file, why))?;
     println!("{} is an example; p2pfaas bench run {0} runs it", file.display());
     Ok(())

@@ -129,7 +129,9 @@ impl Resolve for Names {
         host: &'a str,
         port: u16,
     ) -> LocalBoxFuture<'a, Result<Vec<SocketAddr>, Box<dyn std::error::Error>>> {
-        let host = host.to_owned();
+        // An IPv6 address stands in brackets in a URL.
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let host = bare.unwrap_or(host).to_owned();
         let lookup = actix_rt::task::spawn_blocking(move || {
             (host, port).to_socket_addrs().map(Vec::from_iter)
         });
@@ -327,6 +329,13 @@ mod tests {
         let mut answer = client.get(&url).send().await.expect("a head");
         assert_eq!(read_body(&mut answer, 99).await, Ok("".into()));
         served.join().expect("served");
+    }
+
+    #[actix_rt::test]
+    async fn an_ipv6_address_is_found_in_its_brackets() {
+        let names = Names { limit: Duration::from_secs(5), hosts: Hosts::Any };
+        let found = names.lookup("[::1]", 80).await.expect("it resolves");
+        assert_eq!(found, ["[::1]:80".parse().expect("an address")]);
     }
 
     #[actix_rt::test]

@@ -13,12 +13,14 @@ fn list<T: DeserializeOwned>(from: &HeaderMap, name: &HeaderName) -> Vec<T> {
 }
 
 fn number(from: &HeaderMap, name: &HeaderName) -> Option<f64> {
-    headers::text(from, name).trim().parse().ok()
+    headers::text(from, name).trim().parse().ok().filter(|number: &f64| number.is_finite())
 }
 
+/// The decision. An EID of 0 means that nobody took one.
 fn learnt(from: &HeaderMap) -> Option<Learnt> {
+    let eid = headers::text(from, &headers::LEARNT_EID).trim().parse().ok();
     Some(Learnt {
-        eid: headers::text(from, &headers::LEARNT_EID).trim().parse().ok()?,
+        eid: eid.filter(|eid| *eid > 0)?,
         state: headers::text(from, &headers::LEARNT_STATE).to_owned(),
         action: number(from, &headers::LEARNT_ACTION)?,
         eps: number(from, &headers::LEARNT_EPS)?,

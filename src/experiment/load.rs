@@ -24,6 +24,13 @@ use crate::limit::TimeLimit;
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+impl Pace {
+    fn sent(&mut self, late: Duration, in_time: bool) {
+        self.sent_in_time += u64::from(in_time);
+        self.late_s.push(late.as_secs_f32());
+    }
+}
+
 /// A payload ready to be sent.
 #[derive(Clone, Debug)]
 pub struct Ready {
@@ -56,12 +63,23 @@ enum Address {
 /// How many calls were planned, sent and late.
 #[derive(Clone, Debug, Default)]
 pub struct Pace {
+    /// When sending began, in Unix seconds.
+    pub started: f64,
     /// Calls whose planned time came.
     pub planned: u64,
     /// Of those, sent before the end of the run.
     pub sent_in_time: u64,
-    /// Seconds between planned time and sending, of every call.
+    /// Calls that were not sent, because too many were under way.
+    pub not_sent: u64,
+    /// Seconds between planned time and sending, of every call sent.
     pub late_s: Vec<f32>,
+}
+
+/// When a call should go out, and when the run ends.
+#[derive(Clone, Copy)]
+struct Times {
+    planned: Instant,
+    end: Instant,
 }
 
 /// Sends calls and tells what became of them.
@@ -74,6 +92,7 @@ pub struct Sender {
     in_flight: Cell<usize>,
     in_flight_max: usize,
     ended: Notify,
+    given_up: Notify,
     tell: Box<dyn Fn(Job)>,
     pace: RefCell<Pace>,
 }
@@ -105,6 +124,7 @@ impl Sender {
             in_flight: Cell::new(0),
             in_flight_max,
             ended: Notify::new(),
+            given_up: Notify::new(),
             tell,
             pace: RefCell::default(),
             payloads,
@@ -133,47 +153,52 @@ impl Sender {
         let mut pacer = Pacer::new()?;
         let start = Instant::now();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        self.pace.borrow_mut().started = unix;
         for planned in plan {
             let at = start + Duration::from_secs_f64(planned.at_s);
             pacer.until(at).await?;
-            let late = at.elapsed();
-            let mut pace = self.pace.borrow_mut();
-            pace.planned += 1;
-            pace.sent_in_time += u64::from(start.elapsed() <= duration + EVEN);
-            pace.late_s.push(late.as_secs_f32());
-            drop(pace);
+            self.pace.borrow_mut().planned += 1;
+            let payload = self.payloads.get(planned.payload);
             let job = Job {
                 node: u32::try_from(planned.node).unwrap_or(u32::MAX),
                 request: planned.request,
                 payload: planned.payload,
-                task_type: self
-                    .payloads
-                    .get(planned.payload)
-                    .map_or(0, |payload| payload.task_type),
+                task_type: payload.map_or(0, |payload| payload.task_type),
                 rate: planned.rate,
-                late_s: late.as_secs_f64(),
                 start: unix + planned.at_s,
                 ..Job::default()
             };
             if self.in_flight.get() >= self.in_flight_max {
+                self.pace.borrow_mut().not_sent += 1;
                 let why = format!("not sent: {} calls were under way", self.in_flight_max);
-                (self.tell)(Job { net_error: Some(why), total_s: job.late_s, ..job });
+                let total_s = at.elapsed().as_secs_f64();
+                (self.tell)(Job { net_error: Some(why), total_s, ..job });
                 continue;
             }
             self.in_flight.set(self.in_flight.get() + 1);
-            actix_rt::spawn(Rc::clone(self).call(job, planned.seed, at));
+            let when = Times { planned: at, end: start + duration };
+            actix_rt::spawn(Rc::clone(self).call(job, planned.seed, when));
         }
         pacer.until(start + duration).await
     }
 
-    async fn call(self: Rc<Self>, mut job: Job, seed: u64, planned_at: Instant) {
+    async fn call(self: Rc<Self>, mut job: Job, seed: u64, when: Times) {
+        // Taken here, where the call really goes out, behind what was spawned before it.
+        let late = when.planned.elapsed();
+        let in_time = Instant::now() <= when.end + EVEN;
+        self.pace.borrow_mut().sent(late, in_time);
         if let Err(why) = self.ask(&mut job, seed).await {
             job.net_error = Some(why);
         }
-        job.total_s = planned_at.elapsed().as_secs_f64();
+        job.total_s = when.planned.elapsed().as_secs_f64();
         (self.tell)(job);
         self.in_flight.set(self.in_flight.get() - 1);
         self.ended.notify_waiters();
+    }
+
+    /// Ends all calls under way without their answers.
+    pub fn give_up(&self) {
+        self.given_up.notify_waiters();
     }
 
     /// Writes the answer into `job`, or says why there is none.
@@ -200,7 +225,13 @@ impl Sender {
             let body = read_body(&mut answer, ANSWER_BYTES_MAX).await;
             Ok::<_, String>((body.map_err(|why| why.to_string())?, answer))
         };
-        let answered = self.limit.hold(std::pin::pin!(answered)).await;
+        let answered = std::pin::pin!(answered);
+        let answered = tokio::select! {
+            answered = self.limit.hold(answered) => answered,
+            () = self.given_up.notified() => {
+                return Err("interrupted before an answer came".to_owned());
+            }
+        };
         let late = |_| format!("no answer within {} s", self.limit.length().as_secs_f64());
         let (body, answer) = answered.map_err(late)??;
         answer::note(job, answer.status().as_u16(), answer.headers(), &body);

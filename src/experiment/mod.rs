@@ -7,11 +7,15 @@
 mod answer;
 mod checks;
 mod csv;
+mod drive;
+mod inputs;
 mod load;
 mod pacer;
 mod results;
+mod setup;
 mod sweep;
 mod training;
 
+pub use self::inputs::Inputs;
 pub use self::results::{BadResults, summary};
-pub use self::sweep::{ExperimentError, Inputs, Live, Progress, Sweep};
+pub use self::sweep::{ExperimentError, Live, Progress, Sweep};

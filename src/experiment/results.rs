@@ -18,6 +18,8 @@ use crate::bench::summary::{Collector, Summary};
 
 /// Jobs that may wait to be written.
 const BACKLOG: usize = 1 << 18;
+/// How long whoever reads a file may hold up the writer; jobs wait in memory meanwhile.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// How much the writer's thread gives way to the one that keeps time.
 const NICE: i32 = 5;
 /// How long a transaction is open.
@@ -131,15 +133,15 @@ impl Results {
             return Err(BadResults::unreadable(path, "it is there already"));
         }
         let at = BadResults::sqlite(path);
-        let connection = Connection::open_with_flags(path, flags).map_err(&at)?;
-        for (table, columns) in TABLES {
-            let sql = format!("CREATE TABLE {table} ({})", columns.join(", "));
-            connection.execute_batch(&sql).map_err(&at)?;
+        let mut connection = Connection::open_with_flags(path, flags).map_err(&at)?;
+        // Whoever reads the file meanwhile holds the writer up, which must not end the run for it.
+        let begun = connection.busy_timeout(PATIENCE).and_then(|()| begin(&mut connection, about));
+        if let Err(why) = begun {
+            drop(connection);
+            // Half a file would only be in the way.
+            let _ = std::fs::remove_file(path);
+            return Err(at(why));
         }
-        connection
-            .execute_batch("CREATE TABLE scenario (key TEXT PRIMARY KEY, value TEXT)")
-            .map_err(&at)?;
-        write_about(&connection, about).map_err(&at)?;
         let (jobs, queue) = sync_channel(BACKLOG);
         let payloads = about.payload_names.clone();
         let writer = std::thread::spawn(move || {
@@ -169,6 +171,17 @@ impl Results {
         write_about(&written.map_err(&at)?, about).map_err(&at)?;
         if overrun { Err(BadResults::TooSlow { path: path.clone() }) } else { Ok(()) }
     }
+}
+
+/// The tables and what the run is, all or nothing.
+fn begin(connection: &mut Connection, about: &About) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    for (table, columns) in TABLES {
+        transaction.execute_batch(&format!("CREATE TABLE {table} ({})", columns.join(", ")))?;
+    }
+    transaction.execute_batch("CREATE TABLE scenario (key TEXT PRIMARY KEY, value TEXT)")?;
+    write_about(&transaction, about)?;
+    transaction.commit()
 }
 
 /// A row per key; texts as they are, all else as JSON.

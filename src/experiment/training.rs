@@ -3,8 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::bench::job::{Job, Learnt};
 use crate::bench::scenario::Deadlines;
@@ -13,14 +15,19 @@ use crate::fleet::Api;
 /// Batches on their way to one node at most; a learner that takes longer loses entries.
 const UNDER_WAY_MAX: usize = 64;
 
+/// How often it is looked whether all batches have come.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// Trains all nodes.
 pub struct Trainer {
     api: Rc<Api>,
     deadlines: Deadlines,
     batch: usize,
     nodes: Vec<Node>,
+    /// Entries taken.
+    taken: Cell<u64>,
+    /// Of those, entries that their learner took.
     trained: Cell<u64>,
-    failed: Cell<u64>,
 }
 
 struct Node {
@@ -48,22 +55,22 @@ impl Trainer {
             under_way: Cell::new(0),
         };
         let nodes = nodes.iter().map(node).collect();
-        Self { api, deadlines, batch, nodes, trained: Cell::new(0), failed: Cell::new(0) }
+        Self { api, deadlines, batch, nodes, taken: Cell::new(0), trained: Cell::new(0) }
     }
 
-    /// Entries that were sent, and that could not be.
+    /// Entries that the learners took, and all others.
     pub fn counts(&self) -> (u64, u64) {
-        (self.trained.get(), self.failed.get())
+        (self.trained.get(), self.taken.get() - self.trained.get())
     }
 
     /// Takes what came of a call that a learner decided on, and writes the reward into it.
     pub fn learn(self: &Rc<Self>, job: &mut Job) {
         let Some(node) = self.nodes.get(job.node as usize) else { return };
-        // An EID of 0 means that nobody decided.
-        let Some(learnt) = job.learnt.as_mut().filter(|learnt| learnt.eid > 0) else { return };
+        let Some(learnt) = job.learnt.as_mut() else { return };
         let met = self.deadlines.met(job.task_type, job.status, job.total_s);
         let reward = f64::from(u8::from(met));
         learnt.reward = Some(reward);
+        self.taken.set(self.taken.get() + 1);
         let mut entries = node.entries.borrow_mut();
         entries.push(entry(learnt, reward));
         if entries.len() >= self.batch {
@@ -85,25 +92,32 @@ impl Trainer {
             return;
         }
         if node.under_way.get() >= UNDER_WAY_MAX {
-            self.failed.set(self.failed.get() + count);
             return;
         }
         node.under_way.set(node.under_way.get() + 1);
         let this = Rc::clone(self);
         actix_rt::spawn(async move {
             let Some(node) = this.nodes.get(index) else { return };
-            let counter = match this.api.train(node.address, &entries).await {
-                Ok(()) => &this.trained,
-                Err(_) => &this.failed,
-            };
-            counter.set(counter.get() + count);
+            // What is not taken is counted as such.
+            if this.api.train(node.address, &entries).await.is_ok() {
+                this.trained.set(this.trained.get() + count);
+            }
             node.under_way.set(node.under_way.get() - 1);
         });
     }
 
     /// Whether no batch is on its way.
-    pub fn quiet(&self) -> bool {
+    fn quiet(&self) -> bool {
         self.nodes.iter().all(|node| node.under_way.get() == 0)
+    }
+
+    /// Sends what is left, and waits until it has come, at most `limit`.
+    pub async fn settle(self: &Rc<Self>, limit: Duration) {
+        self.flush();
+        let deadline = Instant::now() + limit;
+        while !self.quiet() && Instant::now() < deadline {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 }
 
@@ -126,10 +140,7 @@ mod tests {
         trainer.learn(&mut late);
         let reward = |job: &Job| job.learnt.as_ref().and_then(|learnt| learnt.reward);
         assert_eq!((reward(&early), reward(&late)), (Some(1.0), Some(0.0)));
-        let mut nobody = job(0, 0, 0.05);
-        trainer.learn(&mut nobody);
         trainer.learn(&mut Job::default());
-        assert_eq!(reward(&nobody), None, "nobody decided, nobody learns");
         let entries = trainer.nodes[0].entries.borrow().clone();
         assert_eq!(
             entries,
@@ -141,9 +152,8 @@ mod tests {
         // The third fills the batch; nobody listens there.
         trainer.learn(&mut job(0, 48, 0.05));
         assert!(trainer.nodes[0].entries.borrow().is_empty() && !trainer.quiet());
-        while !trainer.quiet() {
-            tokio::task::yield_now().await;
-        }
+        trainer.settle(Duration::from_secs(20)).await;
+        assert!(trainer.quiet());
         assert_eq!(trainer.counts(), (0, 3));
     }
 }

@@ -142,7 +142,7 @@ impl Api {
     ) -> Result<(awc::http::header::HeaderMap, Vec<u8>), ApiError> {
         let url = url_of(at, path);
         let request = self.client.request(method, &url).content_type("application/json");
-        self.answered(&url, request.send_body(body)).await
+        self.answered(&url, request.send_body(body), ANSWER).await
     }
 
     /// The head and the body of an answer that says 2xx.
@@ -150,6 +150,7 @@ impl Api {
         &self,
         url: &str,
         sent: awc::SendClientRequest,
+        limit: Duration,
     ) -> Result<(awc::http::header::HeaderMap, Vec<u8>), ApiError> {
         let url = url.to_owned();
         let silent = |why: String| ApiError::Silent { url: url.clone(), why };
@@ -158,8 +159,8 @@ impl Api {
             let body = read_body(&mut answer, ANSWER_BYTES_MAX).await;
             Ok((answer, body.map_err(|why| silent(why.to_string()))?))
         };
-        let late = || silent(format!("no answer within {} s", ANSWER.as_secs()));
-        let (answer, body) = timeout(ANSWER, answered).await.map_err(|_| late())??;
+        let late = || silent(format!("no answer within {} s", limit.as_secs_f64()));
+        let (answer, body) = timeout(limit, answered).await.map_err(|_| late())??;
         if answer.status().is_success() {
             return Ok((answer.headers().clone(), body.to_vec()));
         }
@@ -245,13 +246,18 @@ impl Api {
         self.get((ip, self.scheduler_port), "/configuration/scheduler").await
     }
 
-    /// What the node at `ip` is called and its version.
+    /// The version of the node at `ip`, with the commit that it was built from as far as it tells.
     ///
     /// # Errors
     /// It does not answer, or not as a node does.
     pub async fn version(&self, ip: IpAddr) -> Result<String, ApiError> {
         let greeting: Map<String, Value> = self.get((ip, self.scheduler_port), "/").await?;
-        Ok(greeting.get("version").and_then(Value::as_str).unwrap_or("?").to_owned())
+        let text = |key: &str| greeting.get(key).and_then(Value::as_str).unwrap_or_default();
+        match (text("version"), text("version_commit")) {
+            ("", _) => Ok("?".to_owned()),
+            (version, "") => Ok(version.to_owned()),
+            (version, commit) => Ok(format!("{version} ({commit})")),
+        }
     }
 
     /// The machines that the node at `ip` lists, and its own name.
@@ -283,14 +289,20 @@ impl Api {
     /// Calls a function on the node at `ip` itself, whatever its algorithm says.
     ///
     /// # Errors
-    /// It does not answer, or with anything but 2xx.
-    pub async fn call_there(&self, ip: IpAddr, path: &str, body: &Body) -> Result<(), ApiError> {
+    /// It does not answer within `limit`, or with anything but 2xx.
+    pub async fn call_there(
+        &self,
+        ip: IpAddr,
+        path: &str,
+        body: &Body,
+        limit: Duration,
+    ) -> Result<(), ApiError> {
         let url = url_of((ip, self.scheduler_port), path);
         let mut request = self.client.post(&url).insert_header((headers::BYPASS.clone(), "true"));
         if !body.content_type.is_empty() {
             request = request.content_type(&*body.content_type);
         }
-        self.answered(&url, request.send_body(body.bytes.clone())).await.map(drop)
+        self.answered(&url, request.send_body(body.bytes.clone()), limit).await.map(drop)
     }
 
     /// Trains the learner at `ip` with a batch of entries.

@@ -1,7 +1,9 @@
 //! Runs side by side.
 
+use serde_json::{Map, Value};
+
 use super::Figure;
-use crate::bench::about::End;
+use crate::bench::about::{End, NodeAbout};
 use crate::bench::plots::{Axes, Dot, Mark, Series, lines, rows};
 use crate::bench::stats::{Estimate, estimate};
 use crate::bench::summary::Summary;
@@ -11,16 +13,51 @@ fn differs<T: PartialEq>(runs: &[Summary], of: impl Fn(&Summary) -> T) -> bool {
     runs.iter().any(|run| Some(of(run)) != runs.first().map(&of))
 }
 
-/// The algorithm, and what else tells its line from others: the scenario and the version where
-/// they are not the same for all runs.
+/// Keys of a scenario that are told elsewhere, or that change nothing of what is measured.
+const NOT_TOLD: [&str; 12] = [
+    "name",
+    "fleet",
+    "scheduler_port",
+    "discovery_port",
+    "learner_port",
+    "schedulers",
+    "seeds",
+    "load_factors",
+    "deadline_factors",
+    "deadlines_s",
+    "quiet_timeout_s",
+    "checks",
+];
+
+/// What else was set for a run, key by key, the nodes' settings among it.
+fn settings(run: &Summary) -> Map<String, Value> {
+    let about = &run.about;
+    let all = serde_json::to_value(&about.scenario).unwrap_or_default();
+    let mut settings = match all {
+        Value::Object(all) => all,
+        _ => Map::new(),
+    };
+    settings.retain(|key, _| !NOT_TOLD.contains(&key.as_str()));
+    settings.insert("base deadlines_s".to_owned(), about.scenario.deadlines_s.0.clone().into());
+    let nodes = || about.nodes.iter();
+    let first = |of: &dyn Fn(&NodeAbout) -> Value| nodes().next().map(of).unwrap_or_default();
+    settings.insert("nodes".to_owned(), nodes().count().into());
+    settings.insert("version".to_owned(), first(&|node| node.version.clone().into()));
+    settings.extend(nodes().next().into_iter().flat_map(|node| node.configuration.clone()));
+    settings
+}
+
+/// The algorithm, and what else tells its line from others: the scenario's name and every setting
+/// that is not the same for all runs.
 fn line(run: &Summary, runs: &[Summary]) -> String {
-    let version = |run: &Summary| run.about.nodes.first().map(|node| node.version.clone());
     let mut text = run.about.scheduler();
     if differs(runs, |run| run.about.scenario.name.clone()) {
         text = format!("{}: {text}", run.about.scenario.name);
     }
-    if differs(runs, version) {
-        text.push_str(&format!(", version {}", version(run).unwrap_or_default()));
+    for (key, value) in settings(run) {
+        if differs(runs, |run| settings(run).remove(&key)) {
+            text.push_str(&format!(", {key} {value}"));
+        }
     }
     text
 }
@@ -35,25 +72,34 @@ pub fn label(run: &Summary, runs: &[Summary]) -> String {
     if differs(runs, |run| run.about.point.deadline_factor) {
         text.push_str(&format!(", deadlines × {}", point.deadline_factor));
     }
-    if run.about.end != End::Complete && run.about.end != End::Unknown {
-        text.push_str(" (interrupted)");
-    }
+    text.push_str(match run.about.end {
+        End::Complete => "",
+        End::Interrupted => " (interrupted)",
+        End::Unknown => " (not ended)",
+    });
     text
 }
 
 /// Runs that differ by their seed alone.
-struct Group<'a> {
-    label: String,
-    runs: Vec<&'a Summary>,
+pub(super) struct Group<'a> {
+    pub(super) label: String,
+    pub(super) runs: Vec<&'a Summary>,
 }
 
-fn groups<'a>(runs: &'a [Summary]) -> Vec<Group<'a>> {
+pub(super) fn groups<'a>(runs: &'a [Summary]) -> Vec<Group<'a>> {
+    let seed = |run: &Summary| run.about.point.seed;
     let mut groups = Vec::<Group<'a>>::new();
     for run in runs {
         let label = label(run, runs);
-        match groups.iter_mut().find(|group| group.label == label) {
-            Some(group) => group.runs.push(run),
-            None => groups.push(Group { label, runs: vec![run] }),
+        // The same seed once more is the same experiment once more, and stands by itself.
+        let again = |group: &Group<'_>| group.runs.iter().any(|other| seed(other) == seed(run));
+        let same = groups.iter().filter(|group| group.label == label).count();
+        match groups.iter_mut().find(|group| group.label == label && !again(group)) {
+            Some(group) if run.about.end == End::Complete => group.runs.push(run),
+            _ => {
+                let mark = if same > 0 { format!("{label} #{}", same + 1) } else { label };
+                groups.push(Group { label: mark, runs: vec![run] });
+            }
         }
     }
     groups
@@ -62,7 +108,7 @@ fn groups<'a>(runs: &'a [Summary]) -> Vec<Group<'a>> {
 impl Group<'_> {
     /// A figure of all its runs: the one run's own, or the mean over the runs, which are
     /// independent.
-    fn figure(&self, of: impl Fn(&Summary) -> Option<Estimate>) -> Option<Estimate> {
+    pub(super) fn figure(&self, of: impl Fn(&Summary) -> Option<Estimate>) -> Option<Estimate> {
         let all: Vec<Estimate> = self.runs.iter().filter_map(|run| of(run)).collect();
         match *all {
             [one] => Some(one),
@@ -99,6 +145,7 @@ pub fn table(runs: &[Summary]) -> Vec<Vec<String>> {
         "calls",
         "rate /s",
         "sent %",
+        "late ms",
         "in time",
         "rejected",
         "full",
@@ -119,6 +166,9 @@ pub fn table(runs: &[Summary]) -> Vec<Vec<String>> {
             group
                 .mean(Summary::sent)
                 .map_or("-".to_owned(), |share| format!("{:.1}", 100.0 * share)),
+            group
+                .mean(|run| run.sent().map(|_| run.about.kept.late_s[1]))
+                .map_or("-".to_owned(), |late| format!("{:.2}", 1000.0 * late)),
             shown(group.figure(|run| run.in_time), 1.0, 3),
             shown(group.figure(|run| run.rejected), 1.0, 3),
             shown(group.figure(|run| run.full), 1.0, 3),
@@ -138,10 +188,11 @@ pub fn table(runs: &[Summary]) -> Vec<Vec<String>> {
 type Of = fn(&Summary) -> Option<Estimate>;
 
 /// What is compared: a name for the file, words for the axis, whether it is a share.
-const COMPARED: [(&str, &str, bool, Of); 5] = [
+const COMPARED: [(&str, &str, bool, Of); 6] = [
     ("in-time", "share answered within the deadline", true, |run| run.in_time),
     ("rejected", "share rejected by the algorithm", true, |run| run.rejected),
     ("full", "share refused by a full node", true, |run| run.full),
+    ("failed", "share failed otherwise", true, |run| run.failed),
     ("forwarded", "share run by another node", true, |run| run.forwarded),
     ("latency", "mean latency of answers, s", false, |run| run.latency_s),
 ];
@@ -169,56 +220,70 @@ pub fn figures(runs: &[Summary]) -> Vec<Figure> {
         if values.iter().all(|(_, estimate)| estimate.mean == 0.0) {
             continue;
         }
+        let deadlines = runs.iter().any(|run| !run.about.deadlines_s.0.is_empty());
+        let what = if name == "in-time" && !deadlines { "share answered 2xx" } else { what };
         let x_max = (is_share && name == "in-time").then_some(1.0);
         let caption = format!("{what}, with 95 % confidence intervals");
         figures.push(Figure::new(name, caption, rows(what, x_max, &values)));
-        for (index, factor) in FACTORS.iter().enumerate() {
-            let other = FACTORS.get(1 - index);
-            figures.extend(other.and_then(|other| {
-                over(runs, &groups, (name, what, of), is_share, *factor, *other)
-            }));
+        let [load, deadline] = FACTORS;
+        for (factor, other) in [(load, deadline), (deadline, load)] {
+            figures.extend(over(runs, &groups, (name, what, of), is_share, factor, other));
         }
     }
     figures
 }
 
-/// A figure over a factor, if runs differ by it: a line per algorithm and value of the other one.
+/// Figures over a factor, if runs differ by it, with a line per algorithm; one figure per value of
+/// the other factor.
 fn over(
     runs: &[Summary],
     groups: &[Group<'_>],
     (name, what, of): (&str, &str, Of),
     is_share: bool,
     (factor_name, factor_words, factor): Factor,
-    (_, other_words, other): Factor,
-) -> Option<Figure> {
+    (other_name, other_words, other): Factor,
+) -> Vec<Figure> {
     if !differs(runs, factor) {
-        return None;
+        return Vec::new();
     }
-    let mut series = Vec::<Series>::new();
-    for group in groups {
-        let first = group.runs.first()?;
-        let mut title = line(first, runs);
-        if differs(runs, other) {
-            title.push_str(&format!(", {other_words} {}", other(first)));
-        }
-        let Some(Estimate { mean, half }) = group.figure(of) else { continue };
-        let dot = Dot { x: factor(first), y: mean, half };
-        match series.iter_mut().find(|one| one.name == title) {
-            Some(one) => one.dots.push(dot),
-            None => {
-                let (colour, dots) = (series.len(), vec![dot]);
-                series.push(Series { name: title, mark: Mark::Dots, colour, dots });
+    let mut values: Vec<f64> = runs.iter().map(other).collect();
+    values.sort_by(f64::total_cmp);
+    values.dedup();
+    let figure = |value: &f64| {
+        let mut series = Vec::<Series>::new();
+        for group in groups {
+            let Some(first) = group.runs.first().filter(|run| other(run) == *value) else {
+                continue;
+            };
+            // What did not come to its end is no point of a line.
+            if first.about.end != End::Complete {
+                continue;
+            }
+            let Some(Estimate { mean, half }) = group.figure(of) else { continue };
+            let dot = Dot { x: factor(first), y: mean, half };
+            let name = line(first, runs);
+            match series.iter_mut().find(|one| one.name == name) {
+                Some(one) => one.dots.push(dot),
+                None => {
+                    let (colour, dots) = (series.len(), vec![dot]);
+                    series.push(Series { name, mark: Mark::Dots, colour, dots });
+                }
             }
         }
-    }
-    series.iter_mut().for_each(|one| one.dots.sort_by(|a, b| a.x.total_cmp(&b.x)));
-    let axes = Axes {
-        x: factor_words.to_owned(),
-        y: what.to_owned(),
-        y_max: (is_share && name == "in-time").then_some(1.0),
-        x_range: None,
+        series.iter_mut().for_each(|one| one.dots.sort_by(|a, b| a.x.total_cmp(&b.x)));
+        let axes = Axes {
+            x: factor_words.to_owned(),
+            y: what.to_owned(),
+            y_max: (is_share && name == "in-time").then_some(1.0),
+            x_range: None,
+        };
+        let mut file = format!("{name}-by-{factor_name}");
+        let mut caption = format!("{what} over the {factor_words}, with 95 % confidence intervals");
+        if differs(runs, other) {
+            file.push_str(&format!("-{other_name}-{value}"));
+            caption.push_str(&format!("; {other_words} {value}"));
+        }
+        Figure::new(file, caption, lines(&axes, &series))
     };
-    let caption = format!("{what} over the {factor_words}, with 95 % confidence intervals");
-    let file = format!("{name}-by-{factor_name}");
-    Some(Figure::new(file, caption, lines(&axes, &series)))
+    values.iter().map(figure).collect()
 }

@@ -75,16 +75,27 @@ pub fn report(runs: &[Summary]) -> Report {
     let mut figures = comparison::figures(runs);
     let theory = theory::against(runs);
     let mut body = format!("<h1>{title}</h1>\n{}", html_table(&table(runs)));
+    let moving = runs.iter().any(|run| !run.about.scenario.traces.0.is_empty());
     body.push_str(
         "<p>Means with half their 95 % confidence intervals, by batch means over 20 batches of a \
          run, or over the runs where several differ by their seed alone. In time: answered 2xx \
          within the deadline of the call's type, counted from the planned time of sending. \
-         Latencies are of answers 2xx.</p>\n",
+         Latencies are of answers 2xx. Late: what 99 % of the calls were sent after their planned \
+         time at most.</p>\n",
     );
+    if moving {
+        body.push_str(
+            "<p>Where rates follow traces, a run's batches differ by the time of day, and its \
+             interval holds that, too; several seeds give intervals over runs.</p>\n",
+        );
+    }
     body.extend(figures.iter().map(html_figure));
     if let Some((rows, drawn)) = theory {
         body.push_str("<h2>Measured over theory</h2>\n");
         body.push_str(&html_table(&rows));
+        body.push_str(
+            "<p>Of intervals at 95 %, one in twenty lies beside the truth though all is right.</p>\n",
+        );
         body.extend(drawn.iter().map(html_figure));
         figures.extend(drawn);
     }
@@ -94,7 +105,7 @@ pub fn report(runs: &[Summary]) -> Report {
         let own = one::figures(run, number);
         body.push_str(&format!(
             "<details{open}><summary>{number}: {}</summary>\n",
-            escaped(&comparison::label(run, runs))
+            escaped(&format!("{}, seed {}", comparison::label(run, runs), run.about.point.seed))
         ));
         body.extend(own.iter().map(html_figure));
         body.push_str(&html_table(&one::types(run)));
@@ -112,7 +123,7 @@ pub fn report(runs: &[Summary]) -> Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::about::{About, NodeAbout};
+    use crate::bench::about::{About, End, NodeAbout};
     use crate::bench::job::{Job, Learnt};
     use crate::bench::scenario::{Deadlines, Point, Scenario};
     use crate::bench::summary::Collector;
@@ -133,6 +144,7 @@ mod tests {
                 seed,
             },
             deadlines_s: Deadlines(vec![0.1]),
+            end: End::Complete,
             nodes: vec![NodeAbout {
                 address: "10.0.0.1".to_owned(),
                 configuration: [("parallel_running_functions_max".to_owned(), 4.into())]
@@ -181,5 +193,31 @@ mod tests {
         assert_eq!(table.len(), 3, "{table:?}");
         // The mean of 0.5 and 0.75 with t(1) = 12.706 times 0.125.
         assert!(table[1].contains(&"0.625 ± 1.588".to_owned()), "{table:?}");
+    }
+
+    #[test]
+    fn runs_that_differ_otherwise_or_were_cut_off_stand_by_themselves_and_say_why() {
+        let first = || run("NoScheduler true", 1.0, 1, 2);
+        let (mut other, mut cut, again) = (first(), first(), first());
+        other.about.scenario.k = Some(6);
+        other.about.point.seed = 2;
+        cut.about.end = End::Unknown;
+        cut.about.point.seed = 3;
+        let table = table(&[first(), other, cut, again]);
+        let labels: Vec<&str> = table.iter().skip(1).map(|row| &*row[0]).collect();
+        let same = "NoScheduler true, k null";
+        let [not_ended, twice] = [format!("{same} (not ended)"), format!("{same} #2")];
+        assert_eq!(labels, [same, "NoScheduler true, k 6", &not_ended, &twice]);
+    }
+
+    #[test]
+    fn measured_stands_beside_theory() {
+        let (rows, figures) =
+            theory::against(&[run("NoScheduler true", 1.0, 1, 2)]).expect("asked");
+        // One erlang at four servers; nothing was refused in 600 calls, so at most 3/600.
+        let cells = ["NoScheduler true", "1.000", "4", "0", "0.0154", "0.0000 ± 0.0050", "outside"];
+        assert_eq!(rows[1][..7], cells);
+        assert_eq!(figures.len(), 2);
+        assert!(theory::against(&[run("ForwardScheduler 1", 1.0, 1, 2)]).is_none());
     }
 }

@@ -3,7 +3,7 @@
 use super::Figure;
 use crate::bench::about::NodeAbout;
 use crate::bench::plots::{Axes, Dot, Mark, Series, lines, matrix};
-use crate::bench::summary::{ACTIONS, Bin, Summary, TypeSummary};
+use crate::bench::summary::{ACTIONS, Bin, Outcome, Summary, TypeSummary};
 
 /// Values per bin over the time in its middle; bins without any are left out.
 fn over_time(run: &Summary, of: impl Fn(&Bin) -> Option<f64>) -> Vec<Dot> {
@@ -27,7 +27,11 @@ pub fn figures(run: &Summary, number: usize) -> Vec<Figure> {
     let mut figures = vec![
         Figure::new(
             named("in-time"),
-            "Share of calls answered within their deadline, by the node they were sent to",
+            if run.about.deadlines_s.0.is_empty() {
+                "Share of calls answered 2xx, by the node they were sent to"
+            } else {
+                "Share of calls answered within their deadline, by the node they were sent to"
+            },
             lines(&Axes::share(time, "share in time"), &in_time(run)),
         ),
         Figure::new(
@@ -44,12 +48,20 @@ pub fn figures(run: &Summary, number: usize) -> Vec<Figure> {
             ),
         ),
     ];
+    let what = "What became of the calls: rejected by the algorithm, refused by a full node, failed \
+                otherwise, run by another node";
+    figures.push(Figure::new(named("outcomes"), what, lines(&outcome_axes(), &outcomes(run))));
     let names: Vec<String> = run.about.nodes.iter().map(|node| node.address.clone()).collect();
     if names.len() > 1 {
+        let mut columns = names.clone();
+        // A column of its own only where something ran there.
+        if run.ran.iter().any(|row| row.last().is_some_and(|others| *others > 0)) {
+            columns.push("elsewhere".to_owned());
+        }
         figures.push(Figure::new(
             named("ran"),
-            "Where the calls sent to each node ran, in per cent",
-            matrix("sent to", "ran on", &names, &run.ran),
+            "Where the calls sent to each node ran, in per cent of those answered 2xx",
+            matrix("sent to", "ran on", &names, &columns, &run.ran),
         ));
     }
     if run.actions().iter().sum::<u32>() > 0 {
@@ -83,8 +95,11 @@ fn in_time(run: &Summary) -> Vec<Series> {
 /// To where nearly all answers have come: a few stragglers would squeeze the rest.
 fn latency_axes(run: &Summary) -> Axes {
     let p99 = |of: &TypeSummary| of.quantiles_s.map(|all| all[3]);
-    let deadlines = run.types.iter().filter_map(|of| of.deadline_s);
-    let end = run.types.iter().filter_map(p99).chain(deadlines).fold(0.0, f64::max);
+    let most = run.types.iter().filter_map(p99).fold(0.0, f64::max);
+    // A deadline far beyond all answers would squeeze them, too.
+    let near = |deadline: &f64| *deadline < 3.0 * most;
+    let deadlines = run.types.iter().filter_map(|of| of.deadline_s).filter(near);
+    let end = deadlines.fold(most, f64::max);
     Axes { x_range: Some((0.0, end * 1.1)), ..Axes::share("latency, s", "share of answers") }
 }
 
@@ -94,7 +109,7 @@ fn latencies(run: &Summary) -> Vec<Series> {
         let within = of.cdf.iter().filter(|(s, _)| *s <= end);
         let dots = within.map(|at| (*at).into()).collect();
         let cdf = series(format!("type {}", of.task_type), Mark::Line, colour, dots);
-        let limit = of.deadline_s.map(|at| {
+        let limit = of.deadline_s.filter(|at| *at <= end).map(|at| {
             let dots = vec![(at, 0.0).into(), (at, 1.0).into()];
             series(format!("deadline of type {}", of.task_type), Mark::Limit, colour, dots)
         });
@@ -109,6 +124,29 @@ fn rates(run: &Summary) -> Vec<Series> {
         series("offered", Mark::Line, 0, over_time(run, |bin| per_second(bin.offered))),
         series("answered 2xx", Mark::Line, 1, over_time(run, |bin| per_second(bin.served))),
     ]
+}
+
+fn outcome_axes() -> Axes {
+    Axes { x: "time, s".to_owned(), y: "share of calls".to_owned(), ..Axes::default() }
+}
+
+fn outcomes(run: &Summary) -> Vec<Series> {
+    let named = [Outcome::Rejected, Outcome::Full, Outcome::Failed];
+    let of = |outcome: Outcome| {
+        move |bin: &Bin| ratio(bin.outcomes.get(outcome as usize).copied()?, bin.offered)
+    };
+    let of_outcome = named.iter().zip(["rejected", "full", "failed"]).zip(0..);
+    of_outcome
+        .map(|((outcome, name), colour)| {
+            series(name, Mark::Line, colour, over_time(run, of(*outcome)))
+        })
+        .chain([series(
+            "forwarded",
+            Mark::Line,
+            4,
+            over_time(run, |bin| ratio(bin.forwarded, bin.offered)),
+        )])
+        .collect()
 }
 
 fn actions(run: &Summary) -> Vec<Series> {
@@ -184,14 +222,15 @@ pub fn facts(run: &Summary) -> String {
     let learner = about.nodes.first().and_then(|node| node.learner.as_ref());
     let learner =
         learner.map_or("none".to_owned(), |of| serde_json::Value::from(of.clone()).to_string());
-    let scenario = toml::to_string(&about.scenario).unwrap_or_default();
+    let scenario = about.scenario.written();
     format!(
-        "measured with {}; {} of {} calls sent before the end; sent late by {p50:.3} ms (median), \
+        "measured with {}; {} of {} calls sent before the end, {} not at all; sent late by {p50:.3} ms (median), \
          {p99:.3} ms (99 %), {most:.3} ms (most)\nentries sent to learners: {}, failed: {}\n\
          seed {}, load factor {}, deadline factor {}\nlearner of the first node: {learner}\n\n{scenario}",
         about.bench_version,
         kept.sent_in_time,
         kept.planned,
+        kept.not_sent,
         kept.trained,
         kept.training_failed,
         about.point.seed,

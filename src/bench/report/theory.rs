@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Figure;
+use super::comparison::{Group, groups};
 use crate::bench::plots::{Axes, Dot, Mark, Series, lines};
 use crate::bench::stats::Estimate;
 use crate::bench::summary::Summary;
@@ -11,8 +12,12 @@ use crate::bench::theory::{blocking, mean_wait};
 /// Points of a theoretical curve.
 const CURVE: usize = 100;
 
-/// A run against the closed forms.
+/// Servers and places to wait that the closed forms are worked out for.
+const PLACES_MAX: u32 = 100_000;
+
+/// Runs that differ by their seed alone, against the closed forms.
 struct Compared {
+    label: String,
     /// Offered load a = λ/μ.
     a: f64,
     k: u32,
@@ -22,24 +27,31 @@ struct Compared {
     time_s: Estimate,
 }
 
-fn compared(run: &Summary) -> Option<Compared> {
-    let about = &run.about;
+fn compared(group: &Group<'_>) -> Option<Compared> {
+    let about = &group.runs.first()?.about;
     let service_s = about.scenario.theory_service_s?;
-    let configuration = &about.nodes.first()?.configuration;
+    let node = about.nodes.first()?;
+    let configuration = &node.configuration;
     let number = |key: &str| u32::try_from(configuration.get(key)?.as_u64()?).ok();
     let enabled = configuration.get("queue_enabled").and_then(Value::as_bool).unwrap_or(false);
-    let spec = about.point.scheduler.as_ref().unwrap_or(&about.nodes.first()?.scheduler);
+    let spec = about.point.scheduler.as_ref().unwrap_or(&node.scheduler);
+    // Others hand calls on, which these forms do not know.
+    if spec.name != "NoScheduler" {
+        return None;
+    }
     // `NoScheduler true` refuses when no slot is free, whatever the queue.
-    let lossy = spec.name == "NoScheduler"
-        && spec.parameters.first().is_some_and(|loss| loss.starts_with(['1', 't', 'T']));
-    let waits = enabled && !lossy;
+    let lossy = spec.parameters.first().is_some_and(|loss| loss.starts_with(['1', 't', 'T']));
+    let k = number("parallel_running_functions_max")?;
+    let q = if enabled && !lossy { number("queue_length_max")? } else { 0 };
+    (k.saturating_add(q) <= PLACES_MAX).then_some(())?;
     Some(Compared {
+        label: group.label.clone(),
         a: about.scenario.rates.0.first()? * about.point.load_factor * service_s,
-        k: number("parallel_running_functions_max")?,
-        q: if waits { number("queue_length_max")? } else { 0 },
+        k,
+        q,
         service_s,
-        refused: run.refused?,
-        time_s: run.latency_s?,
+        refused: group.figure(|run| run.refused)?,
+        time_s: group.figure(|run| run.latency_s)?,
     })
 }
 
@@ -53,12 +65,13 @@ impl Compared {
     }
 }
 
-/// A table with a row per run, and the figures; `None`: no run asks for it.
+/// A table with a row per group of runs, and the figures; `None`: no run asks for it.
 pub fn against(runs: &[Summary]) -> Option<(Vec<Vec<String>>, Vec<Figure>)> {
-    let mut all: Vec<Compared> = runs.iter().filter_map(compared).collect();
+    let mut all: Vec<Compared> = groups(runs).iter().filter_map(compared).collect();
     all.sort_by(|one, other| one.a.total_cmp(&other.a));
     let first = all.first()?;
     let names = [
+        "run",
         "offered load λ/μ",
         "K",
         "Q",
@@ -73,10 +86,15 @@ pub fn against(runs: &[Summary]) -> Option<(Vec<Vec<String>>, Vec<Figure>)> {
     let shown = |of: &Estimate| {
         format!("{:.4} ± {}", of.mean, of.half.map_or("?".to_owned(), |half| format!("{half:.4}")))
     };
-    let within = |of: &Estimate, theory: f64| if of.covers(theory) { "within" } else { "outside" };
+    let within = |of: &Estimate, theory: f64| match of.half {
+        None => "?",
+        Some(_) if of.covers(theory) => "within",
+        Some(_) => "outside",
+    };
     for one in &all {
         let (refused, time_s) = (one.blocking(one.a), one.time_s(one.a));
         table.push(vec![
+            one.label.clone(),
             format!("{:.3}", one.a),
             one.k.to_string(),
             one.q.to_string(),

@@ -12,13 +12,22 @@ use crate::bench::scenario::Scenario;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Keys(Table);
 
+/// Keys whose values are texts, which are taken as they stand.
+const TEXTS: [&str; 7] =
+    ["name", "fleet", "function", "arrivals", "learning", "traces", "schedulers"];
+
 /// A flag's text as a value: TOML where it reads as such, else the text itself.
-fn value(text: &str) -> Value {
+fn value(key: &str, text: &str) -> Value {
     let read = |text: &str| format!("v = {text}").parse::<Table>().ok()?.remove("v");
-    // A list may be written without its brackets.
-    read(text)
-        .or_else(|| read(&format!("[{text}]")))
-        .unwrap_or_else(|| Value::String(text.to_owned()))
+    let toml = if TEXTS.contains(&key) { None } else { read(text) };
+    // A list may be written without its brackets, of numbers as of tables.
+    let list = || if TEXTS.contains(&key) { None } else { read(&format!("[{text}]")) };
+    let wrapped = |value| if key == "payloads" { into_list(value) } else { value };
+    toml.map(wrapped).or_else(list).unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+fn into_list(value: Value) -> Value {
+    if value.is_array() { value } else { Value::Array(vec![value]) }
 }
 
 impl FromArgMatches for Keys {
@@ -30,13 +39,19 @@ impl FromArgMatches for Keys {
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
         for (key, _) in Scenario::KEYS {
-            let given: Vec<Value> =
-                matches.get_many::<String>(key).into_iter().flatten().map(|t| value(t)).collect();
-            match <[Value; 1]>::try_from(given) {
-                Ok([one]) => self.0.insert((*key).to_owned(), one),
-                Err(none) if none.is_empty() => None,
-                Err(more) => self.0.insert((*key).to_owned(), Value::Array(more)),
-            };
+            let given = matches.get_many::<String>(key).into_iter().flatten();
+            let mut given: Vec<Value> = given.map(|text| value(key, text)).collect();
+            match given.len() {
+                0 => {}
+                1 => self.0.extend(given.pop().map(|one| ((*key).to_owned(), one))),
+                _ => {
+                    let all = given.into_iter().flat_map(|value| match into_list(value) {
+                        Value::Array(values) => values,
+                        one => vec![one],
+                    });
+                    self.0.insert((*key).to_owned(), Value::Array(all.collect()));
+                }
+            }
         }
         Ok(())
     }
@@ -51,7 +66,9 @@ impl Args for Keys {
                 .action(ArgAction::Append)
                 .allow_negative_numbers(true)
                 .help(meaning.trim().to_owned())
-                .help_heading("Keys of the scenario (lists: repeat the flag, or 1,2,3)")
+                .help_heading(
+                    "Keys of the scenario (lists: repeat the flag; numbers also as 1,2,3)",
+                )
         };
         command.args(Scenario::KEYS.iter().map(flag))
     }
@@ -100,6 +117,12 @@ impl Keys {
             table.entry("fleet").or_insert(fleet.into());
             below(folder, &mut table);
         }
+        // Rates and traces exclude each other; the one that is a flag takes the other's place.
+        for (given, other) in [("rates", "traces"), ("traces", "rates")] {
+            if self.0.contains_key(given) {
+                table.remove(other);
+            }
+        }
         table.extend(self.0.clone());
         let whose = file.map_or(String::new(), |file| format!("{}: ", file.display()));
         Scenario::from_table(table).map_err(|why| format!("{whose}{why}"))
@@ -120,8 +143,7 @@ mod tests {
     fn every_key_is_a_flag_and_flags_go_before_the_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("s.toml");
-        std::fs::write(&file, "duration_s = 5\nrates = [1, 2]\ntraces = \"t_{n}.csv\"")
-            .expect("written");
+        std::fs::write(&file, "duration_s = 5\ntraces = \"t_{n}.csv\"").expect("written");
         let keys = keys(&[
             "--rates",
             "8,9.5",
@@ -130,7 +152,11 @@ mod tests {
             "--schedulers",
             "RejectScheduler",
             "--payloads",
-            "[{ task_type = 1 }]",
+            "{ task_type = 1 }",
+            "--payloads",
+            "[{ task_type = 2 }]",
+            "--name",
+            "2026-07-01",
             "--checks",
             "false",
             "--fleet",
@@ -140,11 +166,13 @@ mod tests {
         assert_eq!((scenario.duration_s, &*scenario.rates.0), (5.0, &[8.0, 9.5][..]));
         assert_eq!(scenario.schedulers.0, ["NoScheduler false", "RejectScheduler"]);
         assert_eq!((scenario.payloads[0].task_type, scenario.checks), (1, false));
+        assert_eq!((&*scenario.name, scenario.payloads[1].task_type), ("2026-07-01", 2));
         // Relative to where it was written.
         assert_eq!(scenario.fleet, Path::new("hosts.txt"));
-        assert_eq!(scenario.traces.0, [folder.path().join("t_{n}.csv")]);
+        assert!(scenario.traces.0.is_empty(), "rates were given instead");
         let alone = Keys::default().scenario(Some(&file)).expect("good");
         assert_eq!(alone.fleet, folder.path().join("fleet.toml"));
+        assert_eq!(alone.traces.0, [folder.path().join("t_{n}.csv")]);
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! How a run goes, on the terminal.
 
 use std::cell::Cell;
+use std::io::Write;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -11,35 +14,98 @@ use crate::experiment::{Live, Progress};
 
 /// Seconds between the lines where there is no terminal.
 const LINE_S: f64 = 10.0;
+/// Seconds late, for one call in a hundred, from which on it is worth a word.
+const LATE_S: f64 = 0.01;
 
-/// A bar with live figures; without a terminal, a line now and then.
+/// What is drawn.
+enum Event {
+    /// A run of that title and length.
+    Begins(String, Duration),
+    /// So far.
+    Figures(Duration, String),
+    /// A line that stays.
+    Say(String),
+}
+
+/// A bar with live figures; without a terminal, a line now and then. It is drawn by a thread of its
+/// own, for a terminal may stop taking text, and the one that sends calls must not wait for it.
 pub(super) struct Bar {
-    bar: ProgressBar,
+    tell: Option<Sender<Event>>,
+    drawing: Option<JoinHandle<()>>,
     /// The figures of the tick before, for the rate.
     before: Cell<Live>,
     rate: Cell<f64>,
-    told_at: Cell<f64>,
 }
 
 impl Bar {
     pub(super) fn new() -> Self {
-        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-        let style = "{prefix}\n  [{bar:30}] {msg}";
-        if let Ok(style) = ProgressStyle::with_template(style) {
-            bar.set_style(style.progress_chars("=> "));
+        let (tell, told) = channel();
+        let drawing = std::thread::spawn(move || draw(&told));
+        Self {
+            tell: Some(tell),
+            drawing: Some(drawing),
+            before: Cell::default(),
+            rate: Cell::new(0.0),
         }
-        Self { bar, before: Cell::default(), rate: Cell::new(0.0), told_at: Cell::new(0.0) }
     }
 
-    fn say(&self, line: &str) {
-        if self.bar.is_hidden() { eprintln!("{line}") } else { self.bar.println(line) }
+    fn tell(&self, event: Event) {
+        if let Some(tell) = &self.tell {
+            // Without its drawing a run is still a run.
+            let _ = tell.send(event);
+        }
+    }
+
+    fn say(&self, line: impl Into<String>) {
+        self.tell(Event::Say(line.into()));
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        self.tell = None;
+        if let Some(drawing) = self.drawing.take() {
+            let _ = drawing.join();
+        }
     }
+}
+
+/// Writes a line where errors go, if anybody still reads there.
+fn line(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+fn draw(events: &Receiver<Event>) {
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{prefix}\n  [{bar:30}] {msg}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    let mut told_s = 0.0;
+    for event in events {
+        match event {
+            Event::Begins(title, duration) => {
+                told_s = 0.0;
+                bar.reset();
+                bar.set_length(duration.as_millis() as u64);
+                if bar.is_hidden() {
+                    line(&title);
+                }
+                bar.set_prefix(title);
+            }
+            Event::Figures(elapsed, figures) => {
+                let seconds = elapsed.as_secs_f64();
+                if bar.is_hidden() && seconds - told_s >= LINE_S {
+                    told_s = seconds;
+                    line(&format!("  {figures}"));
+                }
+                bar.set_position(elapsed.as_millis() as u64);
+                bar.set_message(figures);
+            }
+            Event::Say(text) if bar.is_hidden() => line(&text),
+            Event::Say(text) => bar.println(text),
+        }
+    }
+    bar.finish_and_clear();
 }
 
 /// The share of `part` in `whole` in per cent.
@@ -48,16 +114,10 @@ fn share(part: u64, whole: u64) -> f64 {
 }
 
 impl Progress for Bar {
-    fn begins(&self, number: usize, of: usize, what: &str, duration: Duration) {
-        self.bar.reset();
-        self.bar.set_length(duration.as_millis() as u64);
-        let title = format!("{number}/{of} {what}");
-        if self.bar.is_hidden() {
-            eprintln!("{title}");
-        }
-        self.bar.set_prefix(title);
+    fn begins(&self, title: &str, duration: Duration) {
         self.before.set(Live::default());
-        self.told_at.set(0.0);
+        self.rate.set(0.0);
+        self.tell(Event::Begins(title.to_owned(), duration));
     }
 
     fn goes_on(&self, live: &Live) {
@@ -70,35 +130,33 @@ impl Progress for Bar {
             self.rate.set(self.rate.get() * (1.0 - weight) + now * weight);
         }
         let figures = format!(
-            "{:.0} s  {:.1} calls/s  {:.1} % in time  {} errors  {} under way",
+            "{:.0} s  {:.1} calls/s  {:.1} % in time  {} failed  {} under way",
             live.elapsed_s,
             self.rate.get(),
             share(live.in_time, live.ended),
-            live.errors,
+            live.failed,
             live.in_flight
         );
-        if self.bar.is_hidden() && live.elapsed_s - self.told_at.get() >= LINE_S {
-            self.told_at.set(live.elapsed_s);
-            eprintln!("  {figures}");
-        }
-        self.bar.set_position((live.elapsed_s * 1000.0) as u64);
-        self.bar.set_message(figures);
+        self.tell(Event::Figures(Duration::from_secs_f64(live.elapsed_s), figures));
     }
 
     fn ended(&self, about: &About, results: &Path) {
         let kept = &about.kept;
         let how = if about.end == End::Complete { "" } else { " (interrupted)" };
-        self.say(&format!("{}{how}", results.display()));
-        let in_time = share(kept.sent_in_time, kept.planned);
-        if in_time < 99.0 {
-            self.say(&format!(
-                "  this machine did not keep the rate: of {} calls {in_time:.1} % were sent before \
-                 the end, half of them {:.3} s late or more",
-                kept.planned, kept.late_s[0]
+        self.say(format!("{}{how}", results.display()));
+        let (in_time, [half, most, _]) = (share(kept.sent_in_time, kept.planned), kept.late_s);
+        if kept.planned > 0 && (in_time < 99.0 || most > LATE_S) {
+            self.say(format!(
+                "  this machine did not keep the rate well: {in_time:.1} % of {} calls were sent \
+                 before the end; half were {half:.4} s late or more, one in a hundred {most:.4} s",
+                kept.planned,
             ));
         }
+        if kept.not_sent > 0 {
+            self.say(format!("  {} calls were not sent: too many were under way", kept.not_sent));
+        }
         if kept.training_failed > 0 {
-            self.say(&format!(
+            self.say(format!(
                 "  {} of {} entries did not reach the learners",
                 kept.training_failed,
                 kept.trained + kept.training_failed

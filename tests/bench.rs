@@ -3,6 +3,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::process::{Process, told};
 use common::raw::{self, RawServer};
@@ -406,4 +407,68 @@ async fn the_example_that_init_writes_is_not_written_over() {
     std::fs::write(&file, "mine").expect("written");
     assert_eq!(bench(&["init", &file]).await.0, Some(78));
     assert_eq!(std::fs::read_to_string(&file).expect("there"), "mine");
+}
+
+#[actix_rt::test]
+async fn a_v1_node_is_loaded_and_trained_as_by_its_own_client() {
+    let ip = fresh_ip();
+    let eids = AtomicU64::new(1);
+    let scheduler = RawServer::start(ip, 18080, move |request| match request.path() {
+        "/" => raw::ok(r#"{"name":"p2p-faas","version":"0.3.0b","version_commit":""}"#),
+        "/configuration" => raw::ok(
+            r#"{"parallel_running_functions_max":4,"queue_length_max":4,"queue_enabled":true}"#,
+        ),
+        "/configuration/scheduler" => raw::ok(r#"{"name":"LearningScheduler","parameters":["1"]}"#),
+        "/monitoring/load" => {
+            raw::answer("200 OK", "X-P2PFaaS-Load: 0\r\nX-P2PFaaS-MaxLoad: 4\r\n", b"")
+        }
+        _ => {
+            let eid = eids.fetch_add(1, Ordering::SeqCst);
+            let head = format!(
+                "X-P2pfaas-Scheduler-Learning-Eid: {eid}\r\n\
+                 X-P2pfaas-Scheduler-Learning-State: 0.000000,1.000000,0.000000\r\n\
+                 X-P2pfaas-Scheduler-Learning-Action: 1.000000\r\n\
+                 X-P2pfaas-Scheduler-Learning-Eps: 0.900000\r\n"
+            );
+            raw::answer("200 OK", &head, b"")
+        }
+    });
+    let _discovery = RawServer::start(ip, 19000, |_| raw::ok("[]"));
+    let parameters = golden_json("146-learn-params-get.txt").to_string();
+    let learner = RawServer::start(ip, 19020, move |request| match request.path() {
+        "/learner/parameters" => raw::ok(&parameters),
+        _ => raw::ok("ok"),
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let hosts = folder.path().join("hosts");
+    std::fs::write(&hosts, format!("{ip}\n")).expect("written");
+    let hosts = hosts.display().to_string();
+    let (to, results) = output(&folder);
+    let arguments = ["run", "--fleet", &hosts, "--output", &to, "--duration-s", "1"];
+    let more = ["--rates", "60", "--deadlines-s", "5", "--train-batch", "7"];
+    let (code, _, log) = bench(&[&arguments[..], &more].concat()).await;
+    assert_eq!(code, Some(0), "{log}");
+    let db = open(&results.join("run-01.db"));
+    let all = number(&db, "SELECT COUNT(*) FROM jobs");
+    let requests = learner.requests();
+    let batches: Vec<Value> = requests
+        .iter()
+        .filter(|request| request.path() == "/train_batch")
+        .map(|request| request.json())
+        .collect();
+    let entries: Vec<&Value> =
+        batches.iter().flat_map(|batch| batch.as_array().expect("a list")).collect();
+    assert_eq!(entries.len() as f64, all);
+    assert!(batches.iter().all(|batch| batch.as_array().is_some_and(|all| all.len() <= 7)));
+    let first = entries.iter().find(|entry| entry["eid"] == "2").expect("the call after the check");
+    let state = "0.000000,1.000000,0.000000";
+    assert_eq!(**first, json!({"eid": "2", "state": state, "action": "1.0", "reward": 1.0}));
+    assert!(requests.iter().any(|request| request.path() == "/learner/reset"));
+    // It has no reward to choose, and is asked for none.
+    let posts = requests.iter().filter(|request| request.line().starts_with("POST"));
+    assert!(posts.clone().all(|request| request.path() == "/train_batch"), "nothing else");
+    let posts = scheduler.requests();
+    let posts = posts.iter().filter(|request| request.line().starts_with("POST"));
+    assert!(posts.clone().all(|request| request.path() == "/function/fn-echo"));
+    assert_eq!(posts.count() as f64, all + 1.0, "and the check's");
 }

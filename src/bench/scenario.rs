@@ -103,7 +103,7 @@ scenario! {
     arrivals: Process = Process::Poisson;
     /// Requests per second to each node: one number for all, or one per node.
     rates: List<f64> = List(vec![10.0]);
-    /// Files of index,value that the rate follows instead, one per node, or one name with {n} for the node's number, from 0.
+    /// Files of index,value that the rate follows instead of rates: one per node, or one name in which an n in braces stands for the node's number, from 0.
     traces: List<PathBuf> = List(Vec::new());
     /// Requests per second where a trace is 0.
     min_load: f64 = 0.0;

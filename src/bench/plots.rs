@@ -14,6 +14,8 @@ const PLOT: u32 = 510;
 const HEIGHT: u32 = 340;
 /// Pixels for a row of a figure with rows.
 const ROW: u32 = 26;
+/// Units to a pixel where curves are drawn: coordinates are whole numbers of them.
+const FINE: u32 = 4;
 const FONT: &str = "sans-serif";
 const SMALL: u32 = 12;
 
@@ -94,8 +96,10 @@ impl Axes {
     }
 }
 
-fn svg(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Drawn) -> String {
+/// A drawing of that size in pixels, with so many units to a pixel.
+fn svg((width, height): (u32, u32), units: u32, draw: impl FnOnce(&Area<'_>) -> Drawn) -> String {
     let mut text = String::new();
+    let size = (width * units, height * units);
     let drawn = {
         let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
         area.fill(&WHITE)
@@ -104,7 +108,11 @@ fn svg(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Drawn) -> String {
             .and_then(|()| area.present().map_err(Into::into))
     };
     // Writing into a string does not fail; if it does, a reader should see why a figure is not there.
-    drawn.map_or_else(|why| format!("<p>This figure could not be drawn: {why}</p>"), |()| text)
+    let failed = |why| format!("<p>This figure could not be drawn: {why}</p>");
+    // The view box keeps its units.
+    let head = |(width, height): (u32, u32)| format!("width=\"{width}\" height=\"{height}\"");
+    let sized = || text.replacen(&head(size), &head((width, height)), 1);
+    drawn.map_or_else(failed, |()| sized())
 }
 
 /// The colour of that number; a second round is lighter.
@@ -135,19 +143,20 @@ fn widest<'a>(texts: impl Iterator<Item = &'a str>, least: u32, most: u32) -> u3
 }
 
 fn legend(area: &Area<'_>, series: &[Series]) -> Drawn {
-    let font = (FONT, SMALL).into_font();
+    let font = (FONT, SMALL * FINE).into_font();
     for (index, one) in series.iter().enumerate() {
-        let y = 16 + 17 * index as i32;
+        let fine = FINE as i32;
+        let y = (16 + 17 * index as i32) * fine;
         let (width, shade) = look(one);
-        let style = shade.stroke_width(width);
+        let style = shade.stroke_width(width * FINE);
         match one.mark {
             Mark::Limit => {
-                area.draw(&PathElement::new([(4, y), (11, y)], style))?;
-                area.draw(&PathElement::new([(17, y), (24, y)], style))?;
+                area.draw(&PathElement::new([(4 * fine, y), (11 * fine, y)], style))?;
+                area.draw(&PathElement::new([(17 * fine, y), (24 * fine, y)], style))?;
             }
-            _ => area.draw(&PathElement::new([(4, y), (24, y)], style))?,
+            _ => area.draw(&PathElement::new([(4 * fine, y), (24 * fine, y)], style))?,
         }
-        area.draw(&Text::new(one.name.clone(), (30, y - 6), font.clone()))?;
+        area.draw(&Text::new(one.name.clone(), (30 * fine, y - 6 * fine), font.clone()))?;
     }
     Ok(())
 }
@@ -165,8 +174,8 @@ pub fn lines(axes: &Axes, series: &[Series]) -> String {
     // Room for the legend's every line.
     let height = HEIGHT.max(40 + 17 * u32::try_from(series.len()).unwrap_or(0));
     let legend_width = 34 + widest(series.iter().map(|one| &*one.name), 80, 420);
-    svg((PLOT + legend_width, height), |area| {
-        let (left, right) = area.split_horizontally(PLOT);
+    svg((PLOT + legend_width, height), FINE, |area| {
+        let (left, right) = area.split_horizontally(PLOT * FINE);
         let dots = || {
             series.iter().flat_map(|one| &one.dots).filter(|d| d.x.is_finite() && d.y.is_finite())
         };
@@ -177,38 +186,51 @@ pub fn lines(axes: &Axes, series: &[Series]) -> String {
         let (x, y) = (axis(from, to), axis(0.0, axes.y_max.unwrap_or(most * 1.05)));
         let (x_span, y_span) = (x.end - x.start, y.end - y.start);
         let mut chart = ChartBuilder::on(&left)
-            .margin(8)
-            .x_label_area_size(38)
-            .y_label_area_size(52)
+            .margin(8 * FINE)
+            .x_label_area_size(38 * FINE)
+            .y_label_area_size(52 * FINE)
             .build_cartesian_2d(x, y)?;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
-            .bold_line_style(FAINT.mix(0.5))
-            .axis_style(FAINT)
+            .bold_line_style(FAINT.mix(0.5).stroke_width(FINE))
+            .axis_style(FAINT.stroke_width(FINE))
+            .set_all_tick_mark_size(5 * FINE)
             .x_desc(axes.x.clone())
             .y_desc(axes.y.clone())
             .x_label_formatter(&|x| short(*x, x_span))
             .y_label_formatter(&|y| short(*y, y_span))
-            .label_style((FONT, SMALL))
-            .axis_desc_style((FONT, 13))
+            .label_style((FONT, SMALL * FINE))
+            .axis_desc_style((FONT, 13 * FINE))
             .draw()?;
         for one in series {
             let (width, shade) = look(one);
-            let style = shade.stroke_width(width);
+            let style = shade.stroke_width(width * FINE);
             let finite = |dot: &&Dot| dot.x.is_finite() && dot.y.is_finite();
             let points = one.dots.iter().filter(finite).map(|dot| (dot.x, dot.y));
             if one.mark == Mark::Limit {
-                chart.draw_series(DashedLineSeries::new(points.clone(), 5, 4, style))?;
+                chart.draw_series(DashedLineSeries::new(
+                    points.clone(),
+                    5 * FINE,
+                    4 * FINE,
+                    style,
+                ))?;
             } else {
                 chart.draw_series(LineSeries::new(points.clone(), style))?;
             }
             if one.mark == Mark::Dots {
-                chart.draw_series(points.map(|at| Circle::new(at, 3, shade.filled())))?;
+                chart.draw_series(points.map(|at| Circle::new(at, 3 * FINE, shade.filled())))?;
                 let bars = one.dots.iter().filter(finite).filter_map(|dot| Some((dot, dot.half?)));
                 chart.draw_series(bars.map(|(dot, half)| {
                     let low = (dot.y - half).max(0.0);
-                    ErrorBar::new_vertical(dot.x, low, dot.y, dot.y + half, shade.filled(), 8)
+                    ErrorBar::new_vertical(
+                        dot.x,
+                        low,
+                        dot.y,
+                        dot.y + half,
+                        shade.stroke_width(FINE),
+                        8 * FINE,
+                    )
                 }))?;
             }
         }
@@ -222,7 +244,7 @@ pub fn rows(x: &str, x_max: Option<f64>, values: &[(String, Estimate)]) -> Strin
     // An axis of one row is none.
     let n = u32::try_from(values.len()).unwrap_or(u32::MAX).clamp(2, 1000);
     let names = 14 + widest(values.iter().map(|(name, _)| &**name), 80, 520);
-    svg((names + PLOT - 60, 60 + ROW * n), |area| {
+    svg((names + PLOT - 60, 60 + ROW * n), 1, |area| {
         let high = |estimate: &Estimate| estimate.mean + estimate.half.unwrap_or(0.0);
         let most = values.iter().map(|(_, estimate)| high(estimate)).fold(0.0, f64::max);
         let range = axis(0.0, x_max.unwrap_or(most * 1.1));
@@ -283,7 +305,7 @@ pub fn matrix(
     let size = |names: &[String]| cell * u32::try_from(names.len()).unwrap_or(0);
     let names = widest(rows.iter().chain(columns).map(String::as_str), 60, 300);
     let (left, top) = (names + 26, names + 16);
-    svg((size(columns) + left + 16, size(rows) + top + 12), |area| {
+    svg((size(columns) + left + 16, size(rows) + top + 12), 1, |area| {
         let font = (FONT, if cell > 34 { SMALL } else { 10 }).into_font();
         let at = |i: usize| (i as u32 * cell) as i32;
         let (left, top) = (left as i32, top as i32);

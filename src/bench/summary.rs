@@ -7,7 +7,7 @@ use super::job::Job;
 use super::stats::{Estimate, batch_means, quantile, share};
 
 /// Pieces that a run's time is cut into: of a second, but so many at least and at most.
-const BINS: std::ops::RangeInclusive<usize> = 10..=60;
+const BINS: std::ops::RangeInclusive<usize> = 10..=30;
 /// Points of a latency distribution.
 const CDF_POINTS: usize = 200;
 

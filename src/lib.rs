@@ -51,6 +51,7 @@ pub mod saved;
 pub mod state;
 pub mod storage;
 pub mod telemetry;
+pub mod timer;
 pub mod types;
 pub mod wire;
 

@@ -1,29 +1,21 @@
-//! Waiting for an instant to a few microseconds. The runtime's own timers count in milliseconds,
-//! which would be most of a fast server's latency. The kernel's timer wakes a sleeping core in some
-//! tens of microseconds; the last of them are therefore waited for awake.
+//! Sending on time. The kernel's timer wakes a sleeping core in some tens of microseconds, which
+//! would be a good part of a fast server's latency; the last of them are therefore waited for awake.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
-};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
+
+use crate::timer::Timer;
 
 /// Turns without a wait after which the event loop gets a turn of its own.
 const TURNS: u32 = 16;
-
 /// What waking up may take; waited for awake, while the event loop goes on.
 const AWAKE: Duration = Duration::from_micros(60);
 
-/// A timer of the kernel's.
+/// Waits for one instant after the other.
 pub struct Pacer {
-    timer: AsyncFd<OwnedFd>,
+    timer: Timer,
     turns: u32,
 }
 
@@ -32,15 +24,8 @@ impl Pacer {
     ///
     /// # Errors
     /// The kernel has no timer to give.
-    #[allow(
-        deprecated,
-        reason = "what takes its place is unsafe for the sake of types whose descriptor changes; \
-                  an OwnedFd keeps its one, open, until it is dropped"
-    )]
     pub fn new() -> io::Result<Self> {
-        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        Ok(Self { timer: AsyncFd::with_interest(timer, Interest::READABLE)?, turns: 0 })
+        Ok(Self { timer: Timer::new()?, turns: 0 })
     }
 
     /// Waits until `at`; not at all if that is past.
@@ -57,38 +42,12 @@ impl Pacer {
             }
             return Ok(());
         }
-        if let Some(asleep) = left.checked_sub(AWAKE).filter(|asleep| !asleep.is_zero()) {
-            self.sleep(asleep).await?;
-        }
+        self.timer.sleep(left.saturating_sub(AWAKE)).await?;
         while Instant::now() < at {
             tokio::task::yield_now().await;
         }
         Ok(())
     }
-
-    async fn sleep(&self, time: Duration) -> io::Result<()> {
-        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let once = Itimerspec { it_interval: zero, it_value: spec(time) };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
-        let mut fired = [0; 8];
-        loop {
-            let mut ready = self.timer.readable().await?;
-            match rustix::io::read(&self.timer, &mut fired) {
-                Ok(_) => {
-                    ready.clear_ready();
-                    return Ok(());
-                }
-                Err(Errno::AGAIN) => ready.clear_ready(),
-                Err(why) => return Err(why.into()),
-            }
-        }
-    }
-}
-
-fn spec(left: Duration) -> Timespec {
-    // A year and more is cut to one: waits here are at most as long as a run.
-    let left = left.min(Duration::from_secs(365 * 24 * 3600));
-    Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
 }
 
 #[cfg(test)]

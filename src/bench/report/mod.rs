@@ -21,7 +21,11 @@ pub struct Figure {
 
 impl Figure {
     fn new(name: impl Into<String>, caption: impl Into<String>, svg: String) -> Self {
-        Self { name: name.into(), caption: caption.into(), svg }
+        let mut caption: String = caption.into();
+        if let Some(first) = caption.get_mut(..1) {
+            first.make_ascii_uppercase();
+        }
+        Self { name: name.into(), caption, svg }
     }
 }
 
@@ -80,8 +84,8 @@ pub fn report(runs: &[Summary]) -> Report {
         "<p>Means with half their 95 % confidence intervals, by batch means over 20 batches of a \
          run, or over the runs where several differ by their seed alone. In time: answered 2xx \
          within the deadline of the call's type, counted from the planned time of sending. \
-         Latencies are of answers 2xx. Late: what 99 % of the calls were sent after their planned \
-         time at most.</p>\n",
+         Latencies are of answers 2xx. Late: 99 % of the \
+         calls were sent no more than that after their planned time.</p>\n",
     );
     if moving {
         body.push_str(

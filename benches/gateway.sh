@@ -6,23 +6,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-rounds=${ROUNDS:-5}     # alternating rounds; the figures are medians over them
+rounds=5
 seconds=${SECONDS_EACH:-4}  # each measurement's length, after one second of warm-up
-binary=${P2PFAAS:-target/release/p2pfaas}  # the node to measure
-
-for tool in nginx wrk awk curl taskset; do
-    command -v "$tool" >/dev/null || { echo "$0: $tool is missing" >&2; exit 1; }
-done
-[ -n "${P2PFAAS:-}" ] || cargo build --release
-
-work=$(mktemp -d)
-pids=()
-cleanup() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    rm -rf "$work"
-}
-trap cleanup EXIT
+. benches/common.sh
+need nginx wrk awk curl taskset
 
 # A worker process serves any number of requests per connection, on both sides of the comparison.
 nginx_common() { # pid file, worker processes
@@ -54,7 +41,6 @@ CONF
 CONF
 } > "$work/proxy.conf"
 
-start() { "$@" >>"$work/out.log" 2>&1 & pids+=($!); }
 start nginx -p "$work" -c "$work/function.conf"
 start nginx -p "$work" -c "$work/proxy.conf"
 node() { # address, the other's address

@@ -8,23 +8,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-rounds=${ROUNDS:-3}         # alternating rounds; the figures are medians over them
+rounds=3
 seconds=${SECONDS_EACH:-5}  # each measurement's length
-binary=${P2PFAAS:-target/release/p2pfaas}  # what to measure
-
-for tool in nginx sqlite3 taskset oha awk; do
-    command -v "$tool" >/dev/null || { echo "$0: $tool is missing" >&2; exit 1; }
-done
-[ -n "${P2PFAAS:-}" ] || cargo build --release
-
-work=$(mktemp -d)
-pids=()
-cleanup() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    rm -rf "$work"
-}
-trap cleanup EXIT
+. benches/common.sh
+need nginx sqlite3 taskset oha awk
 
 cat > "$work/nginx.conf" <<CONF
 worker_processes 1; daemon off; pid $work/pid; error_log $work/log;
@@ -36,7 +23,6 @@ http {
     server { listen 127.0.3.1:18080 backlog=4096; location / { return 200 "ok"; } }
 }
 CONF
-start() { "$@" >>"$work/out.log" 2>&1 & pids+=($!); }
 start taskset -c 1 nginx -p "$work" -c "$work/nginx.conf"
 start taskset -c 1 "$binary" function fn-sleep --listen 127.0.3.2:18080
 sleep 1

@@ -9,8 +9,8 @@ use futures_util::future::join_all;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use super::ExperimentError;
 use super::setup::Setup;
-use super::sweep::ExperimentError;
 use crate::bench::scenario::{Point, Scenario};
 use crate::fleet::{Api, ApiError, Fleet, Member, Wanted};
 use crate::policy::registry::SchedulerSpec;

@@ -11,8 +11,8 @@ use tokio::time::{Instant, interval, timeout};
 
 use super::inputs::Inputs;
 use super::load::{Pace, Sender};
-use super::sweep::{ExperimentError, Live, Progress};
 use super::training::Trainer;
+use super::{ExperimentError, Live, Progress};
 use crate::bench::about::{End, Kept};
 use crate::bench::job::Job;
 use crate::bench::scenario::{Deadlines, Learning, Point, Scenario};

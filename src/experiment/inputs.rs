@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
+use super::ExperimentError;
 use super::load::Ready;
-use super::sweep::ExperimentError;
 use crate::bench::arrivals::{Arrivals, Rates};
 use crate::bench::plan::{Mix, Plan};
 use crate::bench::scenario::{Payload, Point, Scenario};

@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::ExperimentError;
 use super::inputs::Inputs;
-use super::sweep::ExperimentError;
 use crate::bench::about::NodeAbout;
 use crate::bench::scenario::{Learning, Point};
 use crate::fleet::{Api, ApiError, Applied, Member, Wanted};

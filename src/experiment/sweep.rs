@@ -11,60 +11,13 @@ use super::checks::Checks;
 use super::csv;
 use super::drive::Drive;
 use super::inputs::Inputs;
-use super::results::{BadResults, Results};
+use super::results::Results;
 use super::setup::Setup;
+use super::{ExperimentError, Progress};
 use crate::bench::about::{About, End, Kept};
 use crate::bench::scenario::{Point, Scenario};
 use crate::fleet::Api;
 use crate::policy::registry::SchedulerSpec;
-
-/// Why an experiment did not go to its end.
-#[derive(Debug, thiserror::Error)]
-pub enum ExperimentError {
-    /// Files that it names cannot be used.
-    #[error("{}", .0.join("\n"))]
-    Inputs(Vec<String>),
-    /// Something would spoil it.
-    #[error("this would spoil the run (checks = false goes on all the same):\n{}", .0.join("\n"))]
-    Checks(Vec<String>),
-    /// The nodes could not be set up, or did not become quiet.
-    #[error("{}", .0.join("\n"))]
-    Fleet(Vec<String>),
-    /// Results could not be written.
-    #[error(transparent)]
-    Results(#[from] BadResults),
-    /// Something of this machine's failed.
-    #[error("{0}")]
-    Machine(String),
-    /// It was told to stop.
-    #[error("interrupted")]
-    Interrupted,
-}
-
-/// What a run has come to.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Live {
-    /// Seconds since its beginning.
-    pub elapsed_s: f64,
-    /// Calls that have ended.
-    pub ended: u64,
-    /// Of those, answered well and within their deadline.
-    pub in_time: u64,
-    /// Of those, failed: neither answered well nor refused.
-    pub failed: u64,
-    /// Calls under way.
-    pub in_flight: usize,
-}
-
-/// Who is told how it goes.
-pub trait Progress {
-    /// A run, or a warm-up, of that title begins.
-    fn begins(&self, title: &str, duration: Duration);
-    /// It goes on.
-    fn goes_on(&self, live: &Live);
-    /// It has ended, with its results there.
-    fn ended(&self, about: &About, results: &Path);
-}
 
 fn unix_now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()

@@ -254,6 +254,8 @@ mod tests {
         let rates = Rates::along(&[0.0, 0.0, 1.0, 0.0], Shape { min_load: 0.0, ..SHAPE }, 400.0);
         for process in [Process::Poisson, Process::Deterministic] {
             let times = arrivals(rates.clone(), process, 9);
+            // The area of two slopes of 100 s up to 10 per second.
+            assert!((times.len() as f64 - 1000.0).abs() < 130.0, "{}", times.len());
             assert!(times.iter().all(|t| (100.0..=400.0).contains(t)), "{times:?}");
             assert!(times.windows(2).all(|two| two[0] <= two[1]));
         }

@@ -63,22 +63,21 @@ pub struct Plan<R> {
     streams: Vec<Stream<R>>,
     /// The next arrival of each node; times are not negative, so their bits order as they do.
     next: BinaryHeap<Reverse<(u64, usize)>>,
-    end_s: f64,
 }
 
 impl<R: Rng> Plan<R> {
-    /// Of nodes with these arrivals, each with randomness for what it sends, until `end_s`.
-    pub fn new(nodes: impl IntoIterator<Item = (Arrivals<R>, R)>, mix: Mix, end_s: f64) -> Self {
+    /// Of nodes with these arrivals, each with randomness for what it sends; it ends with them.
+    pub fn new(nodes: impl IntoIterator<Item = (Arrivals<R>, R)>, mix: Mix) -> Self {
         let stream = |(arrivals, rng)| Stream { arrivals, rng, sent: 0 };
         let streams = nodes.into_iter().map(stream).collect();
-        let mut plan = Self { mix, streams, next: BinaryHeap::new(), end_s };
+        let mut plan = Self { mix, streams, next: BinaryHeap::new() };
         (0..plan.streams.len()).for_each(|node| plan.draw_next(node));
         plan
     }
 
     fn draw_next(&mut self, node: usize) {
         let at = self.streams.get_mut(node).and_then(|stream| stream.arrivals.next());
-        if let Some(at) = at.filter(|at| *at <= self.end_s) {
+        if let Some(at) = at {
             self.next.push(Reverse((at.to_bits(), node)));
         }
     }
@@ -118,7 +117,7 @@ mod tests {
             let rates = Rates::constant(*rate, 100.0);
             (Arrivals::new(rates, Process::Poisson, rng(n)), rng(n + 500))
         });
-        Plan::new(nodes, Mix::new(&[75.0, 25.0]), 100.0).collect()
+        Plan::new(nodes, Mix::new(&[75.0, 25.0])).collect()
     }
 
     #[test]

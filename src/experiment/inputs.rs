@@ -86,7 +86,7 @@ impl Inputs {
         };
         let weight = |payload: &Payload| payload.mix.unwrap_or(1.0);
         let weights: Vec<f64> = self.scenario.payloads.iter().map(weight).collect();
-        Plan::new((0..self.fleet.0.len()).map(node), Mix::new(&weights), duration_s)
+        Plan::new((0..self.fleet.0.len()).map(node), Mix::new(&weights))
     }
 }
 

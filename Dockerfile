@@ -1,0 +1,43 @@
+# The node as an image: one static program on nothing. Builds for the machine that it is built on;
+# Dockerfile.aarch64 cross-compiles.
+#
+#   docker build -t p2pfaas .
+
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /src
+
+# Dependencies first, as a layer that only Cargo.toml and Cargo.lock change.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src benches \
+    && echo 'fn main() {}' | tee src/main.rs > benches/learner.rs && touch src/lib.rs \
+    && RUSTFLAGS='-C target-feature=+crt-static' \
+       cargo build --release --locked --target "$(uname -m)-unknown-linux-gnu"
+
+# What `p2pfaas --version` says it was built from.
+ARG COMMIT=unknown
+COPY build.rs ./
+COPY src src
+# Cargo goes by times, and those of the empty program are later.
+RUN touch src/main.rs src/lib.rs \
+    && BUILD_COMMIT="$COMMIT" RUSTFLAGS='-C target-feature=+crt-static' \
+       cargo build --release --locked --target "$(uname -m)-unknown-linux-gnu"
+
+# The image's files: any user may write to /data.
+RUN mkdir -p /image/etc/ssl/certs /image/data && chmod 1777 /image/data \
+    && echo 'hosts: files dns' > /image/etc/nsswitch.conf \
+    && cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ \
+    && cp "target/$(uname -m)-unknown-linux-gnu/release/p2pfaas" /image/ \
+    && strip /image/p2pfaas
+
+FROM scratch
+COPY --from=build /image/ /
+LABEL org.opencontainers.image.title="p2pfaas" \
+      org.opencontainers.image.description="A node runtime for Functions-as-a-Service on edge and fog machines that share their work as peers" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0"
+USER 65532:65532
+VOLUME /data
+# Scheduler, discovery, learner, the learner's WebSocket.
+EXPOSE 18080 19000 19020 8765
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["/p2pfaas", "health"]
+ENTRYPOINT ["/p2pfaas"]
+CMD ["node"]

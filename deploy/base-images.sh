@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# For machines that reach no image registry: makes the images that the Dockerfiles begin with, under
+# the names that they ask for, from Debian's packages and the Rust toolchain of this machine. The
+# Dockerfiles are then built unchanged. Images that are there already are left alone.
+#
+#   deploy/base-images.sh            what Dockerfile and functions/ need
+#   deploy/base-images.sh aarch64    what Dockerfile.aarch64 needs
+#
+# Needs root, Docker, debootstrap, and for the first a Rust toolchain.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Debian's packages come from where this machine has its own from.
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' |
+    grep -v security | head -n 1)
+[ -n "$mirror" ] || { echo 'apt knows no mirror of Debian' >&2; exit 1; }
+
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+
+# debian SUITE PACKAGES: a small Debian in $folder/root.
+debian() {
+    rm -rf "$folder/root"
+    debootstrap --variant=minbase --include="$2" "$1" "$folder/root" "$mirror" >"$folder/log" ||
+        { tail -n 20 "$folder/log" >&2; exit 1; }
+    # Networks that look into connections have certificates of their own.
+    if compgen -G '/usr/local/share/ca-certificates/*.crt' >/dev/null; then
+        cp /usr/local/share/ca-certificates/*.crt "$folder/root/usr/local/share/ca-certificates/"
+        chroot "$folder/root" update-ca-certificates >/dev/null 2>&1
+    fi
+    rm -rf "$folder"/root/var/cache/apt/archives/*.deb "$folder"/root/usr/share/{doc,man,locale}
+}
+
+# image NAME [DOCKER IMPORT'S FLAGS]: $folder/root as an image.
+image() {
+    local name=$1
+    shift
+    tar --numeric-owner -C "$folder/root" -c . | docker import "$@" - "$name" >/dev/null
+    echo "made $name"
+}
+
+# The image that a Dockerfile's first stage begins with.
+first_from() { awk 'toupper($1) == "FROM" { print $2; exit }' "$1"; }
+
+has() { docker image inspect "$1" >/dev/null 2>&1; }
+
+if [ "${1:-}" = aarch64 ]; then
+    name=$(first_from Dockerfile.aarch64)
+    has "$name" && exit
+    # debian:forky-slim
+    suite=${name#debian:}
+    debian "${suite%-slim}" ca-certificates
+    image "$name" --change 'CMD ["bash"]'
+else
+    name=$(first_from Dockerfile)
+    has "$name" && exit
+    # rust:VERSION-slim-bookworm
+    debian "${name##*-}" gcc,libc6-dev,ca-certificates
+    toolchain=$(rustc --print sysroot)
+    mkdir -p "$folder/root/usr/local/lib/rustlib"
+    cp -a "$toolchain"/bin/{cargo,rustc} "$folder/root/usr/local/bin/"
+    cp -a "$toolchain"/lib/*.so* "$folder/root/usr/local/lib/"
+    cp -a "$toolchain"/lib/rustlib/*-linux-* "$folder/root/usr/local/lib/rustlib/"
+    image "$name" --change 'ENV CARGO_HOME=/usr/local/cargo' --change 'CMD ["bash"]'
+    echo "it holds $(rustc --version)"
+fi

@@ -11,7 +11,7 @@ use config::{Config, ConfigError, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::policy::registry::SchedulerSpec;
-use crate::types::{FunctionName, check_machine};
+use crate::types::{FunctionName, InitServer, check_machine};
 
 /// Something wrong in the configuration, with the key that caused it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,10 +157,10 @@ settings! {
     machine_group_name: String = String::new();
     /// Interface whose address is the node's own when none is configured.
     default_iface: String = "eth0".to_owned();
-    /// Addresses of nodes to join through.
+    /// Nodes to join through: IP addresses, or host names, of which all addresses are asked at every poll.
     init_servers: Vec<String> = Vec::new();
     /// Seconds between polls of the known machines, 0.05 to 3600.
-    poll_time_s: f64 = 2.0;
+    poll_time_s: f64 = 1.5;
     /// Seconds that a poll may take, 0.01 to 600.
     poll_timeout_s: f64 = 1.0;
     /// Failed polls in a row after which a machine is dead, 1 to 1000.
@@ -200,6 +200,14 @@ settings! {
     routes: Routes = Routes::default();
     /// Whether the embedded functions (fn-echo, fn-sleep, fn-spin, fn-work, fn-thumbnail) can be called.
     embedded_functions: bool = false;
+    /// Whether functions run behind an OpenFaaS gateway, but those with routes and embedded ones.
+    openfaas_enabled: bool = false;
+    /// Host of the OpenFaaS gateway.
+    openfaas_host: String = "gateway".to_owned();
+    /// Port of the OpenFaaS gateway.
+    openfaas_port: u16 = 8080;
+    /// Folder with the gateway's credentials, the files basic-auth-user and basic-auth-password; none: it asks for none.
+    openfaas_secrets_path: PathBuf = PathBuf::from("/run/secrets");
     /// The functions that this node serves; empty: any.
     fns_list: Vec<String> = Vec::new();
     /// Seconds that a function may take, 0.001 to 86400.
@@ -231,6 +239,8 @@ settings! {
     probe_timeout_ms: u64 = 200;
     /// Seconds to wait for a forwarded call's answer, 0.001 to 86400.
     forward_timeout_s: f64 = 120.0;
+    /// Seconds after which a connection to a peer whose machine does not answer at all is given up, 1 to 3600.
+    peer_silence_timeout_s: f64 = 10.0;
 
     /// Who may change the node through its routes: any, loopback or off.
     admin: Admin = Admin::Any;
@@ -270,7 +280,7 @@ impl Settings {
         flags: &[(&str, config::Value)],
     ) -> Result<Loaded, Vec<Problem>> {
         let mut problems = Vec::new();
-        let (environment, warnings) = known_environment(environment, &mut problems);
+        let (environment, warnings) = known_environment(environment);
         let mut layers = Config::builder();
         if let Some(path) = file {
             check_file(path, &mut problems)?;
@@ -317,6 +327,7 @@ impl Settings {
         range("peer_connect_timeout_ms", self.peer_connect_timeout_ms as f64, 1.0, 6e4);
         range("probe_timeout_ms", self.probe_timeout_ms as f64, 1.0, 6e4);
         range("forward_timeout_s", self.forward_timeout_s, 0.001, 86400.0);
+        range("peer_silence_timeout_s", self.peer_silence_timeout_s, 1.0, 3600.0);
         range("learner_pool_size", self.learner_pool_size as f64, 1.0, 1e3);
         range("learner_timeout_ms", self.learner_timeout_ms as f64, 1.0, 6e4);
         range("learner_save_time_s", self.learner_save_time_s, 0.05, 86400.0);
@@ -327,6 +338,15 @@ impl Settings {
         let machine = check_machine(&self.machine_ip, &self.machine_id, &self.machine_group_name);
         if let Err((key, why)) = machine {
             problems.push(problem(key, why));
+        }
+        if self.openfaas_enabled && self.openfaas_host.parse::<InitServer>().is_err() {
+            let why = format!("{:?} is neither an IP address nor a host name", self.openfaas_host);
+            problems.push(problem("openfaas_host", why));
+        }
+        for server in &self.init_servers {
+            if let Err(why) = server.parse::<InitServer>() {
+                problems.push(problem("init_servers", why));
+            }
         }
         if let Err(why) = SchedulerSpec::from_words(&self.scheduler).build() {
             problems.push(problem("scheduler", why));
@@ -378,7 +398,6 @@ const LISTS: &[&str] = &["init_servers", "fns_list", "routes"];
 /// stay texts here: a name such as `0042` is no number.
 fn known_environment(
     environment: impl IntoIterator<Item = (String, String)>,
-    problems: &mut Vec<Problem>,
 ) -> (BTreeMap<&'static str, config::Value>, Vec<String>) {
     let keys: HashMap<String, &'static str> =
         Settings::KEYS.iter().map(|(k, _)| (format!("P2PFAAS_{}", k.to_uppercase()), *k)).collect();
@@ -399,10 +418,6 @@ fn known_environment(
                 false => config::Value::from(value),
             };
             known.insert(*key, value);
-        } else if name == "P2PFAAS_OPENFAAS_ENABLED" {
-            if !matches!(&*value, "false" | "0" | "False" | "FALSE" | "f" | "F") {
-                problems.push(problem(&name, "this node has no OpenFaaS backend; unset it"));
-            }
         } else {
             warnings.push(format!("the environment has {name}, which means nothing to this node"));
         }
@@ -506,11 +521,25 @@ mod tests {
     }
 
     #[test]
-    fn openfaas_cannot_be_turned_on_silently() {
-        assert_eq!(
-            problem_keys(load("", &[("P2PFAAS_OPENFAAS_ENABLED", "true")], &[])),
-            ["P2PFAAS_OPENFAAS_ENABLED"]
-        );
+    fn v1s_names_turn_openfaas_on() {
+        let env = [
+            ("P2PFAAS_OPENFAAS_ENABLED", "true"),
+            ("P2PFAAS_OPENFAAS_HOST", "10.0.0.9"),
+            ("P2PFAAS_OPENFAAS_PORT", "31112"),
+        ];
+        let got = load("", &env, &[]).expect("good").settings;
+        let told = (got.openfaas_enabled, &*got.openfaas_host, got.openfaas_port);
+        assert_eq!(told, (true, "10.0.0.9", 31112));
+        let bad = [env[0], ("P2PFAAS_OPENFAAS_HOST", "http://gateway")];
+        assert_eq!(problem_keys(load("", &bad, &[])), ["openfaas_host"]);
+    }
+
+    #[test]
+    fn init_servers_are_addresses_or_host_names() {
+        let good = load("", &[("P2PFAAS_INIT_SERVERS", "10.0.0.1, p2pfaas-peers")], &[]);
+        assert_eq!(good.expect("good").settings.init_servers, ["10.0.0.1", "p2pfaas-peers"]);
+        let bad = [("P2PFAAS_INIT_SERVERS", "10.0.0.1:19000")];
+        assert_eq!(problem_keys(load("", &bad, &[])), ["init_servers"]);
     }
 
     #[test]

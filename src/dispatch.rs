@@ -80,7 +80,8 @@ impl Worker {
             node.discovery.clone(),
             Arc::clone(&node.metrics),
         ));
-        let functions = Functions::new(&node.settings, Arc::clone(&node.embedded));
+        let functions =
+            Functions::new(&node.settings, Arc::clone(&node.embedded), node.openfaas.clone());
         let replicas = Replicas::new(
             Arc::clone(&node.in_force),
             node.source(),

@@ -101,6 +101,9 @@ pub enum Error {
     /// An OpenFaaS route without a gateway behind it.
     #[error("No OpenFaaS gateway is configured for this node")]
     NoGateway,
+    /// The OpenFaaS gateway does not answer, or not as its API says.
+    #[error("OpenFaaS gateway error: {0}")]
+    Gateway(String),
     /// The operator closed the routes that change the node.
     #[error("This node does not let itself be changed from here")]
     AdminClosed,
@@ -122,7 +125,8 @@ impl Error {
             Self::FunctionTimedOut { .. } => "timed_out",
             Self::UnknownFunction(_)
             | Self::FunctionUnreachable { .. }
-            | Self::FunctionBroke { .. } => "function_failed",
+            | Self::FunctionBroke { .. }
+            | Self::Gateway(_) => "function_failed",
             Self::Stopped | Self::Internal(_) => "node_failed",
             _ => "bad_request",
         }

@@ -178,6 +178,16 @@ impl Membership {
         due
     }
 
+    /// Whom to ask now without waiting for the next poll: those that nobody has asked yet.
+    pub fn due_first(&mut self, at: At) -> Vec<IpAddr> {
+        let mut due = Vec::new();
+        for machine in self.machines.values_mut().filter(|m| m.polled.is_none() && !m.polling) {
+            (machine.polling, machine.polled) = (true, Some(at.elapsed));
+            due.push(machine.ip);
+        }
+        due
+    }
+
     /// Whoever polled is gone and will not report, and the clock may begin anew: everybody can be
     /// asked again.
     pub fn forget_polls(&mut self) {
@@ -382,6 +392,19 @@ mod tests {
         assert_eq!(members.due(at(30)), [ip(1)]);
         members.answered(ip(1), called("a"), Duration::ZERO, at(31));
         assert_eq!(members.due(at(32)), [ip(1)], "alive again, asked at every poll");
+    }
+
+    #[test]
+    fn a_newcomer_is_asked_once_before_the_others_turn() {
+        let mut members = members();
+        members.heartbeat(ip(1), called("a"), at(0));
+        assert_eq!(members.due(at(0)), [ip(1)]);
+        members.hearsay(ip(2), called("b"), at(1));
+        assert_eq!(members.due_first(at(1)), [ip(2)]);
+        assert!(members.due_first(at(1)).is_empty());
+        members.answered(ip(2), called("b"), Duration::ZERO, at(1));
+        assert!(members.due_first(at(1)).is_empty());
+        assert_eq!(members.due(at(2)), [ip(2)], "from then on with the others");
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! A whole node: its state, its actor tree, its start and its stop.
 
 use std::cell::RefCell;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,9 +19,10 @@ use crate::actors::supervise::{End, Guard, Handle};
 use crate::actors::supervisor::{StopRestarting, Supervisor};
 use crate::actors::switch::{Active, Switch};
 use crate::config::{Admin, Settings};
+use crate::faas::openfaas::{Access, BadCredentials};
 use crate::http::server::{Listeners, Servers};
 use crate::membership::{At, Introduction, Membership, Rules};
-use crate::peer::PeerClient;
+use crate::peer::{PeerClient, own_address};
 use crate::policy::params::BadParameters;
 use crate::saved::{Dynamic, FlagOverrides, load_learner};
 use crate::state::{NodeState, Phase};
@@ -36,6 +36,9 @@ pub enum StartError {
     /// A file in the data path.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The OpenFaaS gateway's credentials.
+    #[error(transparent)]
+    Credentials(#[from] BadCredentials),
     /// The scheduler that flags ask for.
     #[error("scheduler: {0}")]
     Scheduler(#[from] BadParameters),
@@ -65,10 +68,10 @@ impl Node {
         storage::prepare_folder(&settings.data_path)?;
         let dynamic = Dynamic::load(&settings, flags)?;
         let policy = dynamic.scheduler.build()?;
-        let found_ip = found_ip(&settings);
-        let identity = dynamic.machine.running.identity(found_ip);
+        let identity = dynamic.machine.running.identity(own_address(&settings));
         let kept = keep(&settings, &dynamic, &identity)?;
         let learning = learning(&settings, &dynamic)?;
+        let openfaas = Access::of(&settings)?;
         let listeners = Listeners::bind(&settings).map_err(StartError::Bind)?;
 
         let settings = Arc::new(settings);
@@ -76,7 +79,7 @@ impl Node {
         let active = Active::new(0, policy);
         warn_at_start(&settings, &active, &identity);
         let published = Arc::clone(&kept.published);
-        let state = Arc::new(NodeState::new(settings, gate, active, published, learning));
+        let state = Arc::new(NodeState::new(settings, gate, active, published, learning, openfaas));
 
         let (say_broken, broken) = oneshot::channel();
         let root = Guard::new(move |_| {
@@ -85,7 +88,7 @@ impl Node {
         });
         let gateway = Handle::default();
         let thread = Arbiter::new();
-        let supervisor = tree(&state, &dynamic, kept, found_ip, root)
+        let supervisor = tree(&state, &dynamic, kept, root)
             .child_started("learner", state.learning.learner.clone(), learner(&state, &thread))
             .child("gateway", gateway.clone(), {
                 let servers = Rc::new(Servers::new(Arc::clone(&state), listeners));
@@ -186,13 +189,7 @@ fn learner(state: &Arc<NodeState>, thread: &Arbiter) -> impl FnMut(Guard) -> Add
 }
 
 /// The supervision tree's first half: what calls need before they can be served.
-fn tree(
-    state: &Arc<NodeState>,
-    dynamic: &Dynamic,
-    kept: Rc<Kept>,
-    found_ip: Option<IpAddr>,
-    root: Guard,
-) -> Supervisor {
+fn tree(state: &Arc<NodeState>, dynamic: &Dynamic, kept: Rc<Kept>, root: Guard) -> Supervisor {
     let settings = Arc::clone(&state.settings);
     let limits = Arc::new(Mutex::new(dynamic.limits.clone()));
     let queue = {
@@ -213,7 +210,6 @@ fn tree(
         let how = DiscoverySettings {
             poll_time: Settings::seconds(settings.poll_time_s),
             follows: !settings.service_discovery_host.is_empty(),
-            found_ip,
             data_path: settings.data_path.clone(),
         };
         move |guard| {
@@ -254,23 +250,6 @@ fn keep(
     }))
 }
 
-/// The address to take when none is configured: the one we listen on, if it is one, else the
-/// interface's, an IPv4 address before an IPv6 one.
-fn found_ip(settings: &Settings) -> Option<IpAddr> {
-    if !settings.host.is_unspecified() {
-        return Some(settings.host);
-    }
-    let mut found: Vec<IpAddr> = if_addrs::get_if_addrs()
-        .inspect_err(|error| tracing::warn!(%error, "the network interfaces cannot be read"))
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|interface| interface.name == settings.default_iface)
-        .map(|interface| interface.ip())
-        .collect();
-    found.sort_by_key(|ip| !ip.is_ipv4());
-    found.first().copied()
-}
-
 fn warn_at_start(settings: &Settings, active: &Active, identity: &Identity) {
     if let Some(warning) = active.policy.warning() {
         tracing::warn!(scheduler = %active.full_name, "{warning}");
@@ -297,6 +276,7 @@ mod tests {
     use crate::actors::switch::SwapScheduler;
     use crate::client::{Hosts, client};
     use crate::policy::{Heard, NodeView, Policy, Step, Task};
+    use std::net::IpAddr;
     use std::sync::atomic::{AtomicBool, Ordering};
     use tokio::time::Instant;
 

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::actors::discovery::{Discovery, PollAnswer, Poller, Unreachable};
 use crate::actors::scheduler::Prober;
 use crate::actors::supervise::Handle;
-use crate::client::{Hosts, Renewed, SendFailure, read_body};
+use crate::client::{Hosts, Renewed, SendFailure, addresses, read_body};
 use crate::config::Settings;
 use crate::faas::Answer;
 use crate::http::headers;
@@ -92,6 +92,23 @@ pub fn message_bytes_max(body_bytes: usize) -> usize {
     body_bytes / 3 * 4 + (1 << 20)
 }
 
+/// This machine's address as it is now, for nodes that have none configured: the one we listen on, if it is one, else the
+/// interface's, an IPv4 address before an IPv6 one.
+pub fn own_address(settings: &Settings) -> Option<IpAddr> {
+    if !settings.host.is_unspecified() {
+        return Some(settings.host);
+    }
+    let mut found: Vec<IpAddr> = if_addrs::get_if_addrs()
+        .inspect_err(|error| tracing::warn!(%error, "the network interfaces cannot be read"))
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|interface| interface.name == settings.default_iface)
+        .map(|interface| interface.ip())
+        .collect();
+    found.sort_by_key(|ip| !ip.is_ipv4());
+    found.first().copied()
+}
+
 fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u32> {
     headers::text(headers, name).trim().parse().ok()
 }
@@ -106,9 +123,11 @@ impl PeerClient {
     ) -> Self {
         let connect = Duration::from_millis(settings.peer_connect_timeout_ms);
         let probe = Duration::from_millis(settings.probe_timeout_ms);
+        let silence = Settings::seconds(settings.peer_silence_timeout_s);
+        let client = |connect| Renewed::new(connect, Hosts::Any).giving_up_after(silence);
         Self {
-            client: Renewed::new(connect, Hosts::Any),
-            probes: Renewed::new(connect.min(probe * 3 / 4), Hosts::Any),
+            client: client(connect),
+            probes: client(connect.min(probe * 3 / 4)),
             probe_limit: TimeLimit::new(probe),
             forward_limit: TimeLimit::new(Settings::seconds(settings.forward_timeout_s)),
             settings,
@@ -344,6 +363,20 @@ impl Poller for PeerClient {
             };
             timeout(Settings::seconds(this.settings.poll_timeout_s), both).await.ok()?
         })
+    }
+
+    fn resolve(&self, name: String) -> LocalBoxFuture<'static, Result<Vec<IpAddr>, String>> {
+        Box::pin(async move {
+            let found = addresses(name, 0).await.map_err(|why| why.to_string())?;
+            let mut found: Vec<IpAddr> = found.into_iter().map(|address| address.ip()).collect();
+            found.sort_unstable();
+            found.dedup();
+            if found.is_empty() { Err("the name has no address".to_owned()) } else { Ok(found) }
+        })
+    }
+
+    fn own_address(&self) -> Option<IpAddr> {
+        own_address(&self.settings)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::rl::learner::Learner;
 use crate::rl::model::Model;
 use crate::rl::parameters::Parameters;
 use crate::storage::{self, StorageError};
-use crate::types::{Identity, check_machine};
+use crate::types::{Identity, InitServer, check_machine};
 
 /// `GET /configuration`, and a partial one to be merged over it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,11 +75,19 @@ pub struct MachinePatch {
 }
 
 impl MachinePatch {
-    /// Whether the address is one, and name and group can be told to others in a header.
+    /// Whether the address is one, name and group can be told to others in a header, and init
+    /// servers can be found.
     ///
     /// # Errors
     /// What is wrong, in words.
     pub fn check(&self) -> Result<(), String> {
+        for server in self.init_servers.iter().flatten() {
+            server.parse::<InitServer>().map_err(|why| format!("init_servers: {why}"))?;
+        }
+        self.check_identity()
+    }
+
+    fn check_identity(&self) -> Result<(), String> {
         let text = |text: &'_ Option<String>| text.clone().unwrap_or_default();
         let (ip, id) = (text(&self.machine_ip), text(&self.machine_id));
         check_machine(&ip, &id, &text(&self.machine_group_name))
@@ -232,7 +240,8 @@ fn read_machine(path: &Path, settings: &Settings) -> Result<MachineConfig, Stora
         init_servers: settings.init_servers.clone(),
     };
     let stored: MachinePatch = storage::read(path, WHAT)?.unwrap_or_default();
-    stored.check().map_err(|why| unusable(path, WHAT, why))?;
+    // v1 keeps whatever init servers it was told: one that cannot be found is only warned of.
+    stored.check_identity().map_err(|why| unusable(path, WHAT, why))?;
     let set = |text: Option<String>| text.filter(|t| !t.is_empty());
     Ok(base.merged(&MachinePatch {
         machine_ip: set(stored.machine_ip),

@@ -15,7 +15,7 @@ use crate::actors::supervise::Handle;
 use crate::actors::switch::{Active, Switch};
 use crate::budget::Budget;
 use crate::config::Settings;
-use crate::faas::embedded;
+use crate::faas::{embedded, openfaas};
 use crate::lock;
 use crate::metrics::Metrics;
 
@@ -52,6 +52,8 @@ pub struct NodeState {
     pub metrics: Arc<Metrics>,
     /// What the embedded functions share.
     pub embedded: Arc<embedded::Shared>,
+    /// The OpenFaaS gateway, if there is one.
+    pub openfaas: Option<Arc<openfaas::Access>>,
     /// What the bodies of all calls may hold.
     pub bodies: Arc<Budget>,
     /// What the bodies of all requests to the learner may hold: they must not crowd out calls.
@@ -73,10 +75,12 @@ impl NodeState {
         active: Active,
         published: Arc<ArcSwap<Published>>,
         learning: Arc<Learning>,
+        openfaas: Option<Arc<openfaas::Access>>,
     ) -> Self {
         Self {
             embedded: embedded::Shared::new(&settings),
             bodies: Budget::new(settings.bodies_bytes_max),
+            openfaas,
             learner_bodies: Budget::new(settings.learner_bodies_bytes_max),
             settings,
             gate,

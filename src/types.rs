@@ -157,6 +157,37 @@ pub fn check_machine(ip: &str, id: &str, group: &str) -> Result<(), (&'static st
     Ok(())
 }
 
+/// A node to join through, as an operator names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InitServer {
+    /// One node.
+    Address(IpAddr),
+    /// A host name; stands for all addresses that it has at the time.
+    Name(String),
+}
+
+impl std::str::FromStr for InitServer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(ip) = text.parse() {
+            return Ok(Self::Address(ip));
+        }
+        let label = |label: &str| {
+            let allowed = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
+            (1..=63).contains(&label.len()) && label.bytes().all(allowed)
+        };
+        let labels = text.strip_suffix('.').unwrap_or(text);
+        // What ends in a number is an address gone wrong, no name.
+        let last = labels.rsplit('.').next().unwrap_or_default();
+        let number = last.bytes().all(|c| c.is_ascii_digit());
+        if text.len() > 253 || number || !labels.split('.').all(label) {
+            return Err(format!("{text:?} is neither an IP address nor a host name"));
+        }
+        Ok(Self::Name(text.to_owned()))
+    }
+}
+
 /// Who this node is, as it tells others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
@@ -199,6 +230,20 @@ impl<T> From<OneOrMore<T>> for List<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_init_server_is_an_address_or_a_host_name() {
+        for name in ["node-2", "p2pfaas-peers.edge.svc.cluster.local", "my_node", "a.example."] {
+            assert_eq!(name.parse(), Ok(InitServer::Name(name.to_owned())));
+        }
+        for ip in ["10.0.0.1", "fd00::1"] {
+            assert_eq!(ip.parse(), Ok(InitServer::Address(ip.parse().expect("an address"))));
+        }
+        let long = "a".repeat(64);
+        for wrong in ["", ".", "10.0.0", "10.0.0.256", "node:19000", "http://node", "a..b", &long] {
+            assert!(wrong.parse::<InitServer>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_function_name_is_one_dns_label_with_underscores() {

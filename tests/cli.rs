@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::process::{Process, run};
+use common::process::{Process, run, told};
 use common::*;
 
 fn text(bytes: &[u8]) -> String {
@@ -12,7 +12,7 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn help_is_complete_on_every_subcommand() {
     let top = text(&run(&["--help"], &[]).stdout);
-    for subcommand in ["node", "cluster", "function"] {
+    for subcommand in ["node", "cluster", "function", "health"] {
         assert!(top.contains(subcommand), "{top}");
     }
     let node = text(&run(&["node", "--help"], &[]).stdout);
@@ -242,4 +242,30 @@ fn traces_are_written_one_a_node_and_the_same_again_for_the_same_seed() {
     assert_eq!(first, again);
     assert!(first[0] != other[0] && first[0] != first[1]);
     assert_eq!(first[0].lines().count(), 10);
+}
+
+#[actix_rt::test]
+async fn health_is_0_while_a_server_serves_and_69_when_there_is_none() {
+    let node = TestNode::start(|_| {});
+    let (code, _, complaint) = told(&["health", &node.url("/health")]).await;
+    assert_eq!((code, &*complaint), (Some(0), ""));
+    let (code, _, complaint) = told(&["health", &node.url("/nothing-here")]).await;
+    assert_eq!(code, Some(69));
+    assert!(complaint.contains("404"), "{complaint}");
+    let nobody = format!("http://{}:18080/health", fresh_ip());
+    let (code, _, complaint) = told(&["health", &nobody]).await;
+    assert_eq!(code, Some(69));
+    assert!(complaint.contains(&nobody), "{complaint}");
+}
+
+#[test]
+fn health_asks_the_node_that_the_environment_describes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ip = fresh_ip();
+    let _node = Process::node(ip, folder.path(), &[]);
+    let host = ip.to_string();
+    let environment = [("P2PFAAS_HOST", &*host)];
+    assert_eq!(run(&["health"], &environment).status.code(), Some(0));
+    let other = [environment[0], ("P2PFAAS_SCHEDULER_PORT", "18081")];
+    assert_eq!(run(&["health"], &other).status.code(), Some(69));
 }

@@ -3,12 +3,16 @@
 //!
 //! With another discovery service configured it follows that one's list instead.
 //!
+//! Init servers that are names are looked up at every poll, and all their addresses are asked:
+//! that is how nodes find each other behind one name (`joins.rs`).
+//!
 //! What survives a restart of the actor: the membership and the configuration, which belong to the
 //! node; polls that were under way are forgotten and made again. What survives a restart of the
 //! node: the machines known, saved when they change; each is listed again once it answers.
 
+mod joins;
+
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -23,6 +27,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
 
+use self::joins::Joins;
 use super::supervise::Guard;
 use crate::error::NoMachineIp;
 use crate::lock;
@@ -30,7 +35,7 @@ use crate::membership::{At, Introduction, Membership, Standing};
 use crate::metrics::Metrics;
 use crate::saved::{Layered, MachineConfig, MachinePatch};
 use crate::storage::{self, StorageError};
-use crate::types::{Identity, Peer};
+use crate::types::{Identity, InitServer, Peer};
 use crate::wire::WireMachine;
 
 /// The machines known alive, in the wire's order. A caller that is a machine is added or
@@ -85,6 +90,14 @@ struct Polled {
     answer: Option<PollAnswer>,
 }
 
+/// An init server's name was looked up.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Resolved {
+    name: String,
+    addresses: Result<Vec<IpAddr>, String>,
+}
+
 /// What everybody reads without asking the actor.
 #[derive(Clone, Debug, Default)]
 pub struct Published {
@@ -105,7 +118,7 @@ pub struct PollAnswer {
     pub knows: Vec<(IpAddr, Introduction)>,
 }
 
-/// How Discovery asks other machines.
+/// How Discovery looks at the network.
 pub trait Poller {
     /// Asks the machine at `ip` for its list, introducing ourselves as `me`. `None`: no good
     /// answer in time.
@@ -114,6 +127,12 @@ pub trait Poller {
     /// Asks the other discovery service that is configured instead of our own for this node's
     /// identity and its machines. `None`: no good answer in time.
     fn follow(&self) -> LocalBoxFuture<'static, Option<(Identity, PollAnswer)>>;
+
+    /// All addresses that the host `name` has now, or why it has none.
+    fn resolve(&self, name: String) -> LocalBoxFuture<'static, Result<Vec<IpAddr>, String>>;
+
+    /// This machine's own address as its interface has it now.
+    fn own_address(&self) -> Option<IpAddr>;
 }
 
 /// What outlives the actor.
@@ -139,8 +158,6 @@ pub struct DiscoverySettings {
     pub poll_time: Duration,
     /// Whether another discovery service is followed.
     pub follows: bool,
-    /// The address to take when none is configured.
-    pub found_ip: Option<IpAddr>,
     /// Where the files are.
     pub data_path: PathBuf,
 }
@@ -154,8 +171,9 @@ pub struct Discovery {
     start: Instant,
     /// The version of the membership that is published.
     published: Option<u64>,
-    /// Init servers that say they have another address than the one configured.
-    aliases: HashMap<IpAddr, IpAddr>,
+    /// This machine's address where none is configured.
+    found_ip: Option<IpAddr>,
+    joins: Joins,
     /// The machines as they are on disk.
     saved: Vec<Known>,
     saving: bool,
@@ -178,7 +196,8 @@ impl Discovery {
             metrics,
             start: Instant::now(),
             published: None,
-            aliases: HashMap::new(),
+            found_ip: None,
+            joins: Joins::default(),
             saved: Vec::new(),
             saving: false,
             _guard: guard,
@@ -193,14 +212,15 @@ impl Discovery {
     /// Takes the configuration in force into use.
     fn configure(&mut self) {
         let config = lock(&self.kept.config).running.clone();
-        let identity = config.identity(self.settings.found_ip);
+        let identity = config.identity(self.found_ip);
         let now = self.now();
         let mut membership = self.kept.membership.borrow_mut();
         membership.set_own(identity.ip);
         for server in &config.init_servers {
             match server.parse() {
-                Ok(ip) => membership.configured(ip, now),
-                Err(_) => tracing::warn!(%server, "an init server is no IP address, ignored"),
+                Ok(InitServer::Address(ip)) => membership.configured(ip, now),
+                Ok(InitServer::Name(_)) => {}
+                Err(why) => tracing::warn!(why, "an init server is ignored"),
             }
         }
         drop(membership);
@@ -240,26 +260,51 @@ impl Discovery {
     }
 
     fn poll_all(&mut self, ctx: &Context<Self>) {
-        let now = self.now();
-        let init: Vec<IpAddr> = lock(&self.kept.config)
-            .running
-            .init_servers
-            .iter()
-            .filter_map(|server| server.parse().ok())
-            .collect();
-        let due = {
-            let mut membership = self.kept.membership.borrow_mut();
-            // Forgotten, or pushed out by others: an init server is always worth asking.
-            for ip in init {
-                if self.aliases.get(&ip).is_some_and(|other| membership.is_alive(*other)) {
-                    continue;
-                }
-                membership.hearsay(ip, Introduction::default(), now);
+        self.find_own_address();
+        let servers = lock(&self.kept.config).running.init_servers.clone();
+        for server in servers {
+            match server.parse() {
+                // Forgotten, or pushed out by others: an init server is always worth asking.
+                Ok(InitServer::Address(ip)) => self.join(ip),
+                Ok(InitServer::Name(name)) => self.resolve(name, ctx),
+                Err(_) => {}
             }
-            membership.due(now)
-        };
+        }
+        let due = self.kept.membership.borrow_mut().due(self.now());
+        self.ask(due, ctx);
+    }
+
+    /// Looks what address this machine has now: boards get theirs from DHCP, containers another
+    /// one when they are taken from a network and put back. Without any the last one stays.
+    fn find_own_address(&mut self) {
+        let found = self.poller.own_address();
+        if found.is_some() && found != self.found_ip {
+            self.found_ip = found;
+            self.configure();
+        }
+    }
+
+    fn join(&mut self, ip: IpAddr) {
+        let mut membership = self.kept.membership.borrow_mut();
+        if self.joins.may_ask(ip, &membership) {
+            membership.hearsay(ip, Introduction::default(), self.now());
+        }
+    }
+
+    fn resolve(&mut self, name: String, ctx: &Context<Self>) {
+        if self.joins.begin(&name) {
+            let (lookup, report) = (self.poller.resolve(name.clone()), ctx.address());
+            actix_rt::spawn(async move {
+                let addresses = lookup.await;
+                report.do_send(Resolved { name, addresses });
+            });
+        }
+    }
+
+    /// Polls the machines at `addresses`.
+    fn ask(&self, addresses: Vec<IpAddr>, ctx: &Context<Self>) {
         let me = self.kept.published.load().identity.clone();
-        for ip in due {
+        for ip in addresses {
             let asked = Instant::now();
             let (poll, report) = (self.poller.poll(ip, &me), ctx.address());
             // Tasks of their own: an actor looks at all its futures whenever one of them wakes it.
@@ -270,16 +315,24 @@ impl Discovery {
         }
     }
 
+    fn ask_newcomers(&self, ctx: &Context<Self>) {
+        let due = self.kept.membership.borrow_mut().due_first(self.now());
+        self.ask(due, ctx);
+    }
+
     fn polled(&mut self, ip: IpAddr, ping: Duration, answer: Option<PollAnswer>) {
         let now = self.now();
         let me = self.kept.published.load().identity.clone();
         let mut membership = self.kept.membership.borrow_mut();
         match answer {
             // It is this very node, reached by another of its addresses.
-            Some(answer) if answer.ip.is_some() && answer.ip == me.ip => membership.forget(ip),
+            Some(answer) if answer.ip.is_some() && answer.ip == me.ip => {
+                self.joins.ourselves(ip);
+                membership.forget(ip);
+            }
             Some(answer) => {
                 if let Some(told) = answer.ip.filter(|told| *told != ip) {
-                    self.aliases.insert(ip, told);
+                    self.joins.alias(ip, told);
                 }
                 membership.answered(ip, answer.is, ping, now);
                 for (ip, is) in answer.knows {
@@ -350,6 +403,7 @@ impl Actor for Discovery {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.kept.membership.borrow_mut().forget_polls();
         if !self.settings.follows {
+            self.found_ip = self.poller.own_address();
             self.configure();
         }
         self.tick(ctx);
@@ -361,8 +415,20 @@ impl Actor for Discovery {
 impl Handler<Polled> for Discovery {
     type Result = ();
 
-    fn handle(&mut self, Polled { ip, ping, answer }: Polled, _: &mut Self::Context) {
+    fn handle(&mut self, Polled { ip, ping, answer }: Polled, ctx: &mut Self::Context) {
         self.polled(ip, ping, answer);
+        self.ask_newcomers(ctx);
+    }
+}
+
+impl Handler<Resolved> for Discovery {
+    type Result = ();
+
+    fn handle(&mut self, Resolved { name, addresses }: Resolved, ctx: &mut Self::Context) {
+        for ip in self.joins.end(&name, addresses) {
+            self.join(ip);
+        }
+        self.ask_newcomers(ctx);
     }
 }
 

@@ -5,6 +5,7 @@ mod bench;
 mod cluster;
 mod fleet;
 mod function;
+mod health;
 mod node;
 
 use std::path::PathBuf;
@@ -38,6 +39,8 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     /// Run an embedded function as a server of its own.
     Function(function::FunctionArgs),
+    /// Ask a server on this machine whether it serves: exit code 0 if so.
+    Health(health::HealthArgs),
     /// Set up or look at all nodes of a fleet at once, over HTTP.
     Fleet(fleet::FleetArgs),
     /// Make experiments on a fleet: load, results, reports.
@@ -115,7 +118,7 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
             StartError::Bind(_) => Self::Unavailable(error.to_string()),
-            StartError::Storage(_) | StartError::Scheduler(_) => {
+            StartError::Storage(_) | StartError::Credentials(_) | StartError::Scheduler(_) => {
                 Self::Configuration(error.to_string())
             }
         }
@@ -143,6 +146,7 @@ pub fn run() -> ExitCode {
         Command::Node(args) => node::run(&args),
         Command::Cluster(args) => cluster::run(&args),
         Command::Function(args) => function::run(&args),
+        Command::Health(args) => health::run(&args),
         Command::Fleet(args) => fleet::run(&args),
         Command::Bench(args) => bench::run(&args),
     };

@@ -11,6 +11,7 @@ use crate::node::Node;
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::{Dynamic, FlagOverrides, MachinePatch};
 use crate::telemetry;
+use crate::types::InitServer;
 
 #[derive(Args)]
 pub(super) struct NodeArgs {
@@ -30,8 +31,8 @@ pub(super) struct NodeArgs {
     /// Folder that holds all the node's files [default: /data].
     #[arg(long, value_name = "DIR")]
     data_path: Option<PathBuf>,
-    /// Address of a node to join through; may be repeated.
-    #[arg(long, value_name = "ADDR")]
+    /// IP address or host name of nodes to join through; may be repeated.
+    #[arg(long, value_name = "HOST", value_parser = parse_init_server)]
     init_server: Vec<String>,
     /// A function that answers at a URL; may be repeated.
     #[arg(long, value_name = "NAME=URL")]
@@ -53,6 +54,10 @@ pub(super) struct NodeArgs {
     /// Print the settings in force as TOML and exit.
     #[arg(long)]
     print_config: bool,
+}
+
+fn parse_init_server(text: &str) -> Result<String, String> {
+    text.parse::<InitServer>().map(|_| text.to_owned())
 }
 
 impl NodeArgs {

@@ -45,20 +45,26 @@ pub enum Hosts {
 /// A client for the current thread. It follows no redirects, adds no headers and has no time
 /// limit of its own but `connect_timeout` (name resolution included).
 pub fn client(connect_timeout: Duration, hosts: Hosts) -> awc::Client {
-    built(connect_timeout, hosts, false)
+    built(connect_timeout, hosts, None, false)
 }
 
 /// The same for opening WebSockets to any host.
 pub fn websocket_client(connect_timeout: Duration) -> awc::Client {
-    built(connect_timeout, Hosts::Any, true)
+    built(connect_timeout, Hosts::Any, None, true)
 }
 
-fn built(connect_timeout: Duration, hosts: Hosts, may_upgrade: bool) -> awc::Client {
+fn built(
+    connect_timeout: Duration,
+    hosts: Hosts,
+    silence: Option<Duration>,
+    may_upgrade: bool,
+) -> awc::Client {
     let resolver = Resolver::custom(Names { limit: connect_timeout / 2, hosts });
     let tcp = TcpConnector::new(resolver).service().map(move |connection| {
         let (stream, uri): (TcpStream, _) = connection.into_parts();
-        // Best effort: without it the connection works, only slower.
+        // Best effort: without these the connection works, only slower, or hangs for longer.
         let _ = stream.set_nodelay(true);
+        let _ = silence.map(|silence| socket::end_when_silent(&stream, silence));
         actix_tls::connect::Connection::new(uri, Socket::new(stream, may_upgrade))
     });
     let connector = awc::Connector::new()
@@ -85,6 +91,7 @@ pub struct Renewed(Rc<Current>);
 struct Current {
     connect_timeout: Duration,
     hosts: Hosts,
+    silence: Option<Duration>,
     client: RefCell<(awc::Client, Instant)>,
 }
 
@@ -94,18 +101,42 @@ const RENEWED_AFTER: Duration = Duration::from_secs(600);
 impl Renewed {
     /// As [`client`].
     pub fn new(connect_timeout: Duration, hosts: Hosts) -> Self {
-        let client = RefCell::new((client(connect_timeout, hosts), Instant::now()));
-        Self(Rc::new(Current { connect_timeout, hosts, client }))
+        Self::made(connect_timeout, hosts, None)
+    }
+
+    /// Its connections also end once the other machine itself, not only its program, has been
+    /// silent for `silence`: switched off, or cut off from the network. Without this what was sent
+    /// there waits for its answer as long as it may.
+    #[must_use]
+    pub fn giving_up_after(self, silence: Duration) -> Self {
+        Self::made(self.0.connect_timeout, self.0.hosts, Some(silence))
+    }
+
+    fn made(connect_timeout: Duration, hosts: Hosts, silence: Option<Duration>) -> Self {
+        let client = built(connect_timeout, hosts, silence, false);
+        let client = RefCell::new((client, Instant::now()));
+        Self(Rc::new(Current { connect_timeout, hosts, silence, client }))
     }
 
     /// The client for a call that begins now.
     pub fn get(&self) -> awc::Client {
-        let mut current = self.0.client.borrow_mut();
+        let Current { connect_timeout, hosts, silence, client } = &*self.0;
+        let mut current = client.borrow_mut();
         if current.1.elapsed() >= RENEWED_AFTER {
-            *current = (client(self.0.connect_timeout, self.0.hosts), Instant::now());
+            *current = (built(*connect_timeout, *hosts, *silence, false), Instant::now());
         }
         current.0.clone()
     }
+}
+
+/// All addresses that the system's resolver finds for a host. It takes as long as that does, on a
+/// thread of its own.
+///
+/// # Errors
+/// It finds none, for whatever reason.
+pub async fn addresses(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let lookup = move || (host, port).to_socket_addrs().map(Vec::from_iter);
+    actix_rt::task::spawn_blocking(lookup).await.map_err(io::Error::other)?
 }
 
 /// The system's resolver with a time limit of its own, so that a name that cannot be resolved in
@@ -131,12 +162,9 @@ impl Resolve for Names {
     ) -> LocalBoxFuture<'a, Result<Vec<SocketAddr>, Box<dyn std::error::Error>>> {
         // An IPv6 address stands in brackets in a URL.
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let host = bare.unwrap_or(host).to_owned();
-        let lookup = actix_rt::task::spawn_blocking(move || {
-            (host, port).to_socket_addrs().map(Vec::from_iter)
-        });
+        let lookup = addresses(bare.unwrap_or(host).to_owned(), port);
         Box::pin(async move {
-            let mut found = tokio::time::timeout(self.limit, lookup).await???;
+            let mut found = tokio::time::timeout(self.limit, lookup).await??;
             if self.hosts == Hosts::Others {
                 found.retain(|address| !is_near(address.ip()));
             }

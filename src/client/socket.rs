@@ -5,14 +5,27 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use actix_rt::net::{ActixStream, TcpStream};
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, Ready};
 
 thread_local! {
     /// Whether a stream of this thread reported its end since this was last cleared.
     pub(super) static ENDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Ends the connection once the kernel at the other end has acknowledged nothing for `silence`,
+/// neither what was sent nor, while nothing is, being asked whether it is there.
+///
+/// # Errors
+/// As the system says.
+pub(super) fn end_when_silent(stream: &TcpStream, silence: Duration) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_user_timeout(Some(silence))?;
+    let ask = TcpKeepalive::new().with_time(silence / 2).with_interval(silence / 8);
+    socket.set_tcp_keepalive(&ask)
 }
 
 /// A TCP stream that notices at once when it is idle and the other side has closed it.

@@ -1,10 +1,11 @@
 //! Where a function runs: one backend a file, behind one trait, chosen per function name.
 //!
-//! In this order: an explicit route, an embedded function if those are enabled, else the container
-//! of that name.
+//! In this order: an explicit route, an embedded function if those are enabled, the OpenFaaS gateway
+//! if there is one, else the container of that name.
 
 pub mod container;
 pub mod embedded;
+pub mod openfaas;
 mod remote;
 pub mod route;
 
@@ -20,6 +21,7 @@ use futures_util::future::LocalBoxFuture;
 
 use self::container::Container;
 use self::embedded::Embedded;
+use self::openfaas::OpenFaas;
 use self::route::Route;
 use crate::actors::queue::Slot;
 use crate::client::{Hosts, Renewed};
@@ -68,14 +70,19 @@ pub trait Backend {
 pub struct Functions {
     routes: HashMap<String, Route>,
     embedded: Option<Rc<Embedded>>,
+    openfaas: Option<OpenFaas>,
     container: Container,
     served: Vec<String>,
     limit: TimeLimit,
 }
 
 impl Functions {
-    /// As configured. `embedded` is shared by all threads of the node.
-    pub fn new(settings: &Settings, embedded: Arc<embedded::Shared>) -> Self {
+    /// As configured. `embedded` and `gateway` are shared by all threads of the node.
+    pub fn new(
+        settings: &Settings,
+        embedded: Arc<embedded::Shared>,
+        gateway: Option<Arc<openfaas::Access>>,
+    ) -> Self {
         let connect = Duration::from_millis(settings.function_connect_timeout_ms);
         let remote =
             |hosts| remote::Remote::new(Renewed::new(connect, hosts), settings.body_bytes_max);
@@ -84,6 +91,9 @@ impl Functions {
             |(name, url): (&String, &String)| (name.clone(), Route::new(url, routed.clone()));
         Self {
             routes: settings.routes.0.iter().map(route).collect(),
+            openfaas: gateway.map(|access| {
+                OpenFaas::new(access, Renewed::new(connect, Hosts::Any), routed.clone())
+            }),
             embedded: settings.embedded_functions.then(|| Rc::new(Embedded::new(embedded))),
             container: Container::new(remote(Hosts::Others)),
             served: settings.fns_list.clone(),
@@ -117,13 +127,21 @@ impl Functions {
         }
     }
 
+    /// The gateway that functions run behind, if there is one.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn gateway(&self) -> Result<&OpenFaas, Error> {
+        self.openfaas.as_ref().ok_or(Error::NoGateway)
+    }
+
     fn backend(&self, name: &FunctionName) -> &dyn Backend {
         if let Some(route) = self.routes.get(name.as_str()) {
             return route;
         }
         match &self.embedded {
             Some(embedded) if embedded::EmbeddedName::parse(name.as_str()).is_some() => &**embedded,
-            _ => &self.container,
+            _ => self.openfaas.as_ref().map_or(&self.container, |gateway| gateway),
         }
     }
 }

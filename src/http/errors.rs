@@ -32,7 +32,7 @@ pub fn code_and_status(error: &Error) -> (u32, StatusCode) {
         Error::FunctionUnreachable { .. } | Error::FunctionBroke { .. } => (5, S::BAD_GATEWAY),
         Error::FunctionTimedOut { .. } => (5, S::GATEWAY_TIMEOUT),
         Error::BadFunctionName(_) | Error::FunctionNotServed(_) => (100, S::BAD_REQUEST),
-        Error::NoGateway => (300, S::INTERNAL_SERVER_ERROR),
+        Error::NoGateway | Error::Gateway(_) => (300, S::INTERNAL_SERVER_ERROR),
         Error::CannotSchedule(_) | Error::RefusedByScheduler => (400, S::INTERNAL_SERVER_ERROR),
         Error::Rejected => (401, S::SERVICE_UNAVAILABLE),
         Error::ForwardBroke { .. } => (403, S::INTERNAL_SERVER_ERROR),

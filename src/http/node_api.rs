@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use actix_web::http::{Method, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 
@@ -17,6 +18,7 @@ use crate::error::Error;
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::LimitsPatch;
 use crate::state::{NodeState, Phase};
+use crate::types::FunctionName;
 use crate::wire::read_object;
 
 /// Bytes of a configuration that is posted.
@@ -110,9 +112,9 @@ pub async fn change_configuration(
 }
 
 /// Goes on with a change though the client hangs up in the middle of it.
-async fn to_the_end(
-    change: impl Future<Output = Result<(), Error>> + 'static,
-) -> Result<(), Error> {
+async fn to_the_end<T: 'static>(
+    change: impl Future<Output = Result<T, Error>> + 'static,
+) -> Result<T, Error> {
     actix_rt::spawn(change).await.map_err(internal)?
 }
 
@@ -158,9 +160,60 @@ pub async fn change_scheduler(
     changed(change.await)
 }
 
-/// The OpenFaaS routes, while this node has no gateway behind it.
-pub async fn no_gateway() -> HttpResponse {
-    errors::response(&Error::NoGateway)
+/// The routes of OpenFaaS's own API: passed on to the gateway, with this node's credentials.
+pub async fn openfaas_api(
+    request: HttpRequest,
+    payload: web::Payload,
+    worker: Shared,
+) -> HttpResponse {
+    let passed = async {
+        let gateway = worker.functions.gateway()?;
+        if request.method() != Method::GET {
+            check_admin(&request, &worker.node)?;
+        }
+        // A name that was checked, so that nobody gets elsewhere on the gateway by it.
+        let path = match request.match_info().get("fn") {
+            Some(name) => {
+                let (folder, _) = request.path().rsplit_once('/').unwrap_or_default();
+                format!("{folder}/{}", FunctionName::parse(name)?)
+            }
+            None => request.path().to_owned(),
+        };
+        let query = request.query_string();
+        let path = if query.is_empty() { path } else { format!("{path}?{query}") };
+        let content_type = request.headers().get(header::CONTENT_TYPE);
+        let body = read_body(&request, payload, CONFIGURATION_BYTES_MAX).await?;
+        gateway.api(request.method().clone(), &path, content_type, body).await
+    };
+    match passed.await {
+        Ok(answer) => {
+            let mut response = HttpResponse::build(answer.status);
+            for header in &answer.headers {
+                response.append_header(header);
+            }
+            response.body(answer.body)
+        }
+        Err(error) => errors::response(&error),
+    }
+}
+
+/// `GET /monitoring/scale-delay/{fn}`. It scales the function, so it is for whoever may change the
+/// node, and it goes on to its end though the client hangs up.
+pub async fn scale_delay(
+    request: HttpRequest,
+    name: web::Path<String>,
+    worker: Shared,
+) -> HttpResponse {
+    let measured = async {
+        let gateway = worker.functions.gateway()?.clone();
+        check_admin(&request, &worker.node)?;
+        let name = FunctionName::parse(&name)?;
+        to_the_end(async move { gateway.scale_delay(&name).await }).await
+    };
+    match measured.await {
+        Ok(delay) => HttpResponse::Ok().json(delay),
+        Err(error) => errors::response(&error),
+    }
 }
 
 /// `GET /metrics`.

@@ -198,14 +198,14 @@ fn scheduler_routes(app: &mut web::ServiceConfig) {
         .service(at("/health").route(web::get().to(node_api::health)))
         .service(
             at("/system/functions")
-                .route(web::get().to(node_api::no_gateway))
-                .route(web::post().to(node_api::no_gateway))
-                .route(web::put().to(node_api::no_gateway))
-                .route(web::delete().to(node_api::no_gateway)),
+                .route(web::get().to(node_api::openfaas_api))
+                .route(web::post().to(node_api::openfaas_api))
+                .route(web::put().to(node_api::openfaas_api))
+                .route(web::delete().to(node_api::openfaas_api)),
         )
-        .service(at("/system/function/{fn}").route(web::get().to(node_api::no_gateway)))
-        .service(at("/system/scale-function/{fn}").route(web::post().to(node_api::no_gateway)))
-        .service(at("/monitoring/scale-delay/{fn}").route(web::get().to(node_api::no_gateway)));
+        .service(at("/system/function/{fn}").route(web::get().to(node_api::openfaas_api)))
+        .service(at("/system/scale-function/{fn}").route(web::post().to(node_api::openfaas_api)))
+        .service(at("/monitoring/scale-delay/{fn}").route(web::get().to(node_api::scale_delay)));
 }
 
 fn discovery_routes(app: &mut web::ServiceConfig) {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::actors::Crash;
 use crate::membership::Rules;
+use std::cell::Cell;
 use std::collections::HashMap;
 
 /// Answers polls from a table that the test changes as it goes.
@@ -11,6 +12,9 @@ struct Machines {
     answers: RefCell<HashMap<IpAddr, PollAnswer>>,
     asked: RefCell<Vec<IpAddr>>,
     followed: RefCell<Option<(Identity, PollAnswer)>>,
+    names: RefCell<HashMap<String, Vec<IpAddr>>>,
+    /// The last number of this machine's own address.
+    own: Cell<u8>,
 }
 
 impl Poller for Machines {
@@ -23,6 +27,15 @@ impl Poller for Machines {
     fn follow(&self) -> LocalBoxFuture<'static, Option<(Identity, PollAnswer)>> {
         let answer = self.followed.borrow().clone();
         Box::pin(async move { answer })
+    }
+
+    fn resolve(&self, name: String) -> LocalBoxFuture<'static, Result<Vec<IpAddr>, String>> {
+        let found = self.names.borrow().get(&name).cloned();
+        Box::pin(async move { found.ok_or_else(|| "no such name".to_owned()) })
+    }
+
+    fn own_address(&self) -> Option<IpAddr> {
+        (self.own.get() != 0).then(|| ip(self.own.get()))
     }
 }
 
@@ -62,10 +75,9 @@ fn start(init_servers: &[&str], follows: bool) -> Node {
     let settings = DiscoverySettings {
         poll_time: Duration::from_secs(2),
         follows,
-        found_ip: Some(ip(99)),
         data_path: folder.path().to_owned(),
     };
-    let machines = Rc::new(Machines::default());
+    let machines = Rc::new(Machines { own: Cell::new(99), ..Machines::default() });
     let addr = actor(&kept, &settings, &machines).start();
     Node { addr, kept, machines, settings, folder }
 }
@@ -232,4 +244,61 @@ async fn another_discovery_service_is_followed_where_one_is_configured() {
     assert_eq!(published.identity, me);
     assert_eq!(published.peers.len(), 1);
     assert!(node.machines.asked.borrow().is_empty(), "it polls nobody itself");
+}
+
+#[actix::test]
+async fn a_name_is_looked_up_at_every_poll_and_all_its_addresses_are_joined_but_our_own() {
+    let node = start(&["nodes"], false);
+    for last in 1..=3 {
+        node.answers(last, &[]);
+    }
+    seconds(3).await;
+    assert!(node.list().await.is_empty(), "the name leads to nothing yet");
+    let names = |last: &[u8]| {
+        let addresses = last.iter().map(|last| ip(*last)).collect();
+        node.machines.names.borrow_mut().insert("nodes".to_owned(), addresses);
+    };
+    names(&[1, 2, 99]);
+    seconds(2).await;
+    assert_eq!(node.list().await, ["10.0.0.1", "10.0.0.2"]);
+    assert!(!node.machines.asked.borrow().contains(&ip(99)), "this node is no peer of its own");
+    names(&[3]);
+    seconds(2).await;
+    assert_eq!(node.list().await, ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+}
+
+#[actix::test]
+async fn a_name_that_leads_to_this_node_by_another_address_is_asked_once() {
+    let node = start(&["nodes"], false);
+    node.answers(99, &[]);
+    let other_way = node.machines.answers.borrow()[&ip(99)].clone();
+    node.machines.answers.borrow_mut().insert(ip(7), other_way);
+    node.machines.names.borrow_mut().insert("nodes".to_owned(), vec![ip(7)]);
+    seconds(20).await;
+    assert_eq!(*node.machines.asked.borrow(), [ip(7)]);
+    assert!(node.list().await.is_empty());
+}
+
+#[actix::test]
+async fn a_machine_that_is_heard_of_is_asked_at_once() {
+    let node = start(&["10.0.0.2"], false);
+    node.answers(2, &[1]);
+    node.answers(1, &[]);
+    seconds(1).await;
+    assert_eq!(node.list().await, ["10.0.0.1", "10.0.0.2"], "before the second poll");
+}
+
+#[actix::test]
+async fn a_node_tells_the_address_that_its_interface_has_now() {
+    let node = start(&[], false);
+    seconds(1).await;
+    let told = || node.kept.published.load().identity.ip;
+    assert_eq!(told(), Some(ip(99)));
+    node.machines.own.set(0);
+    seconds(3).await;
+    assert_eq!(told(), Some(ip(99)), "cut off, it keeps the last one");
+    node.machines.own.set(98);
+    seconds(3).await;
+    assert_eq!(told(), Some(ip(98)));
+    assert_eq!(node.kept.published.load().identity.id, "p2pfaas-10.0.0.98");
 }

@@ -1,0 +1,80 @@
+//! `p2pfaas health`: asks a server on this machine whether it serves. For containers' health checks,
+//! where there is no other program that could ask.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use actix_web::http::Uri;
+use clap::Args;
+
+use super::{Failure, load};
+use crate::client::{Hosts, client};
+use crate::config::Settings;
+use crate::types::url_host;
+
+#[derive(Args)]
+pub(super) struct HealthArgs {
+    /// What to ask [default: the node that the environment and --config describe].
+    url: Option<Uri>,
+    /// The node's TOML file with settings.
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    config: Option<PathBuf>,
+    /// Milliseconds that the answer may take.
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    timeout_ms: u64,
+}
+
+/// Where the node of these settings answers: at the first of its APIs that is not turned off.
+fn url(settings: &Settings) -> Result<String, String> {
+    let apis = [
+        (settings.scheduler_port, "/health"),
+        (settings.discovery_port, "/"),
+        (settings.learner_port, "/"),
+    ];
+    let here = if settings.host.is_unspecified() {
+        "127.0.0.1".to_owned()
+    } else {
+        url_host(&settings.host.to_string())
+    };
+    match apis.into_iter().find(|(port, _)| *port != 0) {
+        Some((port, path)) => Ok(format!("http://{here}:{port}{path}")),
+        None => Err("all of the node's HTTP ports are turned off".to_owned()),
+    }
+}
+
+pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
+    let url = match &args.url {
+        Some(url) => url.to_string(),
+        None => {
+            let settings = load(args.config.as_ref(), &[])?.settings;
+            url(&settings).map_err(Failure::Configuration)?
+        }
+    };
+    let limit = Duration::from_millis(args.timeout_ms);
+    let unwell = |why: &dyn std::fmt::Display| Failure::Unavailable(format!("{url}: {why}"));
+    actix_rt::System::new().block_on(async {
+        let asked = client(limit, Hosts::Any).get(&url).send();
+        let answer = tokio::time::timeout(limit, asked).await;
+        let answer = answer.map_err(|_| unwell(&"no answer in time"))?;
+        match answer.map_err(|why| unwell(&why))?.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(unwell(&status)),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_asked_at_the_first_of_its_ports_that_is_on() {
+        let mut settings = Settings::default();
+        assert_eq!(url(&settings), Ok("http://127.0.0.1:18080/health".to_owned()));
+        settings.scheduler_port = 0;
+        settings.host = "fd00::1".parse().expect("an address");
+        assert_eq!(url(&settings), Ok("http://[fd00::1]:19000/".to_owned()));
+        (settings.discovery_port, settings.learner_port) = (0, 0);
+        assert!(url(&settings).is_err());
+    }
+}

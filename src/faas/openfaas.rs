@@ -1,0 +1,287 @@
+//! Functions behind an OpenFaaS gateway, and the part of its API that nodes pass on.
+//!
+//! The API as OpenFaaS documents it (openfaas/faas, `api-docs/spec.openapi.yml`): functions are
+//! invoked at `/function/{name}` without credentials; everything under `/system` asks for basic
+//! authentication. So functions never get to see the node's credentials: the gateway hands a
+//! call's headers on to them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::{Method, StatusCode, Uri};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::remote::Remote;
+use super::{Answer, Backend, Invocation};
+use crate::actors::queue::Slot;
+use crate::client::{Renewed, SendFailure, read_body};
+use crate::config::Settings;
+use crate::error::Error;
+use crate::http::headers;
+use crate::types::{FunctionName, url_host};
+
+/// The files with the credentials, as OpenFaaS itself names them.
+const USER_FILE: &str = "basic-auth-user";
+const PASSWORD_FILE: &str = "basic-auth-password";
+/// Bytes of an answer of the API that are read at most.
+const API_BYTES_MAX: usize = 4 << 20;
+/// What a request to the API may take.
+const API_TIME: Duration = Duration::from_secs(30);
+/// Between two looks whether a new replica is there: the error of a measured delay.
+const LOOK_TIME: Duration = Duration::from_millis(100);
+/// What a new replica may take.
+const SCALE_TIME: Duration = Duration::from_secs(120);
+
+/// Credentials that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: the OpenFaaS gateway's credentials cannot be read: {why}", path.display())]
+pub struct BadCredentials {
+    path: PathBuf,
+    why: String,
+}
+
+/// Where the gateway is and how the node is known there. One per node.
+pub struct Access {
+    base: String,
+    /// The header with the credentials; `None`: the gateway asks for none.
+    authorization: Option<HeaderValue>,
+    /// Held while a function is scaled up and back: two measurements would disturb each other.
+    scaling: tokio::sync::Mutex<()>,
+}
+
+impl Access {
+    /// As configured; `None` if there is no gateway.
+    ///
+    /// # Errors
+    /// One of the credentials is there and the other is not, or one is no text.
+    pub fn of(settings: &Settings) -> Result<Option<Arc<Self>>, BadCredentials> {
+        if !settings.openfaas_enabled {
+            return Ok(None);
+        }
+        let (host, port) = (url_host(&settings.openfaas_host), settings.openfaas_port);
+        let authorization = credentials(&settings.openfaas_secrets_path)?;
+        if authorization.is_none() {
+            let folder = settings.openfaas_secrets_path.display();
+            tracing::info!(%folder, "no credentials for the OpenFaaS gateway: it is asked without");
+        }
+        let base = format!("http://{host}:{port}");
+        Ok(Some(Arc::new(Self { base, authorization, scaling: tokio::sync::Mutex::default() })))
+    }
+}
+
+/// The header with the credentials of `folder`; `None`: there are none.
+fn credentials(folder: &Path) -> Result<Option<HeaderValue>, BadCredentials> {
+    let (user_file, password_file) = (folder.join(USER_FILE), folder.join(PASSWORD_FILE));
+    if !user_file.exists() && !password_file.exists() {
+        return Ok(None);
+    }
+    let read = |path: PathBuf| match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
+        Err(why) => Err(BadCredentials { path, why: why.to_string() }),
+    };
+    let pair = format!("{}:{}", read(user_file)?, read(password_file)?);
+    // Base64 is always a header's text.
+    Ok(HeaderValue::from_str(&format!("Basic {}", BASE64_STANDARD.encode(pair))).ok())
+}
+
+/// What the API tells of a function; the rest is not needed here.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FunctionStatus {
+    #[serde(default)]
+    replicas: u64,
+    #[serde(default)]
+    available_replicas: u64,
+}
+
+/// How long a function takes to have one replica more.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ScaleDelay {
+    /// Seconds.
+    pub approximate_delay: f64,
+    /// Milliseconds: the time between two looks.
+    pub error_margin: u64,
+    /// Looks that it took.
+    pub attempts: u32,
+}
+
+/// A worker thread's way to the gateway. Cheap to clone.
+#[derive(Clone)]
+pub struct OpenFaas {
+    access: Arc<Access>,
+    client: Renewed,
+    functions: Remote,
+}
+
+impl OpenFaas {
+    /// Calls of functions go out through `functions`, all else through `client`.
+    pub fn new(access: Arc<Access>, client: Renewed, functions: Remote) -> Self {
+        Self { access, client, functions }
+    }
+
+    fn uri(&self, path: &str) -> Result<Uri, Error> {
+        let url = format!("{}{path}", self.access.base);
+        url.parse().map_err(|why| Error::Malformed(format!("{url}: {why}")))
+    }
+
+    /// Asks the gateway's API. Its answer is passed on, whatever its status, except that it does
+    /// not take this node's credentials, which is nothing that a client could mend.
+    ///
+    /// # Errors
+    /// The gateway does not answer, or does not know this node.
+    pub async fn api(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: Option<&HeaderValue>,
+        body: Bytes,
+    ) -> Result<Answer, Error> {
+        let failed = |why: String| Error::Gateway(format!("{}: {why}", self.access.base));
+        let mut request = self.client.get().request(method, self.uri(path)?);
+        if let Some(authorization) = &self.access.authorization {
+            request = request.insert_header((header::AUTHORIZATION, authorization.clone()));
+        }
+        if let Some(content_type) = content_type {
+            request = request.insert_header((header::CONTENT_TYPE, content_type.clone()));
+        }
+        let asked = async {
+            let sent = if body.is_empty() { request.send() } else { request.send_body(body) };
+            let mut response = sent.await.map_err(|why| failed(reason(why.into())))?;
+            let headers = headers::from_function(response.headers());
+            let read = read_body(&mut response, API_BYTES_MAX).await;
+            let body = read.map_err(|why| failed(why.to_string()))?;
+            Ok::<_, Error>(Answer { status: response.status(), headers, body })
+        };
+        let late = |_| failed(format!("no answer within {} s", API_TIME.as_secs()));
+        let answer = timeout(API_TIME, asked).await.map_err(late)??;
+        match answer.status {
+            StatusCode::UNAUTHORIZED => Err(failed("it refuses this node's credentials".into())),
+            _ => Ok(answer),
+        }
+    }
+
+    async fn status(&self, name: &FunctionName) -> Result<FunctionStatus, Error> {
+        let path = format!("/system/function/{name}");
+        let answer = self.api(Method::GET, &path, None, Bytes::new()).await?;
+        match answer.status {
+            StatusCode::NOT_FOUND => Err(Error::UnknownFunction(name.clone())),
+            status if status.is_success() => serde_json::from_slice(&answer.body)
+                .map_err(|why| Error::Gateway(format!("{path}: {why}"))),
+            status => Err(Error::Gateway(format!("{path}: status {status}"))),
+        }
+    }
+
+    async fn scale(&self, name: &FunctionName, replicas: u64) -> Result<(), Error> {
+        let path = format!("/system/scale-function/{name}");
+        let wanted = serde_json::json!({"serviceName": name.as_str(), "replicas": replicas});
+        let json = HeaderValue::from_static("application/json");
+        let body = Bytes::from(wanted.to_string());
+        let answer = self.api(Method::POST, &path, Some(&json), body).await?;
+        if answer.status.is_success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&answer.body).into_owned();
+        Err(Error::Gateway(format!("{path}: status {}: {said}", answer.status)))
+    }
+
+    /// Scales a function up by one replica, waits until that is available, scales back, also if
+    /// it never is. Must be awaited to its end.
+    ///
+    /// # Errors
+    /// There is no such function, the gateway fails, or the replica is not there in time.
+    pub async fn scale_delay(&self, name: &FunctionName) -> Result<ScaleDelay, Error> {
+        let _alone = self.access.scaling.lock().await;
+        let before = self.status(name).await?;
+        let wanted = before.replicas + 1;
+        let started = Instant::now();
+        let measured = async {
+            self.scale(name, wanted).await?;
+            let mut attempts = 0;
+            loop {
+                attempts += 1;
+                if self.status(name).await?.available_replicas >= wanted {
+                    return Ok((started.elapsed(), attempts));
+                }
+                if started.elapsed() > SCALE_TIME {
+                    return Err(Error::Gateway(format!(
+                        "{name} has no new replica within {} s",
+                        SCALE_TIME.as_secs()
+                    )));
+                }
+                sleep(LOOK_TIME).await;
+            }
+        };
+        let measured = measured.await;
+        self.scale(name, before.replicas).await?;
+        let (delay, attempts) = measured?;
+        Ok(ScaleDelay {
+            approximate_delay: delay.as_secs_f64(),
+            error_margin: LOOK_TIME.as_millis() as u64,
+            attempts,
+        })
+    }
+}
+
+fn reason(failure: SendFailure) -> String {
+    match failure {
+        SendFailure::UnknownHost(why)
+        | SendFailure::NotConnected { why, .. }
+        | SendFailure::Invalid(why)
+        | SendFailure::Broke(why) => why,
+    }
+}
+
+impl Backend for OpenFaas {
+    fn call(&self, call: Invocation, slot: Slot) -> LocalBoxFuture<'_, Result<Answer, Error>> {
+        Box::pin(async move {
+            let name = call.name.clone();
+            let query = if call.query.is_empty() { "" } else { "?" };
+            let uri = self.uri(&format!("/function/{name}{query}{}", call.query))?;
+            let answer =
+                self.functions.call(uri, call, slot).await.map_err(|error| match error {
+                    // The gateway is not there; whether there is such a function nobody knows.
+                    Error::UnknownFunction(_) => {
+                        Error::Gateway(format!("{}: no such host", self.access.base))
+                    }
+                    Error::FunctionUnreachable { why, .. } => {
+                        Error::Gateway(format!("{}: {why}", self.access.base))
+                    }
+                    error => error,
+                })?;
+            // The gateway's word for "no such function" differs by version; a function may answer
+            // with the same status.
+            let ambiguous = [StatusCode::NOT_FOUND, StatusCode::SERVICE_UNAVAILABLE];
+            if ambiguous.contains(&answer.status)
+                && let Err(unknown @ Error::UnknownFunction(_)) = self.status(&name).await
+            {
+                return Err(unknown);
+            }
+            Ok(answer)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_read_without_their_line_ends_and_half_of_them_is_an_error() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(credentials(folder.path()).expect("none is fine"), None);
+        std::fs::write(folder.path().join(USER_FILE), "admin\n").expect("writable");
+        let half = credentials(folder.path()).expect_err("no password").to_string();
+        assert!(half.contains(PASSWORD_FILE), "{half}");
+        std::fs::write(folder.path().join(PASSWORD_FILE), "s3cret: x\r\n").expect("writable");
+        let header = credentials(folder.path()).expect("both").expect("there");
+        let text = header.to_str().expect("text").strip_prefix("Basic ").expect("basic").to_owned();
+        assert_eq!(BASE64_STANDARD.decode(text).expect("base64"), b"admin:s3cret: x");
+    }
+}

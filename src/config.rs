@@ -10,6 +10,7 @@ use std::time::Duration;
 use config::{Config, ConfigError, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
+use crate::memory;
 use crate::policy::registry::SchedulerSpec;
 use crate::types::{FunctionName, InitServer, check_machine};
 
@@ -193,8 +194,8 @@ settings! {
     queue_length_max: u32 = 4;
     /// Whether calls may wait at all.
     queue_enabled: bool = true;
-    /// Bytes that the bodies of waiting calls hold together at most.
-    waiting_bytes_max: u64 = 256 << 20;
+    /// Bytes that the bodies of waiting calls hold together at most. Unset: a 16th of the memory, 256 MiB at most.
+    waiting_bytes_max: u64 = memory::share(16, 256 << 20);
 
     /// Functions that answer at a URL of their own: a table, or a list of NAME=URL.
     routes: Routes = Routes::default();
@@ -214,8 +215,8 @@ settings! {
     function_timeout_s: f64 = 60.0;
     /// Milliseconds to connect to a function, 1 to 600000.
     function_connect_timeout_ms: u64 = 5000;
-    /// Bytes of a call's body, and of a function's answer, at most.
-    body_bytes_max: usize = 16 << 20;
+    /// Bytes of a call's body, and of a function's answer, at most. Unset: a 16th of the memory, 16 MiB at most.
+    body_bytes_max: usize = memory::share(16, 16 << 20) as usize;
     /// How fn-sleep, fn-spin and fn-work draw their time unless the call says: constant or exponential.
     fn_time_distribution: TimeDistribution = TimeDistribution::Constant;
     /// Mean of that time in milliseconds, 0 to 3600000.
@@ -227,11 +228,11 @@ settings! {
 
     /// Seconds that a call's body may take to arrive, 0.001 to 86400.
     body_timeout_s: f64 = 60.0;
-    /// Bytes that the bodies of all calls on the node hold together at most.
-    bodies_bytes_max: u64 = 512 << 20;
+    /// Bytes that the bodies of all calls on the node hold together at most. Unset: an 8th of the memory, 512 MiB at most.
+    bodies_bytes_max: u64 = memory::share(8, 512 << 20);
 
-    /// Bytes that the bodies of all requests to the learner, and its long answers, hold together at most.
-    learner_bodies_bytes_max: u64 = 256 << 20;
+    /// Bytes that the bodies of all requests to the learner, and its long answers, hold together at most. Unset: a 16th of the memory, 256 MiB at most.
+    learner_bodies_bytes_max: u64 = memory::share(16, 256 << 20);
 
     /// Milliseconds to connect to a peer, 1 to 60000.
     peer_connect_timeout_ms: u64 = 250;

@@ -41,6 +41,7 @@ pub mod http;
 pub mod learner_pool;
 pub mod limit;
 pub mod membership;
+pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod peer;

@@ -1,0 +1,190 @@
+//! A node of three is frozen, killed, cut off from the network, and comes back, while clients call
+//! the other two under PowerOfN.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use crate::common::*;
+use crate::engine::engine;
+use crate::nodes::{Cluster, Node};
+use crate::RAN_ELSEWHERE;
+
+/// Between two calls to one node. The functions take 50 ms and K is 2, so that the load is often at
+/// the threshold and two nodes can bear what clients send to them.
+const BETWEEN: Duration = Duration::from_millis(40);
+/// How long clients call before the event, and after the time that it may be felt.
+const WATCHED: Duration = Duration::from_secs(6);
+/// The time within which the others must have noticed.
+const FELT: Duration = Duration::from_secs(6);
+
+/// What a client was told, and when it asked.
+struct Told {
+    asked: Instant,
+    took: Duration,
+    result: Result<Answered, String>,
+}
+
+impl Told {
+    fn is_good(&self) -> bool {
+        self.result.as_ref().is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// Whether the call was running on the node at `ip`: handed to it, and lost with it.
+    fn was_lost_with(&self, ip: Ipv4Addr) -> bool {
+        self.result.as_ref().is_ok_and(|answer| {
+            answer.status == 500 && answer.code() == 403 && answer.text().contains(&ip.to_string())
+        })
+    }
+
+    fn ran_on(&self, ip: Ipv4Addr) -> bool {
+        self.result.as_ref().is_ok_and(|answer| {
+            answer.header(RAN_ELSEWHERE) == "True"
+                && answer.names("x-p2pfaas-peers-list-ip").contains(&ip.to_string())
+        })
+    }
+}
+
+/// Calls `node` at a steady rate until told to stop, whatever becomes of earlier calls; waits for
+/// them all.
+async fn client(node: String, until: tokio::sync::watch::Receiver<bool>) -> Vec<Told> {
+    let mut calls = Vec::new();
+    let mut next = tokio::time::interval(BETWEEN);
+    while !*until.borrow() {
+        next.tick().await;
+        let url = format!("{node}/function/fn-sleep?mean_ms=50");
+        calls.push(actix_rt::spawn(async move {
+            let asked = Instant::now();
+            let result = try_send("POST", &url, &[], "x").await.map_err(|why| why.to_string());
+            Told { asked, took: asked.elapsed(), result }
+        }));
+    }
+    let ended = futures_util::future::join_all(calls).await;
+    ended.into_iter().map(|call| call.expect("joins")).collect()
+}
+
+/// The figures that grow when a call waits for a node that is not there.
+async fn waits(nodes: &[&Node]) -> f64 {
+    let mut sum = 0.0;
+    for node in nodes {
+        sum += node.metric(r#"p2pfaas_probes_total{result="failed"}"#).await;
+        for result in ["unreachable", "broke"] {
+            for peer in nodes_of(node).await {
+                let name = format!(r#"p2pfaas_forwards_total{{peer="{peer}",result="{result}"}}"#);
+                sum += node.metric(&name).await;
+            }
+        }
+    }
+    sum
+}
+
+/// Every peer that a node has forwarded to.
+async fn nodes_of(node: &Node) -> Vec<String> {
+    let text = get(&node.url("/metrics")).await.text();
+    let peer = |line: &str| {
+        let rest = line.strip_prefix(r#"p2pfaas_forwards_total{peer=""#)?;
+        Some(rest.split('"').next()?.to_owned())
+    };
+    let mut peers: Vec<String> = text.lines().filter_map(peer).collect();
+    peers.sort();
+    peers.dedup();
+    peers
+}
+
+fn share(told: &[&Told], share: f64) -> Duration {
+    let mut times: Vec<Duration> = told.iter().map(|told| told.took).collect();
+    times.sort();
+    times.get((times.len() as f64 * share) as usize).copied().unwrap_or_default()
+}
+
+/// Breaks the third node by `event`, watches, mends it by `mend`, watches again.
+async fn without_the_third(name: &str, event: fn(&Cluster), mend: fn(&Cluster)) {
+    let Some(_engine) = engine() else { return };
+    let limits = [
+        "-e",
+        "P2PFAAS_PARALLEL_RUNNING_FUNCTIONS_MAX=2",
+        "-e",
+        "P2PFAAS_QUEUE_LENGTH_MAX=20",
+    ];
+    let mut cluster = Cluster::start(&["fn-sleep"], &limits).await;
+    for node in &cluster.nodes {
+        node.set_scheduler("PowerOfNScheduler 1 2 true 1").await;
+    }
+    let [first, second, third] = &cluster.nodes;
+    let gone = third.ip;
+    let (stop, until) = tokio::sync::watch::channel(false);
+    let clients = [first, second]
+        .map(|node| actix_rt::spawn(client(node.url(""), until.clone())));
+    tokio::time::sleep(WATCHED).await;
+
+    let event_at = Instant::now();
+    event(&cluster);
+    tokio::time::sleep_until((event_at + FELT).into()).await;
+    let waited = waits(&[first, second]).await;
+    let quiet_from = Instant::now();
+    tokio::time::sleep(WATCHED).await;
+    assert_eq!(waits(&[first, second]).await, waited, "{name}: calls wait for the node that is gone");
+    assert_eq!(first.listed().await, [second.ip]);
+    let mended_at = Instant::now();
+    mend(&cluster);
+    let back = cluster.nodes[2].container.ip();
+    cluster.nodes[2].ip = back;
+    cluster.is_whole().await;
+    let whole_at = Instant::now();
+    tokio::time::sleep(WATCHED).await;
+    stop.send_replace(true);
+    let mut told = Vec::new();
+    for client in clients {
+        told.extend(client.await.expect("joins"));
+    }
+
+    for call in &told {
+        let why = || format!("{name}: asked {:?} after the event: {:?}", call.asked.saturating_duration_since(event_at), call.result);
+        assert!(call.is_good() || call.was_lost_with(gone), "{}", why());
+        let quiet = call.asked >= quiet_from && call.asked < mended_at;
+        assert!(!quiet || call.is_good() && !call.ran_on(gone), "{}", why());
+        assert!(call.asked < whole_at || call.is_good(), "{}", why());
+    }
+    assert!(told.iter().any(|call| call.asked < event_at && call.ran_on(gone)), "{name}: forwarded");
+    assert!(told.iter().any(|call| call.asked >= whole_at && call.ran_on(back)), "{name}: again");
+
+    let during = |from: Instant, to: Instant| -> Vec<&Told> {
+        told.iter().filter(|call| call.asked >= from && call.asked < to).collect()
+    };
+    let far = Instant::now();
+    for (when, calls) in [
+        ("before", during(event_at - WATCHED, event_at)),
+        ("0 to 6 s after", during(event_at, quiet_from)),
+        ("6 to 12 s after", during(quiet_from, mended_at)),
+        ("back", during(whole_at, far)),
+    ] {
+        let lost = calls.iter().filter(|call| !call.is_good()).count();
+        println!(
+            "{name}, {when}: {} calls, {lost} lost, ms p50 {} p99 {} max {}",
+            calls.len(),
+            share(&calls, 0.5).as_millis(),
+            share(&calls, 0.99).as_millis(),
+            share(&calls, 0.9999).as_millis(),
+        );
+    }
+}
+
+#[actix_rt::test]
+async fn a_node_that_is_frozen_costs_only_the_calls_that_ran_on_it() {
+    let event = |cluster: &Cluster| cluster.nodes[2].container.does("pause");
+    let mend = |cluster: &Cluster| cluster.nodes[2].container.does("unpause");
+    without_the_third("frozen", event, mend).await;
+}
+
+#[actix_rt::test]
+async fn a_node_that_is_killed_costs_only_the_calls_that_ran_on_it() {
+    let event = |cluster: &Cluster| cluster.nodes[2].container.does("kill");
+    let mend = |cluster: &Cluster| cluster.nodes[2].container.does("start");
+    without_the_third("killed", event, mend).await;
+}
+
+#[actix_rt::test]
+async fn a_node_that_is_cut_off_costs_only_the_calls_that_ran_on_it() {
+    let event = |cluster: &Cluster| cluster.network.disconnect(&cluster.nodes[2].container);
+    let mend = |cluster: &Cluster| cluster.network.connect(&cluster.nodes[2].container);
+    without_the_third("cut off", event, mend).await;
+}

@@ -107,8 +107,7 @@ impl Container {
     ) -> Self {
         let name = fresh_name(alias);
         // Every container as locked up as an operator could want it.
-        let locked_up =
-            ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"];
+        let locked_up = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"];
         let named = ["--name", &name, "--network", &network.0, "--network-alias", alias];
         docker(&[&["create"], &locked_up[..], &named, flags, &[image], command].concat());
         Self { name, alias: alias.to_owned() }

@@ -4,14 +4,14 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use crate::RAN_ELSEWHERE;
 use crate::common::*;
 use crate::engine::engine;
 use crate::nodes::{Cluster, Node};
-use crate::RAN_ELSEWHERE;
 
-/// Between two calls to one node. The functions take 50 ms and K is 2, so that the load is often at
-/// the threshold and two nodes can bear what clients send to them.
-const BETWEEN: Duration = Duration::from_millis(40);
+/// Between two calls to one node. A call takes 50 ms in the mean, drawn from an exponential
+/// distribution, so that the load is often at the threshold, 2, and seldom at K, 4.
+const BETWEEN: Duration = Duration::from_millis(30);
 /// How long clients call before the event, and after the time that it may be felt.
 const WATCHED: Duration = Duration::from_secs(6);
 /// The time within which the others must have noticed.
@@ -51,7 +51,7 @@ async fn client(node: String, until: tokio::sync::watch::Receiver<bool>) -> Vec<
     let mut next = tokio::time::interval(BETWEEN);
     while !*until.borrow() {
         next.tick().await;
-        let url = format!("{node}/function/fn-sleep?mean_ms=50");
+        let url = format!("{node}/function/fn-sleep?mean_ms=50&dist=exponential");
         calls.push(actix_rt::spawn(async move {
             let asked = Instant::now();
             let result = try_send("POST", &url, &[], "x").await.map_err(|why| why.to_string());
@@ -99,21 +99,13 @@ fn share(told: &[&Told], share: f64) -> Duration {
 /// Breaks the third node by `event`, watches, mends it by `mend`, watches again.
 async fn without_the_third(name: &str, event: fn(&Cluster), mend: fn(&Cluster)) {
     let Some(_engine) = engine() else { return };
-    let limits = [
-        "-e",
-        "P2PFAAS_PARALLEL_RUNNING_FUNCTIONS_MAX=2",
-        "-e",
-        "P2PFAAS_QUEUE_LENGTH_MAX=20",
-    ];
-    let mut cluster = Cluster::start(&["fn-sleep"], &limits).await;
-    for node in &cluster.nodes {
-        node.set_scheduler("PowerOfNScheduler 1 2 true 1").await;
-    }
+    let scheduler = ["-e", "P2PFAAS_SCHEDULER=PowerOfNScheduler 1 2 true 1"];
+    let queue = ["-e", "P2PFAAS_QUEUE_LENGTH_MAX=20"];
+    let mut cluster = Cluster::start(&["fn-sleep"], &[scheduler, queue].concat()).await;
     let [first, second, third] = &cluster.nodes;
     let gone = third.ip;
     let (stop, until) = tokio::sync::watch::channel(false);
-    let clients = [first, second]
-        .map(|node| actix_rt::spawn(client(node.url(""), until.clone())));
+    let clients = [first, second].map(|node| actix_rt::spawn(client(node.url(""), until.clone())));
     tokio::time::sleep(WATCHED).await;
 
     let event_at = Instant::now();
@@ -122,7 +114,11 @@ async fn without_the_third(name: &str, event: fn(&Cluster), mend: fn(&Cluster)) 
     let waited = waits(&[first, second]).await;
     let quiet_from = Instant::now();
     tokio::time::sleep(WATCHED).await;
-    assert_eq!(waits(&[first, second]).await, waited, "{name}: calls wait for the node that is gone");
+    assert_eq!(
+        waits(&[first, second]).await,
+        waited,
+        "{name}: calls wait for the node that is gone"
+    );
     assert_eq!(first.listed().await, [second.ip]);
     let mended_at = Instant::now();
     mend(&cluster);
@@ -138,13 +134,22 @@ async fn without_the_third(name: &str, event: fn(&Cluster), mend: fn(&Cluster)) 
     }
 
     for call in &told {
-        let why = || format!("{name}: asked {:?} after the event: {:?}", call.asked.saturating_duration_since(event_at), call.result);
+        let why = || {
+            format!(
+                "{name}: asked {:?} after the event: {:?}",
+                call.asked.saturating_duration_since(event_at),
+                call.result
+            )
+        };
         assert!(call.is_good() || call.was_lost_with(gone), "{}", why());
         let quiet = call.asked >= quiet_from && call.asked < mended_at;
         assert!(!quiet || call.is_good() && !call.ran_on(gone), "{}", why());
         assert!(call.asked < whole_at || call.is_good(), "{}", why());
     }
-    assert!(told.iter().any(|call| call.asked < event_at && call.ran_on(gone)), "{name}: forwarded");
+    assert!(
+        told.iter().any(|call| call.asked < event_at && call.ran_on(gone)),
+        "{name}: forwarded"
+    );
     assert!(told.iter().any(|call| call.asked >= whole_at && call.ran_on(back)), "{name}: again");
 
     let during = |from: Instant, to: Instant| -> Vec<&Told> {

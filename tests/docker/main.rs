@@ -63,9 +63,7 @@ async fn under_load_power_of_n_forwards_and_a_swap_on_all_nodes_ends_that() {
     let cluster = Cluster::start(&["fn-sleep"], &[]).await;
     let busy = &cluster.nodes[0];
     let burst = || async {
-        let call = |_| async {
-            post(&busy.url("/function/fn-sleep?mean_ms=300"), "x").await
-        };
+        let call = |_| async { post(&busy.url("/function/fn-sleep?mean_ms=300"), "x").await };
         futures_util::future::join_all((0..6).map(call)).await
     };
     let forwarded = |answers: &[Answered]| {
@@ -137,7 +135,10 @@ async fn a_volume_of_v1s_files_is_read_as_it_is() {
     let scheduler = get(&node.url("/configuration/scheduler")).await.json();
     assert_eq!(scheduler["parameters"], serde_json::json!(["2", "3", "false", "1"]));
     let machine = get(&node.discovery("/configuration")).await.json();
-    assert_eq!((&machine["machine_id"], &machine["machine_group_name"]), (&"board-1".into(), &"lab".into()));
+    assert_eq!(
+        (&machine["machine_id"], &machine["machine_group_name"]),
+        (&"board-1".into(), &"lab".into())
+    );
     assert_eq!(machine["machine_ip"], node.ip.to_string(), "unset, so its interface's");
     let learner = get(&node.learner("/learner/parameters")).await.text();
     assert!(learner.contains("\"window_size\":9"), "{learner}");

@@ -14,6 +14,8 @@ use crate::nodes::{Cluster, Node};
 const BETWEEN: Duration = Duration::from_millis(30);
 /// How long clients call before the event, and after the time that it may be felt.
 const WATCHED: Duration = Duration::from_secs(6);
+/// Calls of one node in that time: the same ones again, so that times can be compared.
+const DRAWN: u128 = WATCHED.as_millis() / BETWEEN.as_millis();
 /// The time within which the others must have noticed.
 const FELT: Duration = Duration::from_secs(6);
 
@@ -49,9 +51,13 @@ impl Told {
 async fn client(node: String, until: tokio::sync::watch::Receiver<bool>) -> Vec<Told> {
     let mut calls = Vec::new();
     let mut next = tokio::time::interval(BETWEEN);
-    while !*until.borrow() {
+    for number in 0.. {
+        if *until.borrow() {
+            break;
+        }
         next.tick().await;
-        let url = format!("{node}/function/fn-sleep?mean_ms=50&dist=exponential");
+        let seed = number % DRAWN;
+        let url = format!("{node}/function/fn-sleep?mean_ms=50&dist=exponential&seed={seed}");
         calls.push(actix_rt::spawn(async move {
             let asked = Instant::now();
             let result = try_send("POST", &url, &[], "x").await.map_err(|why| why.to_string());

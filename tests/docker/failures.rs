@@ -4,10 +4,10 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use crate::RAN_ELSEWHERE;
 use crate::common::*;
 use crate::engine::engine;
 use crate::nodes::{Cluster, Node};
+use crate::{FORWARD, RAN_ELSEWHERE};
 
 /// Between two calls to one node. A call takes 50 ms in the mean, drawn from an exponential
 /// distribution, so that the load is often at the threshold, 2, and seldom at K, 4.
@@ -46,6 +46,12 @@ impl Told {
     }
 }
 
+async fn call(url: String, headers: &'static [(&'static str, &'static str)]) -> Told {
+    let asked = Instant::now();
+    let result = try_send("POST", &url, headers, "x").await.map_err(|why| why.to_string());
+    Told { asked, took: asked.elapsed(), result }
+}
+
 /// Calls `node` at a steady rate until told to stop, whatever becomes of earlier calls; waits for
 /// them all.
 async fn client(node: String, until: tokio::sync::watch::Receiver<bool>) -> Vec<Told> {
@@ -58,42 +64,50 @@ async fn client(node: String, until: tokio::sync::watch::Receiver<bool>) -> Vec<
         next.tick().await;
         let seed = number % DRAWN;
         let url = format!("{node}/function/fn-sleep?mean_ms=50&dist=exponential&seed={seed}");
-        calls.push(actix_rt::spawn(async move {
-            let asked = Instant::now();
-            let result = try_send("POST", &url, &[], "x").await.map_err(|why| why.to_string());
-            Told { asked, took: asked.elapsed(), result }
-        }));
+        calls.push(actix_rt::spawn(call(url, &[])));
     }
     let ended = futures_util::future::join_all(calls).await;
     ended.into_iter().map(|call| call.expect("joins")).collect()
 }
 
-/// The figures that grow when a call waits for a node that is not there.
-async fn waits(nodes: &[&Node]) -> f64 {
-    let mut sum = 0.0;
-    for node in nodes {
-        sum += node.metric(r#"p2pfaas_probes_total{result="failed"}"#).await;
-        for result in ["unreachable", "broke"] {
-            for peer in nodes_of(node).await {
-                let name = format!(r#"p2pfaas_forwards_total{{peer="{peer}",result="{result}"}}"#);
-                sum += node.metric(&name).await;
-            }
+/// A call of nine seconds by a client of `node` that runs on `there` and not on `other`. Nobody else
+/// calls meanwhile.
+async fn long_call(node: &Node, there: &Node, other: &Node) -> actix_rt::task::JoinHandle<Told> {
+    for _ in 0..20 {
+        let url = node.url("/function/fn-sleep?mean_ms=9000");
+        let task = actix_rt::spawn(call(url, FORWARD));
+        let runs = |on: &Node| {
+            let metrics = on.url("/metrics");
+            async move { get(&metrics).await.text().contains("\np2pfaas_running 1\n") }
+        };
+        let landed = eventually("a peer runs the call", || async {
+            if runs(there).await { Some(true) } else { runs(other).await.then_some(false) }
+        });
+        if landed.await {
+            return task;
         }
+        // A client that hangs up ends its call.
+        task.abort();
+        let over = || async { (!runs(other).await).then_some(()) };
+        eventually("the call is over", over).await;
     }
-    sum
+    panic!("of two peers the same one was chosen at random twenty times");
 }
 
-/// Every peer that a node has forwarded to.
-async fn nodes_of(node: &Node) -> Vec<String> {
-    let text = get(&node.url("/metrics")).await.text();
-    let peer = |line: &str| {
-        let rest = line.strip_prefix(r#"p2pfaas_forwards_total{peer=""#)?;
-        Some(rest.split('"').next()?.to_owned())
-    };
-    let mut peers: Vec<String> = text.lines().filter_map(peer).collect();
-    peers.sort();
-    peers.dedup();
-    peers
+/// Calls of `nodes` that waited for a node that is not there: probes that failed, and forwards that
+/// could not be connected.
+async fn waits_of(nodes: &[&Node]) -> f64 {
+    let mut sum = 0.0;
+    for node in nodes {
+        let text = get(&node.url("/metrics")).await.text();
+        let counts = |line: &&str| {
+            line.starts_with(r#"p2pfaas_probes_total{result="failed"}"#)
+                || line.starts_with("p2pfaas_forwards_total{") && line.contains("unreachable")
+        };
+        let value = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
+        sum += text.lines().filter(counts).filter_map(value).sum::<f64>();
+    }
+    sum
 }
 
 fn share(told: &[&Told], share: f64) -> Duration {
@@ -102,14 +116,16 @@ fn share(told: &[&Told], share: f64) -> Duration {
     times.get((times.len() as f64 * share) as usize).copied().unwrap_or_default()
 }
 
-/// Breaks the third node by `event`, watches, mends it by `mend`, watches again.
-async fn without_the_third(name: &str, event: fn(&Cluster), mend: fn(&Cluster)) {
+/// Breaks the third node by `event`, watches, mends it by `mend`, watches again. A call that was
+/// running there is lost, or `waits` until the node is back.
+async fn without_the_third(name: &str, waits: bool, event: fn(&Cluster), mend: fn(&Cluster)) {
     let Some(_engine) = engine() else { return };
     let scheduler = ["-e", "P2PFAAS_SCHEDULER=PowerOfNScheduler 1 2 true 1"];
     let queue = ["-e", "P2PFAAS_QUEUE_LENGTH_MAX=20"];
     let mut cluster = Cluster::start(&["fn-sleep"], &[scheduler, queue].concat()).await;
     let [first, second, third] = &cluster.nodes;
     let gone = third.ip;
+    let long = long_call(first, third, second).await;
     let (stop, until) = tokio::sync::watch::channel(false);
     let clients = [first, second].map(|node| actix_rt::spawn(client(node.url(""), until.clone())));
     tokio::time::sleep(WATCHED).await;
@@ -117,11 +133,11 @@ async fn without_the_third(name: &str, event: fn(&Cluster), mend: fn(&Cluster)) 
     let event_at = Instant::now();
     event(&cluster);
     tokio::time::sleep_until((event_at + FELT).into()).await;
-    let waited = waits(&[first, second]).await;
+    let waited = waits_of(&[first, second]).await;
     let quiet_from = Instant::now();
     tokio::time::sleep(WATCHED).await;
     assert_eq!(
-        waits(&[first, second]).await,
+        waits_of(&[first, second]).await,
         waited,
         "{name}: calls wait for the node that is gone"
     );
@@ -134,6 +150,9 @@ async fn without_the_third(name: &str, event: fn(&Cluster), mend: fn(&Cluster)) 
     let whole_at = Instant::now();
     tokio::time::sleep(WATCHED).await;
     stop.send_replace(true);
+    let long = long.await.expect("joins");
+    let as_it_must = if waits { long.is_good() } else { long.was_lost_with(gone) };
+    assert!(as_it_must, "{name}: the call that ran there: {:?}", long.result);
     let mut told = Vec::new();
     for client in clients {
         told.extend(client.await.expect("joins"));
@@ -183,19 +202,19 @@ async fn without_the_third(name: &str, event: fn(&Cluster), mend: fn(&Cluster)) 
 async fn a_node_that_is_frozen_costs_only_the_calls_that_ran_on_it() {
     let event = |cluster: &Cluster| cluster.nodes[2].container.does("pause");
     let mend = |cluster: &Cluster| cluster.nodes[2].container.does("unpause");
-    without_the_third("frozen", event, mend).await;
+    without_the_third("frozen", true, event, mend).await;
 }
 
 #[actix_rt::test]
 async fn a_node_that_is_killed_costs_only_the_calls_that_ran_on_it() {
     let event = |cluster: &Cluster| cluster.nodes[2].container.does("kill");
     let mend = |cluster: &Cluster| cluster.nodes[2].container.does("start");
-    without_the_third("killed", event, mend).await;
+    without_the_third("killed", false, event, mend).await;
 }
 
 #[actix_rt::test]
 async fn a_node_that_is_cut_off_costs_only_the_calls_that_ran_on_it() {
     let event = |cluster: &Cluster| cluster.network.disconnect(&cluster.nodes[2].container);
     let mend = |cluster: &Cluster| cluster.network.connect(&cluster.nodes[2].container);
-    without_the_third("cut off", event, mend).await;
+    without_the_third("cut off", false, event, mend).await;
 }

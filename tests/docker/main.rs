@@ -17,7 +17,7 @@ use engine::{Container, Network, docker, engine};
 use nodes::{Cluster, Node};
 
 const RAN_ELSEWHERE: &str = "x-p2pfaas-externally-executed";
-const FORWARD: [(&str, &str); 1] = [("X-P2pfaas-Scheduler-Forward", "1")];
+const FORWARD: &[(&str, &str)] = &[("X-P2pfaas-Scheduler-Forward", "1")];
 
 /// A picture with nobody in it.
 fn picture() -> Vec<u8> {
@@ -47,12 +47,12 @@ async fn a_forwarded_call_finds_the_faces_in_a_picture() {
     let Some(_engine) = engine() else { return };
     let cluster = Cluster::start(&["fn-face"], &[]).await;
     // Without a picture the function takes the one that it brings along.
-    let found = send("GET", &cluster.nodes[0].url("/function/fn-face"), &FORWARD, "").await;
+    let found = send("GET", &cluster.nodes[0].url("/function/fn-face"), FORWARD, "").await;
     assert_eq!((found.status, found.header(RAN_ELSEWHERE)), (200, "True"));
     let faces = found.json()["faces"].as_array().expect("faces").clone();
     assert!(!faces.is_empty() && faces.iter().all(|face| face["width"].as_f64() > Some(0.0)));
     let url = cluster.nodes[0].url("/function/fn-face?answer=picture");
-    let framed = send("GET", &url, &FORWARD, "").await;
+    let framed = send("GET", &url, FORWARD, "").await;
     assert_eq!(framed.header(RAN_ELSEWHERE), "True");
     image::load_from_memory(&framed.body).expect("a picture");
 }

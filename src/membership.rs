@@ -162,6 +162,16 @@ impl Membership {
         self.machines.clear();
     }
 
+    /// An init server: as [`hearsay`](Self::hearsay), but worth asking at every poll even when it is
+    /// dead, so that a node that was cut off is back as soon as the network is.
+    pub fn init_server(&mut self, ip: IpAddr, at: At) {
+        self.hearsay(ip, Introduction::default(), at);
+        let rests = |m: &&mut Machine| m.standing == Standing::Dead && !m.polling;
+        if let Some(machine) = self.machines.get_mut(&ip).filter(rests) {
+            machine.polled = None;
+        }
+    }
+
     /// Whom to ask now: the living and the hearsay at every call, the dead when their time has
     /// come, nobody whose last poll is still under way.
     pub fn due(&mut self, at: At) -> Vec<IpAddr> {
@@ -392,6 +402,22 @@ mod tests {
         assert_eq!(members.due(at(30)), [ip(1)]);
         members.answered(ip(1), called("a"), Duration::ZERO, at(31));
         assert_eq!(members.due(at(32)), [ip(1)], "alive again, asked at every poll");
+    }
+
+    #[test]
+    fn an_init_server_is_asked_at_every_poll_also_when_it_is_dead() {
+        let mut members = members();
+        members.init_server(ip(1), at(0));
+        kill(&mut members, ip(1));
+        members.init_server(ip(1), at(1));
+        assert_eq!(members.due(at(1)), [ip(1)]);
+        members.init_server(ip(1), at(2));
+        assert!(members.due(at(2)).is_empty(), "one poll at a time");
+        members.failed(ip(1));
+        assert!(members.due(at(3)).is_empty(), "no init server any more: its rest");
+        members.init_server(ip(1), at(4));
+        assert_eq!(members.due(at(4)), [ip(1)]);
+        assert!(members.list().is_empty(), "being named is no sign of life");
     }
 
     #[test]

@@ -264,7 +264,7 @@ impl Discovery {
         let servers = lock(&self.kept.config).running.init_servers.clone();
         for server in servers {
             match server.parse() {
-                // Forgotten, or pushed out by others: an init server is always worth asking.
+                // Forgotten, pushed out by others, or dead: an init server is always worth asking.
                 Ok(InitServer::Address(ip)) => self.join(ip),
                 Ok(InitServer::Name(name)) => self.resolve(name, ctx),
                 Err(_) => {}
@@ -287,7 +287,7 @@ impl Discovery {
     fn join(&mut self, ip: IpAddr) {
         let mut membership = self.kept.membership.borrow_mut();
         if self.joins.may_ask(ip, &membership) {
-            membership.hearsay(ip, Introduction::default(), self.now());
+            membership.init_server(ip, self.now());
         }
     }
 

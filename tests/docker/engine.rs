@@ -74,12 +74,15 @@ impl Network {
         Self(name)
     }
 
-    pub fn disconnect(&self, container: &Container) {
-        docker(&["network", "disconnect", &self.0, &container.name]);
+    /// `docker`'s arguments that take `container` off the network.
+    pub fn disconnect(&self, container: &Container) -> Vec<String> {
+        ["network", "disconnect", &self.0, &container.name].map(str::to_owned).into()
     }
 
-    pub fn connect(&self, container: &Container) {
-        docker(&["network", "connect", "--alias", &container.alias, &self.0, &container.name]);
+    /// And those that put it back.
+    pub fn connect(&self, container: &Container) -> Vec<String> {
+        let Container { name, alias } = container;
+        ["network", "connect", "--alias", alias, &self.0, name].map(str::to_owned).into()
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use crate::common::*;
-use crate::engine::engine;
+use crate::engine::{Container, Network, docker, engine};
 use crate::nodes::{Cluster, Node};
 use crate::{FORWARD, RAN_ELSEWHERE};
 
@@ -117,8 +117,13 @@ fn share(told: &[&Told], share: f64) -> Duration {
 }
 
 /// Breaks the third node by `event`, watches, mends it by `mend`, watches again. A call that was
-/// running there is lost, or `waits` until the node is back.
-async fn without_the_third(name: &str, waits: bool, event: fn(&Cluster), mend: fn(&Cluster)) {
+/// running there is lost, or `waits` until the node is back. Both are arguments for `docker`.
+async fn without_the_third(
+    name: &str,
+    waits: bool,
+    event: impl Fn(&Network, &Container) -> Vec<String>,
+    mend: impl Fn(&Network, &Container) -> Vec<String>,
+) {
     let Some(_engine) = engine() else { return };
     let scheduler = ["-e", "P2PFAAS_SCHEDULER=PowerOfNScheduler 1 2 true 1"];
     let queue = ["-e", "P2PFAAS_QUEUE_LENGTH_MAX=20"];
@@ -131,7 +136,7 @@ async fn without_the_third(name: &str, waits: bool, event: fn(&Cluster), mend: f
     tokio::time::sleep(WATCHED).await;
 
     let event_at = Instant::now();
-    event(&cluster);
+    docker_beside(event(&cluster.network, &third.container)).await;
     tokio::time::sleep_until((event_at + FELT).into()).await;
     let waited = waits_of(&[first, second]).await;
     let quiet_from = Instant::now();
@@ -143,7 +148,7 @@ async fn without_the_third(name: &str, waits: bool, event: fn(&Cluster), mend: f
     );
     assert_eq!(first.listed().await, [second.ip]);
     let mended_at = Instant::now();
-    mend(&cluster);
+    docker_beside(mend(&cluster.network, &third.container)).await;
     let back = cluster.nodes[2].container.ip();
     cluster.nodes[2].ip = back;
     cluster.is_whole().await;
@@ -198,23 +203,29 @@ async fn without_the_third(name: &str, waits: bool, event: fn(&Cluster), mend: f
     }
 }
 
+/// Runs `docker` beside this thread, on which the clients are.
+async fn docker_beside(arguments: Vec<String>) {
+    let ran = actix_rt::task::spawn_blocking(move || {
+        docker(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    });
+    ran.await.expect("joins");
+}
+
+fn does(what: &'static str) -> impl Fn(&Network, &Container) -> Vec<String> {
+    move |_, container| vec![what.to_owned(), container.name.clone()]
+}
+
 #[actix_rt::test]
 async fn a_node_that_is_frozen_costs_only_the_calls_that_ran_on_it() {
-    let event = |cluster: &Cluster| cluster.nodes[2].container.does("pause");
-    let mend = |cluster: &Cluster| cluster.nodes[2].container.does("unpause");
-    without_the_third("frozen", true, event, mend).await;
+    without_the_third("frozen", true, does("pause"), does("unpause")).await;
 }
 
 #[actix_rt::test]
 async fn a_node_that_is_killed_costs_only_the_calls_that_ran_on_it() {
-    let event = |cluster: &Cluster| cluster.nodes[2].container.does("kill");
-    let mend = |cluster: &Cluster| cluster.nodes[2].container.does("start");
-    without_the_third("killed", false, event, mend).await;
+    without_the_third("killed", false, does("kill"), does("start")).await;
 }
 
 #[actix_rt::test]
 async fn a_node_that_is_cut_off_costs_only_the_calls_that_ran_on_it() {
-    let event = |cluster: &Cluster| cluster.network.disconnect(&cluster.nodes[2].container);
-    let mend = |cluster: &Cluster| cluster.network.connect(&cluster.nodes[2].container);
-    without_the_third("cut off", false, event, mend).await;
+    without_the_third("cut off", false, Network::disconnect, Network::connect).await;
 }

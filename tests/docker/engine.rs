@@ -99,8 +99,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// Made and not started, so that files can be put into its volume before. Others find it by
-    /// `alias`.
+    /// Not started yet, so that files can be put into its volume before. Others find it by `alias`.
     pub fn create(
         network: &Network,
         alias: &str,
@@ -116,16 +115,9 @@ impl Container {
         Self { name, alias: alias.to_owned() }
     }
 
-    pub fn run(
-        network: &Network,
-        alias: &str,
-        image: &str,
-        flags: &[&str],
-        command: &[&str],
-    ) -> Self {
-        let container = Self::create(network, alias, image, flags, command);
-        container.does("start");
-        container
+    pub fn started(self) -> Self {
+        self.does("start");
+        self
     }
 
     /// `start`, `stop`, `kill`, `pause`, `unpause`, `restart`.

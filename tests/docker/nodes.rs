@@ -17,7 +17,7 @@ impl Node {
     pub fn start(network: &Network, flags: &[&str], command: &[&str]) -> Self {
         let join = ["-e", "P2PFAAS_INIT_SERVERS=node"];
         let flags = [&join[..], flags].concat();
-        Self::of(Container::run(network, "node", "p2pfaas", &flags, command))
+        Self::of(Container::create(network, "node", "p2pfaas", &flags, command).started())
     }
 
     pub fn of(container: Container) -> Self {
@@ -94,9 +94,12 @@ impl Cluster {
         let network = Network::new();
         let function = |name: &&str| match *name {
             "fn-echo" | "fn-thumbnail" | "fn-face" => {
-                Container::run(&network, name, name, &[], &[])
+                Container::create(&network, name, name, &[], &[]).started()
             }
-            name => Container::run(&network, name, "p2pfaas", &[], &["function", name]),
+            name => {
+                let command = ["function", name];
+                Container::create(&network, name, "p2pfaas", &[], &command).started()
+            }
         };
         let functions = functions.iter().map(function).collect();
         let nodes = std::array::from_fn(|_| Node::start(&network, flags, &[]));

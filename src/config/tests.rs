@@ -1,0 +1,131 @@
+//! The layers of settings, and what is wrong with them.
+
+use super::*;
+
+fn load(
+    toml: &str,
+    env: &[(&str, &str)],
+    flags: &[(&str, config::Value)],
+) -> Result<Loaded, Vec<Problem>> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("node.toml");
+    std::fs::write(&path, toml).expect("writable");
+    let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    Settings::load(Some(&path), env, flags)
+}
+
+fn problem_keys(result: Result<Loaded, Vec<Problem>>) -> Vec<String> {
+    result.expect_err("there are problems").into_iter().map(|p| p.key).collect()
+}
+
+#[test]
+fn later_layers_win_file_then_environment_then_flags() {
+    let toml = "poll_time_s = 9\nqueue_length_max = 9\nworkers = 9";
+    let env = [("P2PFAAS_QUEUE_LENGTH_MAX", "8"), ("P2PFAAS_WORKERS", "8")];
+    let loaded = load(toml, &env, &[("workers", 7.into())]).expect("good");
+    let got = loaded.settings;
+    assert_eq!((got.poll_time_s, got.queue_length_max, got.workers), (9.0, 8, 7));
+    assert_eq!(got.parallel_running_functions_max, 4, "a default");
+}
+
+#[test]
+fn v1_environment_names_keep_their_meaning() {
+    let env = [
+        ("P2PFAAS_POLL_TIME", "120"),
+        ("P2PFAAS_POLL_TIMEOUT", "5"),
+        ("P2PFAAS_MACHINE_DEAD_POLLS_THRESHOLD", "20"),
+        ("P2PFAAS_INIT_SERVERS", "10.0.0.1, 10.0.0.2,"),
+        ("P2PFAAS_FNS_LIST", "fn-a,fn_b"),
+        ("P2PFAAS_MACHINE_ID", "0042"),
+        ("P2PFAAS_DATA_PATH", "/elsewhere"),
+        ("P2PFAAS_DEFAULT_IFACE", "wlan0"),
+        ("P2PFAAS_LOG_ENV", "development"),
+        ("P2PFAAS_DEV_ENV", "production"),
+        ("P2PFAAS_OPENFAAS_ENABLED", "false"),
+        ("P2PFAAS_SERVICE_DISCOVERY_HOST", "discovery"),
+        ("P2PFAAS_SERVICE_DISCOVERY_PORT", "19001"),
+    ];
+    let loaded = load("", &env, &[]).expect("good");
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    let got = loaded.settings;
+    assert_eq!((got.poll_time_s, got.poll_timeout_s), (120.0, 5.0));
+    assert_eq!(got.machine_dead_polls_threshold, 20);
+    assert_eq!(got.init_servers, ["10.0.0.1", "10.0.0.2"]);
+    assert_eq!(got.fns_list, ["fn-a", "fn_b"]);
+    assert_eq!(got.machine_id, "0042", "no number");
+    assert_eq!(got.data_path, Path::new("/elsewhere"));
+    assert_eq!((&*got.default_iface, &*got.log_env), ("wlan0", "development"));
+    assert_eq!((&*got.service_discovery_host, got.service_discovery_port), ("discovery", 19001));
+}
+
+#[test]
+fn every_problem_is_reported_at_once_with_its_key() {
+    let toml = "poll_time_s = -1\nnonsense = 3\nscheduler = \"Nope\"\nmachine_ip = \"x\"\n\
+                queue_enabled = \"maybe\"\nfns_list = [\"localhost\"]";
+    let env = [("P2PFAAS_WORKERS", "many"), ("P2PFAAS_QUEUE_LENGTH_MAX", "-3")];
+    let mut keys = problem_keys(load(toml, &env, &[]));
+    keys.sort();
+    let mut want = [
+        "poll_time_s",
+        "nonsense",
+        "scheduler",
+        "machine_ip",
+        "queue_enabled",
+        "fns_list",
+        "workers",
+        "queue_length_max",
+    ];
+    want.sort_unstable();
+    assert_eq!(keys, want);
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_named() {
+    assert!(problem_keys(load("= 3", &[], &[]))[0].ends_with("node.toml"));
+}
+
+#[test]
+fn an_unknown_environment_name_is_a_warning() {
+    let loaded = load("", &[("P2PFAAS_TYPO", "1")], &[]).expect("good");
+    assert!(loaded.warnings[0].contains("P2PFAAS_TYPO"));
+}
+
+#[test]
+fn v1s_names_turn_openfaas_on() {
+    let env = [
+        ("P2PFAAS_OPENFAAS_ENABLED", "true"),
+        ("P2PFAAS_OPENFAAS_HOST", "10.0.0.9"),
+        ("P2PFAAS_OPENFAAS_PORT", "31112"),
+    ];
+    let got = load("", &env, &[]).expect("good").settings;
+    let told = (got.openfaas_enabled, &*got.openfaas_host, got.openfaas_port);
+    assert_eq!(told, (true, "10.0.0.9", 31112));
+    let bad = [env[0], ("P2PFAAS_OPENFAAS_HOST", "http://gateway")];
+    assert_eq!(problem_keys(load("", &bad, &[])), ["openfaas_host"]);
+}
+
+#[test]
+fn init_servers_are_addresses_or_host_names() {
+    let good = load("", &[("P2PFAAS_INIT_SERVERS", "10.0.0.1, p2pfaas-peers")], &[]);
+    assert_eq!(good.expect("good").settings.init_servers, ["10.0.0.1", "p2pfaas-peers"]);
+    let bad = [("P2PFAAS_INIT_SERVERS", "10.0.0.1:19000")];
+    assert_eq!(problem_keys(load("", &bad, &[])), ["init_servers"]);
+}
+
+#[test]
+fn routes_are_a_table_or_a_list() {
+    let table = load("[routes]\nfn-a = \"http://10.0.0.1:1/\"", &[], &[]).expect("good");
+    let list = load("", &[("P2PFAAS_ROUTES", "fn-a=http://10.0.0.1:1/")], &[]).expect("good");
+    assert_eq!(table.settings.routes, list.settings.routes);
+    for bad in ["fn-a = \"10.0.0.1\"", "fn-a = \"https://x/\"", "\"a.b\" = \"http://x/\""] {
+        assert_eq!(problem_keys(load(&format!("[routes]\n{bad}"), &[], &[])), ["routes"]);
+    }
+}
+
+#[test]
+fn what_is_printed_reads_back_the_same() {
+    let toml = "fn_seed = 7\n[routes]\nfn-a = \"http://10.0.0.1:1/\"";
+    let settings = load(toml, &[], &[]).expect("good").settings;
+    let printed = toml::to_string(&settings).expect("TOML");
+    assert_eq!(load(&printed, &[], &[]).expect("good").settings, settings);
+}

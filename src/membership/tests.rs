@@ -1,0 +1,204 @@
+//! The membership by histories of what was heard of machines.
+
+use super::*;
+
+const RULES: Rules =
+    Rules { dead_polls_threshold: 3, dead_poll_time: Duration::from_secs(30), machines_max: 4 };
+
+fn ip(last: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, last])
+}
+
+fn at(s: u64) -> At {
+    At { elapsed: Duration::from_secs(s), unix_s: 1_000 + s }
+}
+
+fn called(name: &str) -> Introduction {
+    Introduction { name: name.to_owned(), group: String::new() }
+}
+
+fn members() -> Membership {
+    Membership::new(RULES, Some(ip(99)))
+}
+
+fn names(members: &Membership) -> Vec<(String, String)> {
+    members.list().iter().map(|m| (m.is.name.clone(), m.ip.to_string())).collect()
+}
+
+fn pair(name: &str, ip: &str) -> (String, String) {
+    (name.to_owned(), ip.to_owned())
+}
+
+fn kill(members: &mut Membership, ip: IpAddr) {
+    assert_eq!([members.failed(ip), members.failed(ip), members.failed(ip)], [false, false, true]);
+}
+
+#[test]
+fn the_list_is_ordered_bytewise_by_name_then_address() {
+    let mut members = members();
+    for (last, name) in [(9, "b"), (10, "b"), (1, "a")] {
+        members.configured(ip(last), at(0));
+        members.machines.get_mut(&ip(last)).expect("just added").is = called(name);
+    }
+    let want = [pair("a", "10.0.0.1"), pair("b", "10.0.0.10"), pair("b", "10.0.0.9")];
+    assert_eq!(names(&members), want);
+}
+
+#[test]
+fn hearsay_is_listed_once_it_has_answered() {
+    let mut members = members();
+    members.hearsay(ip(1), called("a"), at(0));
+    assert!(members.list().is_empty());
+    assert_eq!(members.due(at(0)), [ip(1)]);
+    members.answered(ip(1), called("a2"), Duration::from_millis(3), at(1));
+    assert_eq!(names(&members), [pair("a2", "10.0.0.1")]);
+    assert_eq!(members.list()[0].ping, Duration::from_millis(3));
+}
+
+#[test]
+fn hearsay_never_refreshes_or_revives() {
+    let mut members = members();
+    members.heartbeat(ip(1), called("a"), at(0));
+    members.hearsay(ip(1), called("other"), at(5));
+    assert_eq!(
+        (names(&members), members.list()[0].last_update),
+        (vec![pair("a", "10.0.0.1")], 1_000)
+    );
+    kill(&mut members, ip(1));
+    members.hearsay(ip(1), called("a"), at(6));
+    assert!(members.list().is_empty());
+}
+
+#[test]
+fn three_failed_polls_kill_and_its_own_call_revives() {
+    let mut members = members();
+    members.heartbeat(ip(1), called("a"), at(0));
+    kill(&mut members, ip(1));
+    assert!(!members.failed(ip(1)), "it dies once");
+    members.heartbeat(ip(1), called("a"), at(9));
+    assert_eq!((members.list().len(), members.list()[0].dead_polls), (1, 0));
+}
+
+#[test]
+fn an_answer_between_failures_starts_the_count_anew() {
+    let mut members = members();
+    members.heartbeat(ip(1), called("a"), at(0));
+    members.failed(ip(1));
+    members.failed(ip(1));
+    members.answered(ip(1), called("a"), Duration::ZERO, at(1));
+    assert!(!members.failed(ip(1)));
+    assert_eq!(members.list().len(), 1);
+}
+
+#[test]
+fn the_dead_are_asked_again_every_thirty_seconds() {
+    let mut members = members();
+    members.heartbeat(ip(1), called("a"), at(0));
+    assert_eq!(members.due(at(0)), [ip(1)]);
+    assert!(members.due(at(1)).is_empty(), "one poll at a time");
+    kill(&mut members, ip(1));
+    assert!(members.due(at(29)).is_empty());
+    assert_eq!(members.due(at(30)), [ip(1)]);
+    members.answered(ip(1), called("a"), Duration::ZERO, at(31));
+    assert_eq!(members.due(at(32)), [ip(1)], "alive again, asked at every poll");
+}
+
+#[test]
+fn an_init_server_is_asked_at_every_poll_also_when_it_is_dead() {
+    let mut members = members();
+    members.init_server(ip(1), at(0));
+    kill(&mut members, ip(1));
+    members.init_server(ip(1), at(1));
+    assert_eq!(members.due(at(1)), [ip(1)]);
+    members.init_server(ip(1), at(2));
+    assert!(members.due(at(2)).is_empty(), "one poll at a time");
+    members.failed(ip(1));
+    assert!(members.due(at(3)).is_empty(), "no init server any more: its rest");
+    members.init_server(ip(1), at(4));
+    assert_eq!(members.due(at(4)), [ip(1)]);
+    assert!(members.list().is_empty(), "being named is no sign of life");
+}
+
+#[test]
+fn a_newcomer_is_asked_once_before_the_others_turn() {
+    let mut members = members();
+    members.heartbeat(ip(1), called("a"), at(0));
+    assert_eq!(members.due(at(0)), [ip(1)]);
+    members.hearsay(ip(2), called("b"), at(1));
+    assert_eq!(members.due_first(at(1)), [ip(2)]);
+    assert!(members.due_first(at(1)).is_empty());
+    members.answered(ip(2), called("b"), Duration::ZERO, at(1));
+    assert!(members.due_first(at(1)).is_empty());
+    assert_eq!(members.due(at(2)), [ip(2)], "from then on with the others");
+}
+
+#[test]
+fn a_machine_whose_address_changed_is_updated_not_doubled() {
+    let mut members = members();
+    members.heartbeat(ip(1), called("a"), at(0));
+    let id = members.list()[0].id;
+    members.heartbeat(ip(2), called("a"), at(1));
+    assert_eq!((names(&members), members.list()[0].id), (vec![pair("a", "10.0.0.2")], id));
+    members.hearsay(ip(1), called("a"), at(2));
+    assert_eq!(members.machines.len(), 1, "an old address by hearsay is the same machine");
+    members.hearsay(ip(3), Introduction::default(), at(3));
+    members.answered(ip(3), called("a"), Duration::ZERO, at(4));
+    assert_eq!(names(&members), [pair("a", "10.0.0.3")], "also when it was polled there");
+    assert_eq!(members.machines.len(), 1);
+}
+
+#[test]
+fn machines_without_a_name_are_told_apart_by_address() {
+    let mut members = members();
+    members.heartbeat(ip(1), called(""), at(0));
+    members.heartbeat(ip(2), called(""), at(0));
+    assert_eq!(members.list().len(), 2);
+}
+
+#[test]
+fn the_node_itself_and_addresses_of_nobody_are_never_listed() {
+    let mut members = members();
+    for nobody in [ip(99), [0, 0, 0, 0].into(), [224, 0, 0, 1].into()] {
+        members.configured(nobody, at(0));
+        members.heartbeat(nobody, called("x"), at(0));
+    }
+    assert_eq!(members.machines.len(), 0);
+    members.heartbeat(ip(5), called("me, before I knew"), at(0));
+    members.set_own(Some(ip(5)));
+    assert_eq!(members.machines.len(), 0);
+}
+
+#[test]
+fn a_configured_machine_is_listed_at_once_and_can_die() {
+    let mut members = members();
+    members.configured(ip(1), at(0));
+    assert_eq!(names(&members), [pair("", "10.0.0.1")]);
+    kill(&mut members, ip(1));
+    members.configured(ip(1), at(1));
+    assert!(members.list().is_empty(), "naming it again is no sign of life");
+}
+
+#[test]
+fn held_machines_are_bounded_and_the_longest_dead_makes_room() {
+    let mut members = members();
+    for last in 1..=4 {
+        members.heartbeat(ip(last), called(""), at(last.into()));
+    }
+    members.heartbeat(ip(5), called(""), at(9));
+    assert_eq!(members.list().len(), 4, "nobody living is dropped for a newcomer");
+    kill(&mut members, ip(3));
+    kill(&mut members, ip(2));
+    members.heartbeat(ip(5), called(""), at(10));
+    assert!(!members.machines.contains_key(&ip(2)), "it was dead for longer");
+    assert_eq!(members.list().len(), 3);
+}
+
+#[test]
+fn an_answer_from_a_machine_forgotten_meanwhile_changes_nothing() {
+    let mut members = members();
+    members.heartbeat(ip(1), called("a"), at(0));
+    members.reset();
+    members.answered(ip(1), called("a"), Duration::ZERO, at(1));
+    assert!(!members.failed(ip(1)));
+    assert_eq!(members.machines.len(), 0);
+}

@@ -1,4 +1,4 @@
-//! A bound on what the bodies of all calls hold together, from the moment a body is announced.
+//! A bound on what the bodies of all calls hold together, byte by byte as they arrive.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,18 +25,34 @@ impl Budget {
 
     /// Takes `bytes`, if there are as many left.
     pub fn take(self: &Arc<Self>, bytes: u64) -> Option<Held> {
-        let fits = |held: u64| held.checked_add(bytes).filter(|sum| *sum <= self.max);
-        self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).ok()?;
+        self.reserve(bytes)?;
         Some(Held { budget: Arc::clone(self), bytes })
+    }
+
+    fn reserve(&self, bytes: u64) -> Option<()> {
+        let fits = |held: u64| held.checked_add(bytes).filter(|sum| *sum <= self.max);
+        self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).ok().map(|_| ())
+    }
+
+    /// Takes `bytes`, or what is left if that is less but anything: for what is held already.
+    pub fn take_up_to(self: &Arc<Self>, bytes: u64) -> Option<Held> {
+        let free = self.max.saturating_sub(self.held.load(Ordering::Acquire));
+        self.take(bytes.min(free)).filter(|held| held.bytes > 0 || bytes == 0)
+    }
+
+    /// Whether `bytes` more would fit now.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let held = self.held.load(Ordering::Acquire);
+        held.checked_add(bytes).is_some_and(|sum| sum <= self.max)
     }
 }
 
 impl Held {
-    /// Gives back what turned out not to be needed.
-    pub fn shrink(&mut self, bytes: u64) {
-        let surplus = self.bytes.saturating_sub(bytes);
-        self.bytes -= surplus;
-        self.budget.held.fetch_sub(surplus, Ordering::AcqRel);
+    /// Takes `bytes` more, if there are as many left.
+    pub fn grow(&mut self, bytes: u64) -> Option<()> {
+        self.budget.reserve(bytes)?;
+        self.bytes += bytes;
+        Some(())
     }
 }
 
@@ -53,13 +69,13 @@ mod tests {
     #[test]
     fn no_more_is_taken_than_there_is_and_all_of_it_comes_back() {
         let budget = Budget::new(10);
-        let mut six = budget.take(6).expect("there is room");
-        assert!(budget.take(5).is_none());
-        six.shrink(2);
-        six.shrink(9);
-        let eight = budget.take(8).expect("there is room again");
-        assert!(budget.take(1).is_none());
-        drop((six, eight));
+        let mut held = budget.take(2).expect("there is room");
+        held.grow(4).expect("there is room");
+        assert!(budget.take(5).is_none() && held.grow(5).is_none());
+        assert!(budget.has_room(4) && !budget.has_room(5) && !budget.has_room(u64::MAX));
+        let rest = budget.take_up_to(9).expect("four are left");
+        assert!(budget.take_up_to(1).is_none(), "nothing is left");
+        drop((held, rest));
         assert!(budget.take(u64::MAX).is_none());
         assert!(budget.take(10).is_some());
     }

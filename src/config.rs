@@ -11,6 +11,7 @@ use config::{Config, ConfigError, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::memory;
+use crate::policy::params::parse_bool;
 use crate::policy::registry::SchedulerSpec;
 use crate::types::{FunctionName, InitServer, check_machine};
 
@@ -395,6 +396,9 @@ fn check_file(path: &Path, problems: &mut Vec<Problem>) -> Result<(), Vec<Proble
 /// Keys whose values are lists, comma-separated in the environment.
 const LISTS: &[&str] = &["init_servers", "fns_list", "routes"];
 
+/// Keys whose values are booleans, written as v1 takes them.
+const BOOLEANS: &[&str] = &["queue_enabled", "embedded_functions", "openfaas_enabled"];
+
 /// Picks what the node reads from the environment, v1's names translated; warns of the rest. Texts
 /// stay texts here: a name such as `0042` is no number.
 fn known_environment(
@@ -414,9 +418,11 @@ fn known_environment(
         let ours = V1_NAMES.iter().find(|(v1, _)| *v1 == name).map_or(&*name, |(_, ours)| ours);
         if let Some(key) = keys.get(ours) {
             let items = || value.split(',').map(str::trim).filter(|item| !item.is_empty());
-            let value = match LISTS.contains(key) {
-                true => items().map(str::to_owned).collect::<Vec<_>>().into(),
-                false => config::Value::from(value),
+            let value = match (LISTS.contains(key), BOOLEANS.contains(key)) {
+                (true, _) => items().map(str::to_owned).collect::<Vec<_>>().into(),
+                // What is none is left to be named as that.
+                (_, true) => parse_bool(&value).map_or_else(|| value.into(), Into::into),
+                _ => config::Value::from(value),
             };
             known.insert(*key, value);
         } else {

@@ -251,8 +251,8 @@ impl Worker {
                     course.elsewhere = Some(forwarded.peers);
                     return Ok(forwarded.answer);
                 }
-                Err(ForwardFailure::NotSent(why)) => {
-                    tracing::debug!(peer = %peer.host, %why, "a peer cannot be connected to");
+                Err(ForwardFailure::NotSent(why) | ForwardFailure::Refused(why)) => {
+                    tracing::debug!(peer = %peer.host, %why, "a peer did not take a call");
                     heard.unreachable.push(peer.host);
                 }
                 Err(ForwardFailure::Broke(why)) => {

@@ -41,7 +41,7 @@ pub enum Error {
     #[error("Function name is not valid: {0} is not among the functions that this node serves")]
     FunctionNotServed(FunctionName),
     /// The function's name resolves to nothing.
-    #[error("Function {0} was not found: no route, no embedded function and no host has this name")]
+    #[error("Function {0} was not found: no route, embedded function, gateway or host has it")]
     UnknownFunction(FunctionName),
     /// The function's server does not take connections. It did not run.
     #[error("Function {name} cannot be contacted: {why}")]

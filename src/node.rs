@@ -9,7 +9,7 @@ use actix::{Actor, Addr, Arbiter};
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
-use crate::actors::discovery::{Discovery, DiscoverySettings, Flush, Kept, Published};
+use crate::actors::discovery::{Discovery, DiscoverySettings, Flush, Kept, Leave, Published};
 use crate::actors::eids::ReservedEids;
 use crate::actors::gateway::{Drain, Gateway};
 use crate::actors::learner::{Learner, SaveModel};
@@ -115,6 +115,7 @@ impl Node {
         // A root that is gone restarts nobody anyway.
         let _ = self.supervisor.send(StopRestarting).await;
         self.state.phase.send_replace(Phase::Draining);
+        self.state.discovery.tell(Leave);
         // The gate stays open: a call that was taken may still be read, probed for, or come back
         // from a peer that is gone.
         let drained = async {
@@ -264,7 +265,7 @@ fn warn_at_start(settings: &Settings, active: &Active, identity: &Identity) {
         tracing::warn!(
             interface = settings.default_iface,
             "no machine IP is configured and the interface has none: other nodes cannot learn of \
-             this one until it is set (--machine-ip)"
+             this one until it has, or one is set (--machine-ip)"
         );
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::actors::discovery::{Discovery, PollAnswer, Poller, Unreachable};
 use crate::actors::scheduler::Prober;
 use crate::actors::supervise::Handle;
-use crate::client::{Hosts, Renewed, SendFailure, addresses, read_body};
+use crate::client::{Hosts, Renewed, SendFailure, addresses, is_link_local, read_body};
 use crate::config::Settings;
 use crate::faas::Answer;
 use crate::http::headers;
@@ -70,6 +70,8 @@ pub struct Forwarded {
 pub enum ForwardFailure {
     /// The peer was not connected to. It is safe to try elsewhere.
     NotSent(String),
+    /// The peer takes no call as large as that. It did not run; it is safe to try elsewhere.
+    Refused(String),
     /// The connection ended, or the time was up, after the call was sent. It may have run.
     Broke(String),
     /// The peer answered, but nothing that could be read. It may have run.
@@ -99,11 +101,13 @@ pub fn own_address(settings: &Settings) -> Option<IpAddr> {
         return Some(settings.host);
     }
     let mut found: Vec<IpAddr> = if_addrs::get_if_addrs()
-        .inspect_err(|error| tracing::warn!(%error, "the network interfaces cannot be read"))
+        .inspect_err(|error| tracing::debug!(%error, "the network interfaces cannot be read"))
         .unwrap_or_default()
         .into_iter()
         .filter(|interface| interface.name == settings.default_iface)
         .map(|interface| interface.ip())
+        // Good on one link only, and there before DHCP has given a real one.
+        .filter(|ip| !is_link_local(*ip))
         .collect();
     found.sort_by_key(|ip| !ip.is_ipv4());
     found.first().copied()
@@ -124,7 +128,7 @@ impl PeerClient {
         let connect = Duration::from_millis(settings.peer_connect_timeout_ms);
         let probe = Duration::from_millis(settings.probe_timeout_ms);
         let silence = Settings::seconds(settings.peer_silence_timeout_s);
-        let client = |connect| Renewed::new(connect, Hosts::Any).giving_up_after(silence);
+        let client = |connect| Renewed::giving_up_after(silence, connect, Hosts::Any);
         Self {
             client: client(connect),
             probes: client(connect.min(probe * 3 / 4)),
@@ -184,6 +188,7 @@ impl PeerClient {
         let label = match &result {
             Ok(_) => "answered",
             Err(ForwardFailure::NotSent(_)) => "unreachable",
+            Err(ForwardFailure::Refused(_)) => "refused",
             Err(ForwardFailure::Broke(_)) => "broke",
             Err(ForwardFailure::Nothing(_)) => "nothing",
         };
@@ -217,7 +222,15 @@ impl PeerClient {
             .await
             .map_err(|why| ForwardFailure::Broke(why.to_string()))?;
         let http_headers = headers::from_function(response.headers());
-        read_answer(&message, response.status(), http_headers).map_err(ForwardFailure::Nothing)
+        let forwarded = read_answer(&message, response.status(), http_headers)
+            .map_err(ForwardFailure::Nothing)?;
+        // Limits follow each node's memory. A function's own 413 has an execution time.
+        let executed = |hop: &PeerHop| hop.timings.execution_time.is_some();
+        let too_large = forwarded.answer.status == StatusCode::PAYLOAD_TOO_LARGE;
+        match too_large && !forwarded.peers.iter().any(executed) {
+            true => Err(ForwardFailure::Refused("its bodies are smaller".to_owned())),
+            false => Ok(forwarded),
+        }
     }
 
     async fn list(

@@ -221,7 +221,10 @@ impl Dynamic {
         Ok(Self {
             limits: Layered { running: flags.limits.over(limits), saved: limits },
             scheduler: flags.scheduler.clone().or(scheduler).unwrap_or_else(configured),
-            machine: Layered { running: machine.merged(&flags.machine), saved: machine },
+            machine: Layered {
+                running: machine.running.merged(&flags.machine),
+                saved: machine.saved,
+            },
             learner: read_learner(&file(storage::LEARNER_FILE))?,
         })
     }
@@ -231,7 +234,9 @@ fn unusable(path: &Path, what: &'static str, why: String) -> StorageError {
     StorageError::Unreadable { path: path.to_owned(), what, why }
 }
 
-fn read_machine(path: &Path, settings: &Settings) -> Result<MachineConfig, StorageError> {
+/// An address or a name that nobody saved stays unset on disk: those of the settings follow the
+/// settings, as when a container gets another address.
+fn read_machine(path: &Path, settings: &Settings) -> Result<Layered<MachineConfig>, StorageError> {
     const WHAT: &str = "discovery's configuration";
     let base = MachineConfig {
         machine_ip: settings.machine_ip.clone(),
@@ -243,12 +248,14 @@ fn read_machine(path: &Path, settings: &Settings) -> Result<MachineConfig, Stora
     // v1 keeps whatever init servers it was told: one that cannot be found is only warned of.
     stored.check_identity().map_err(|why| unusable(path, WHAT, why))?;
     let set = |text: Option<String>| text.filter(|t| !t.is_empty());
-    Ok(base.merged(&MachinePatch {
+    let stored = MachinePatch {
         machine_ip: set(stored.machine_ip),
         machine_id: set(stored.machine_id),
         machine_group_name: set(stored.machine_group_name),
         init_servers: stored.init_servers,
-    }))
+    };
+    let nobody = MachineConfig { init_servers: base.init_servers.clone(), ..Default::default() };
+    Ok(Layered { running: base.merged(&stored), saved: nobody.merged(&stored) })
 }
 
 fn read_scheduler(path: &Path) -> Result<Option<SchedulerSpec>, StorageError> {
@@ -327,6 +334,18 @@ mod tests {
         let identity = machine.running.identity(Some(found));
         assert_eq!((identity.ip, &*identity.id), (Some(found), "p2pfaas-10.0.0.9"));
         assert_eq!(identity.group, "g");
+    }
+
+    #[test]
+    fn an_address_of_the_settings_is_not_saved_with_what_somebody_posts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = Settings { machine_ip: "10.0.0.1".to_owned(), ..settings(folder.path()) };
+        let machine = Dynamic::load(&settings, &FlagOverrides::default()).expect("good").machine;
+        assert_eq!(machine.running.machine_ip, "10.0.0.1");
+        let posted =
+            MachinePatch { machine_id: Some("board".to_owned()), ..MachinePatch::default() };
+        let saved = machine.saved.merged(&posted);
+        assert_eq!((&*saved.machine_ip, &*saved.machine_id), ("", "board"));
     }
 
     #[test]

@@ -527,3 +527,20 @@ async fn power_of_n_sends_calls_of_a_loaded_node_to_an_idle_one() {
     assert_eq!(answered.names("x-p2pfaas-peers-list-ip"), want);
     sleeper.abort();
 }
+
+#[actix_rt::test]
+async fn a_body_that_is_too_large_for_a_peer_runs_here() {
+    let [small] = cluster::<1>(|settings| settings.body_bytes_max = 1 << 10).await;
+    let large = TestNode::start(|settings| {
+        settings.init_servers = vec![small.ip.to_string()];
+        settings.scheduler = "ForwardScheduler 1".to_owned();
+    });
+    large.lists(&[&small]).await;
+    for bytes in [2 << 20, 8 << 20] {
+        let body = vec![b'x'; bytes];
+        let answered = post(&large.url("/function/fn-echo"), body.clone()).await;
+        assert_eq!((answered.status, answered.body.len()), (200, bytes));
+        assert_eq!(answered.header("x-p2pfaas-externally-executed"), "", "{bytes}");
+    }
+    assert_eq!(large.listed().await, [small.ip.to_string()], "nothing is said against the peer");
+}

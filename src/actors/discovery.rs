@@ -75,6 +75,11 @@ pub struct Reset;
 #[rtype(result = "()")]
 pub struct Unreachable(pub IpAddr);
 
+/// The node takes no calls any more: others are not to hear that it is there.
+#[derive(Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Leave;
+
 /// Saves what is not saved yet. Answers when it is.
 #[derive(Clone, Copy, Message)]
 #[rtype(result = "()")]
@@ -177,6 +182,7 @@ pub struct Discovery {
     /// The machines as they are on disk.
     saved: Vec<Known>,
     saving: bool,
+    leaving: bool,
     _guard: Guard,
 }
 
@@ -200,6 +206,7 @@ impl Discovery {
             joins: Joins::default(),
             saved: Vec::new(),
             saving: false,
+            leaving: false,
             _guard: guard,
         }
     }
@@ -252,6 +259,9 @@ impl Discovery {
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
+        if self.leaving {
+            return;
+        }
         if self.settings.follows {
             self.follow(ctx);
         } else {
@@ -261,6 +271,14 @@ impl Discovery {
 
     fn poll_all(&mut self, ctx: &Context<Self>) {
         self.find_own_address();
+        self.ask_init_servers(ctx);
+        let due = self.kept.membership.borrow_mut().due(self.now());
+        self.ask(due, ctx);
+    }
+
+    /// Makes sure that init servers are asked: addresses with the next poll, names when they are
+    /// found.
+    fn ask_init_servers(&mut self, ctx: &Context<Self>) {
         let servers = lock(&self.kept.config).running.init_servers.clone();
         for server in servers {
             match server.parse() {
@@ -270,8 +288,6 @@ impl Discovery {
                 Err(_) => {}
             }
         }
-        let due = self.kept.membership.borrow_mut().due(self.now());
-        self.ask(due, ctx);
     }
 
     /// Looks what address this machine has now: boards get theirs from DHCP, containers another
@@ -286,7 +302,8 @@ impl Discovery {
 
     fn join(&mut self, ip: IpAddr) {
         let mut membership = self.kept.membership.borrow_mut();
-        if self.joins.may_ask(ip, &membership) {
+        let own = self.kept.published.load().identity.ip;
+        if self.joins.may_ask(ip, &membership, own, Instant::now()) {
             membership.init_server(ip, self.now());
         }
     }
@@ -327,12 +344,15 @@ impl Discovery {
         match answer {
             // It is this very node, reached by another of its addresses.
             Some(answer) if answer.ip.is_some() && answer.ip == me.ip => {
-                self.joins.ourselves(ip);
+                let own = answer.ip.unwrap_or(ip);
+                if self.joins.alias(ip, own, Instant::now()) {
+                    tracing::info!(%ip, %own, "what answers there says it is this very node");
+                }
                 membership.forget(ip);
             }
             Some(answer) => {
                 if let Some(told) = answer.ip.filter(|told| *told != ip) {
-                    self.joins.alias(ip, told);
+                    self.joins.alias(ip, told, Instant::now());
                 }
                 membership.answered(ip, answer.is, ping, now);
                 for (ip, is) in answer.knows {
@@ -472,10 +492,11 @@ impl Handler<ChangeMachineConfig> for Discovery {
             Layered { running: old.running.merged(&change.0), saved: old.saved.merged(&change.0) };
         let file = self.settings.data_path.join(storage::DISCOVERY_FILE);
         let saved = super::save(file, new.saved.to_patch()).into_actor(self);
-        AtomicResponse::new(Box::pin(saved.map(move |saved, actor, _| {
+        AtomicResponse::new(Box::pin(saved.map(move |saved, actor, ctx| {
             saved?;
             *lock(&actor.kept.config) = new;
             actor.configure();
+            actor.ask_init_servers(ctx);
             Ok(())
         })))
     }
@@ -486,6 +507,7 @@ impl Handler<Reset> for Discovery {
 
     fn handle(&mut self, _: Reset, _: &mut Self::Context) {
         self.kept.membership.borrow_mut().reset();
+        self.joins.reset();
         self.publish(None);
     }
 }
@@ -499,6 +521,14 @@ impl Handler<Unreachable> for Discovery {
             tracing::warn!(%ip, "a machine cannot be connected to any more");
             self.publish(None);
         }
+    }
+}
+
+impl Handler<Leave> for Discovery {
+    type Result = ();
+
+    fn handle(&mut self, _: Leave, _: &mut Self::Context) {
+        self.leaving = true;
     }
 }
 

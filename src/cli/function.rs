@@ -59,6 +59,7 @@ pub(super) fn run(args: &FunctionArgs) -> Result<(), Failure> {
     telemetry::start(&loaded.settings).map_err(Failure::Configuration)?;
     let settings = loaded.settings;
     let (workers, drain_s) = (settings.workers, settings.drain_timeout_s);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let shared = Shared::new(&settings);
     let server = web::Data::new(Server { function: args.name, shared, settings });
     let app = move || {
@@ -70,6 +71,8 @@ pub(super) fn run(args: &FunctionArgs) -> Result<(), Failure> {
     actix_rt::System::new().block_on(async {
         let server = HttpServer::new(app)
             .workers(workers)
+            // Each picture that is worked on holds its pixels: no more at once than cores.
+            .worker_max_blocking_threads(cores.div_ceil(workers).max(1))
             .tcp_nodelay(true)
             .h1_allow_half_closed(false)
             .keep_alive(Duration::from_secs(75))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix_web::http::Uri;
 use clap::Args;
 
-use super::{Failure, load};
+use super::{Failure, end_at_once, load};
 use crate::client::{Hosts, client};
 use crate::config::Settings;
 use crate::types::url_host;
@@ -26,10 +26,12 @@ pub(super) struct HealthArgs {
 
 /// Where the node of these settings answers: at the first of its APIs that is not turned off.
 fn url(settings: &Settings) -> Result<String, String> {
+    // An API whose work another service does is not there.
+    let own = |port: u16, elsewhere: &str| if elsewhere.is_empty() { port } else { 0 };
     let apis = [
         (settings.scheduler_port, "/health"),
-        (settings.discovery_port, "/"),
-        (settings.learner_port, "/"),
+        (own(settings.discovery_port, &settings.service_discovery_host), "/"),
+        (own(settings.learner_port, &settings.service_learning_host), "/"),
     ];
     let here = if settings.host.is_unspecified() {
         "127.0.0.1".to_owned()
@@ -52,7 +54,8 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     };
     let limit = Duration::from_millis(args.timeout_ms);
     let unwell = |why: &dyn std::fmt::Display| Failure::Unavailable(format!("{url}: {why}"));
-    actix_rt::System::new().block_on(async {
+    let system = actix_rt::System::new();
+    let told = system.block_on(async {
         let asked = client(limit, Hosts::Any).get(&url).send();
         let answer = tokio::time::timeout(limit, asked).await;
         let answer = answer.map_err(|_| unwell(&"no answer in time"))?;
@@ -60,7 +63,9 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
             status if status.is_success() => Ok(()),
             status => Err(unwell(&status)),
         }
-    })
+    });
+    end_at_once(system);
+    told
 }
 
 #[cfg(test)]
@@ -74,7 +79,9 @@ mod tests {
         settings.scheduler_port = 0;
         settings.host = "fd00::1".parse().expect("an address");
         assert_eq!(url(&settings), Ok("http://[fd00::1]:19000/".to_owned()));
-        (settings.discovery_port, settings.learner_port) = (0, 0);
+        settings.service_discovery_host = "10.0.0.1".to_owned();
+        assert_eq!(url(&settings), Ok("http://[fd00::1]:19020/".to_owned()));
+        settings.learner_port = 0;
         assert!(url(&settings).is_err());
     }
 }

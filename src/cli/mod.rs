@@ -200,6 +200,12 @@ fn broken(why: impl std::fmt::Display) -> Failure {
     Failure::Broken(why.to_string())
 }
 
+/// Ends `system` without waiting for its blocking threads: a look-up of a name can hang in the
+/// system's resolver for many seconds, and nobody needs its answer any more.
+fn end_at_once(system: actix_rt::SystemRunner) {
+    std::mem::forget(system);
+}
+
 /// Rows of cells, each column as wide as its widest.
 fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Failure, SchedulingArgs, broken, load, told_to_stop};
+use super::{Failure, SchedulingArgs, broken, end_at_once, load, told_to_stop};
 use crate::config::{Admin, Settings};
 use crate::node::Node;
 use crate::policy::registry::SchedulerSpec;
@@ -121,7 +121,8 @@ pub(super) fn run(args: &NodeArgs) -> Result<(), Failure> {
     }
     telemetry::start(&settings).map_err(Failure::Configuration)?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    actix_rt::System::new().block_on(async {
+    let system = actix_rt::System::new();
+    let ended = system.block_on(async {
         let mut node = Node::start(settings, &overrides)?;
         announce(&node);
         tokio::select! {
@@ -130,7 +131,9 @@ pub(super) fn run(args: &NodeArgs) -> Result<(), Failure> {
         }
         node.stop().await;
         Ok(())
-    })
+    });
+    end_at_once(system);
+    ended
 }
 
 fn announce(node: &Node) {

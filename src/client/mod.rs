@@ -105,11 +105,11 @@ impl Renewed {
     }
 
     /// Its connections also end once the other machine itself, not only its program, has been
-    /// silent for `silence`: switched off, or cut off from the network. Without this what was sent
-    /// there waits for its answer as long as it may.
-    #[must_use]
-    pub fn giving_up_after(self, silence: Duration) -> Self {
-        Self::made(self.0.connect_timeout, self.0.hosts, Some(silence))
+    /// silent for `silence`: switched off, or cut off from the network; or has taken nothing of a
+    /// long body for that time. Without this what was sent there waits for its answer as long as
+    /// it may.
+    pub fn giving_up_after(silence: Duration, connect_timeout: Duration, hosts: Hosts) -> Self {
+        Self::made(connect_timeout, hosts, Some(silence))
     }
 
     fn made(connect_timeout: Duration, hosts: Hosts, silence: Option<Duration>) -> Self {
@@ -146,12 +146,18 @@ struct Names {
     hosts: Hosts,
 }
 
+/// Whether an address is only good on one of this machine's links.
+pub fn is_link_local(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
 /// Whether an address is this machine's loopback, or only good on one of its links.
 fn is_near(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified(),
-    }
+    let canonical = ip.to_canonical();
+    canonical.is_loopback() || canonical.is_unspecified() || is_link_local(ip)
 }
 
 impl Resolve for Names {

@@ -16,15 +16,19 @@ thread_local! {
     pub(super) static ENDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Ends the connection once the kernel at the other end has acknowledged nothing for `silence`,
-/// neither what was sent nor, while nothing is, being asked whether it is there.
+/// Ends the connection once the kernel at the other end has for `silence` acknowledged nothing,
+/// neither what was sent nor, while nothing is, being asked whether it is there; or has had no room
+/// for what is to be sent. Whole seconds.
 ///
 /// # Errors
 /// As the system says.
 pub(super) fn end_when_silent(stream: &TcpStream, silence: Duration) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_user_timeout(Some(silence))?;
-    let ask = TcpKeepalive::new().with_time(silence / 2).with_interval(silence / 8);
+    // The kernel counts in seconds and takes no 0.
+    let at_least = |part: Duration| part.max(Duration::from_secs(1));
+    let ask =
+        TcpKeepalive::new().with_time(at_least(silence / 2)).with_interval(at_least(silence / 8));
     socket.set_tcp_keepalive(&ask)
 }
 
@@ -143,5 +147,20 @@ impl ActixStream for Socket {
 
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
         ActixStream::poll_write_ready(&self.stream, cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[actix_rt::test]
+    async fn every_silence_that_can_be_set_is_taken_by_the_kernel() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let stream = TcpStream::connect(address).await.expect("connects");
+        for silence_s in [1, 2, 5, 10, 3600] {
+            end_when_silent(&stream, Duration::from_secs(silence_s)).expect("it takes them");
+        }
     }
 }

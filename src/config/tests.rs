@@ -105,6 +105,16 @@ fn v1s_names_turn_openfaas_on() {
 }
 
 #[test]
+fn booleans_in_the_environment_are_written_as_v1_takes_them() {
+    for (text, want) in [("T", true), ("1", true), ("True", true), ("f", false), ("0", false)] {
+        let got = load("", &[("P2PFAAS_OPENFAAS_ENABLED", text)], &[]).expect("good");
+        assert_eq!(got.settings.openfaas_enabled, want, "{text}");
+    }
+    let bad = [("P2PFAAS_QUEUE_ENABLED", "maybe")];
+    assert_eq!(problem_keys(load("", &bad, &[])), ["queue_enabled"]);
+}
+
+#[test]
 fn init_servers_are_addresses_or_host_names() {
     let good = load("", &[("P2PFAAS_INIT_SERVERS", "10.0.0.1, p2pfaas-peers")], &[]);
     assert_eq!(good.expect("good").settings.init_servers, ["10.0.0.1", "p2pfaas-peers"]);

@@ -34,6 +34,8 @@ const PASSWORD_FILE: &str = "basic-auth-password";
 const API_BYTES_MAX: usize = 4 << 20;
 /// What a request to the API may take.
 const API_TIME: Duration = Duration::from_secs(30);
+/// What it may take to find out whether a function is known that did not answer well.
+const KNOWN_TIME: Duration = Duration::from_secs(1);
 /// Between two looks whether a new replica is there: the error of a measured delay.
 const LOOK_TIME: Duration = Duration::from_millis(100);
 /// What a new replica may take.
@@ -79,7 +81,12 @@ impl Access {
 /// The header with the credentials of `folder`; `None`: there are none.
 fn credentials(folder: &Path) -> Result<Option<HeaderValue>, BadCredentials> {
     let (user_file, password_file) = (folder.join(USER_FILE), folder.join(PASSWORD_FILE));
-    if !user_file.exists() && !password_file.exists() {
+    let is_there = |path: &PathBuf| {
+        let unreadable =
+            |why: std::io::Error| BadCredentials { path: path.clone(), why: why.to_string() };
+        path.try_exists().map_err(unreadable)
+    };
+    if !is_there(&user_file)? && !is_there(&password_file)? {
         return Ok(None);
     }
     let read = |path: PathBuf| match std::fs::read_to_string(&path) {
@@ -162,7 +169,10 @@ impl OpenFaas {
         let late = |_| failed(format!("no answer within {} s", API_TIME.as_secs()));
         let answer = timeout(API_TIME, asked).await.map_err(late)??;
         match answer.status {
-            StatusCode::UNAUTHORIZED => Err(failed("it refuses this node's credentials".into())),
+            StatusCode::UNAUTHORIZED => Err(failed(match self.access.authorization {
+                Some(_) => "it refuses this node's credentials".to_owned(),
+                None => "it asks for credentials and this node has none".to_owned(),
+            })),
             _ => Ok(answer),
         }
     }
@@ -192,12 +202,14 @@ impl OpenFaas {
     }
 
     /// Scales a function up by one replica, waits until that is available, scales back, also if
-    /// it never is. Must be awaited to its end.
+    /// it never is. Must be awaited to its end; only where the node ends first the replica stays.
     ///
     /// # Errors
-    /// There is no such function, the gateway fails, or the replica is not there in time.
+    /// There is no such function, the gateway fails, the replica is not there in time, or another
+    /// measurement is under way.
     pub async fn scale_delay(&self, name: &FunctionName) -> Result<ScaleDelay, Error> {
-        let _alone = self.access.scaling.lock().await;
+        let busy = |_| Error::Gateway("a scale delay is being measured; ask again".to_owned());
+        let _alone = self.access.scaling.try_lock().map_err(busy)?;
         let before = self.status(name).await?;
         let wanted = before.replicas + 1;
         let started = Instant::now();
@@ -259,7 +271,8 @@ impl Backend for OpenFaas {
             // with the same status.
             let ambiguous = [StatusCode::NOT_FOUND, StatusCode::SERVICE_UNAVAILABLE];
             if ambiguous.contains(&answer.status)
-                && let Err(unknown @ Error::UnknownFunction(_)) = self.status(&name).await
+                && let Ok(Err(unknown @ Error::UnknownFunction(_))) =
+                    timeout(KNOWN_TIME, self.status(&name)).await
             {
                 return Err(unknown);
             }

@@ -102,6 +102,7 @@ mod tests {
             (Error::NotAMachine, 1, 500),
             (Error::BadScheduler(bad_scheduler), 1, 500),
             (Error::NoGateway, 300, 500),
+            (Error::Gateway(why.clone()), 300, 500),
             (Error::AdminClosed, 1, 403),
             (Error::Stopped, 1, 500),
             (Error::Internal(why), 1, 500),

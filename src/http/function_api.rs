@@ -6,7 +6,8 @@ use actix_web::body::MessageBody;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
@@ -81,39 +82,49 @@ pub async fn read_body(
     }
     match payload.to_bytes_limited(limit_bytes).await {
         Ok(Ok(body)) => Ok(body),
-        Ok(Err(why)) => Err(Error::Malformed(format!("the body cannot be read: {why}"))),
+        Ok(Err(why)) => Err(unreadable(why)),
         Err(_) => Err(Error::BodyTooLarge { limit_bytes }),
     }
 }
 
-/// Reads a call's body of at most `limit_bytes`, within the node's budget of bytes and time.
+/// Reads a call's body of at most `limit_bytes`, within the node's budget of bytes and time. The
+/// budget holds what has arrived: what is only announced is not there yet, and may never be.
 ///
 /// # Errors
 /// It is larger, ends early or comes too slowly; or the calls that are here hold too much already.
 pub async fn read_call_body(
     request: &HttpRequest,
-    payload: web::Payload,
+    mut payload: web::Payload,
     limit_bytes: usize,
     uploads: &Uploads,
 ) -> Result<(Bytes, Held), Error> {
-    let from = request.headers();
-    let told = headers::text(from, &header::CONTENT_LENGTH).parse::<usize>().ok();
-    let announced = match told {
-        Some(bytes) if bytes > limit_bytes => return Err(Error::BodyTooLarge { limit_bytes }),
-        Some(bytes) => bytes,
-        // In chunks: as much as it may become.
-        None if from.contains_key(header::TRANSFER_ENCODING) => limit_bytes,
-        None => 0,
+    let told = headers::text(request.headers(), &header::CONTENT_LENGTH).parse::<usize>();
+    let announced = told.unwrap_or(0);
+    if announced > limit_bytes {
+        return Err(Error::BodyTooLarge { limit_bytes });
+    }
+    if !uploads.budget.has_room(announced as u64) {
+        return Err(Refusal::BytesFull.into());
+    }
+    let read = async {
+        let mut held = uploads.budget.take(0).ok_or(Refusal::BytesFull)?;
+        let mut body = BytesMut::with_capacity(announced);
+        while let Some(chunk) = payload.next().await {
+            let chunk = chunk.map_err(unreadable)?;
+            if body.len() + chunk.len() > limit_bytes {
+                return Err(Error::BodyTooLarge { limit_bytes });
+            }
+            held.grow(chunk.len() as u64).ok_or(Refusal::BytesFull)?;
+            body.extend_from_slice(&chunk);
+        }
+        Ok((body.freeze(), held))
     };
-    let mut held = uploads.budget.take(announced as u64).ok_or(Refusal::BytesFull)?;
-    let read = Box::pin(read_body(request, payload, limit_bytes));
-    let body = uploads
-        .limit
-        .hold(read)
-        .await
-        .map_err(|Expired| Error::BodyTimedOut { limit: uploads.limit.length() })??;
-    held.shrink(body.len() as u64);
-    Ok((body, held))
+    let late = |Expired| Error::BodyTimedOut { limit: uploads.limit.length() };
+    uploads.limit.hold(Box::pin(read)).await.map_err(late)?
+}
+
+fn unreadable(why: impl std::fmt::Display) -> Error {
+    Error::Malformed(format!("the body cannot be read: {why}"))
 }
 
 async fn read(
@@ -198,7 +209,8 @@ fn decided_by_learner(builder: &mut HttpResponseBuilder, learnt: &Learnt) {
     }
 }
 
-fn from_answer(answer: &Answer) -> (HttpResponseBuilder, Bytes) {
+/// An answer as it goes out to a client, begun, and its body.
+pub fn from_answer(answer: &Answer) -> (HttpResponseBuilder, Bytes) {
     let mut builder = HttpResponse::build(answer.status);
     for (name, value) in &answer.headers {
         builder.append_header((name.clone(), value.clone()));

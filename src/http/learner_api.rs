@@ -330,7 +330,8 @@ async fn made_aside(
         let snapshot = worker.look().await?;
         let made = actix_rt::task::spawn_blocking(move || make(&snapshot));
         let body = made.await.map_err(internal)?.map_err(internal)?;
-        let held = worker.uploads.budget.take(body.len() as u64).ok_or(Refusal::BytesFull)?;
+        let held = worker.uploads.budget.take_up_to(body.len() as u64);
+        let held = held.ok_or(Refusal::BytesFull)?;
         Ok(Accompanied::new(body, held))
     };
     let json = |body: Accompanied<Held>| {

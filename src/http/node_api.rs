@@ -8,7 +8,7 @@ use actix_web::http::{Method, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 
-use super::function_api::read_body;
+use super::function_api::{from_answer, read_body};
 use super::{errors, headers};
 use crate::actors::queue::{ChangeLimits, RestoreLimits};
 use crate::actors::switch::SwapScheduler;
@@ -187,11 +187,8 @@ pub async fn openfaas_api(
     };
     match passed.await {
         Ok(answer) => {
-            let mut response = HttpResponse::build(answer.status);
-            for header in &answer.headers {
-                response.append_header(header);
-            }
-            response.body(answer.body)
+            let (mut response, body) = from_answer(&answer);
+            response.body(body)
         }
         Err(error) => errors::response(&error),
     }

@@ -219,6 +219,17 @@ pub async fn try_send(
     headers: &[(&str, &str)],
     body: impl Into<bytes::Bytes>,
 ) -> Result<Answered, Failed> {
+    send_patiently(method, url, headers, body, PATIENCE).await
+}
+
+/// The same with a time of its own until the answer begins.
+pub async fn send_patiently(
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<bytes::Bytes>,
+    patience: Duration,
+) -> Result<Answered, Failed> {
     let method = awc::http::Method::from_bytes(method.as_bytes())?;
     let mut request = client().request(method, url);
     for header in headers {
@@ -226,7 +237,7 @@ pub async fn try_send(
     }
     let sent = request.send_body(body.into());
     let mut response =
-        tokio::time::timeout(PATIENCE, sent).await?.map_err(|why| why.to_string())?;
+        tokio::time::timeout(patience, sent).await?.map_err(|why| why.to_string())?;
     let body = response.body().limit(64 << 20).await?.to_vec();
     Ok(Answered { status: response.status().as_u16(), headers: response.headers().clone(), body })
 }

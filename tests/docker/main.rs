@@ -91,7 +91,7 @@ async fn under_load_power_of_n_forwards_and_a_swap_on_all_nodes_ends_that() {
 async fn a_container_runs_as_any_user_and_says_when_it_is_healthy() {
     let Some(_engine) = engine() else { return };
     let network = Network::new();
-    let node = Node::start(&network, &["--user", "12345:54321", "--health-interval", "1s"], &[]);
+    let node = Node::start(&network, &["--user", "12345:54321", "--health-interval", "1s"]);
     node.serves().await;
     assert_eq!(post(&node.url("/configuration"), r#"{"queue_length_max":9}"#).await.status, 200);
     eventually("docker calls it healthy", || async {
@@ -148,7 +148,7 @@ async fn a_volume_of_v1s_files_is_read_as_it_is() {
 async fn a_restart_keeps_the_configuration_and_what_was_learnt() {
     let Some(_engine) = engine() else { return };
     let network = Network::new();
-    let mut node = Node::start(&network, &[], &[]);
+    let mut node = Node::start(&network, &[]);
     node.serves().await;
     node.set_scheduler("LearningScheduler 2").await;
     let limits = r#"{"parallel_running_functions_max":6,"queue_length_max":11}"#;
@@ -186,7 +186,7 @@ async fn a_container_that_is_told_to_stop_finishes_its_calls_and_exits_with_0() 
     let Some(_engine) = engine() else { return };
     let network = Network::new();
     let flags = ["-e", "P2PFAAS_EMBEDDED_FUNCTIONS=true", "--stop-timeout", "35"];
-    let node = Node::start(&network, &flags, &[]);
+    let node = Node::start(&network, &flags);
     node.serves().await;
     let url = node.url("/function/fn-sleep?mean_ms=2000");
     let call = actix_rt::spawn(async move { post(&url, "to the end").await });
@@ -207,7 +207,7 @@ async fn limits_of_memory_and_cores_hold_under_load() {
     let Some(_engine) = engine() else { return };
     let network = Network::new();
     let flags = ["--memory", "64m", "--cpus", "0.5", "-e", "P2PFAAS_EMBEDDED_FUNCTIONS=true"];
-    let node = Node::start(&network, &flags, &[]);
+    let node = Node::start(&network, &flags);
     node.serves().await;
     let url = node.url("/function/fn-echo");
     // Far more than fits at once: what does not is refused, and nothing else happens to it.
@@ -226,7 +226,7 @@ async fn limits_of_memory_and_cores_hold_under_load() {
         }
     }
     assert!(answered >= 10, "some of each round: {answered}");
-    assert_eq!(node.container.inspect("{{.State.OOMKilled}} {{.RestartCount}}"), "false 0");
+    assert_eq!(node.container.inspect("{{.State.OOMKilled}} {{.State.Running}}"), "false true");
     assert_eq!(post(&url, "still here").await.text(), "still here");
 }
 

@@ -14,10 +14,10 @@ pub struct Node {
 
 impl Node {
     /// A node that finds the others by the name `node`, which all of them have.
-    pub fn start(network: &Network, flags: &[&str], command: &[&str]) -> Self {
+    pub fn start(network: &Network, flags: &[&str]) -> Self {
         let join = ["-e", "P2PFAAS_INIT_SERVERS=node"];
         let flags = [&join[..], flags].concat();
-        Self::of(Container::create(network, "node", "p2pfaas", &flags, command).started())
+        Self::of(Container::create(network, "node", "p2pfaas", &flags, &[]).started())
     }
 
     pub fn of(container: Container) -> Self {
@@ -102,7 +102,7 @@ impl Cluster {
             }
         };
         let functions = functions.iter().map(function).collect();
-        let nodes = std::array::from_fn(|_| Node::start(&network, flags, &[]));
+        let nodes = std::array::from_fn(|_| Node::start(&network, flags));
         let cluster = Self { nodes, functions, network };
         cluster.is_whole().await;
         cluster

@@ -2,11 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::membership::Membership;
 
 /// Other addresses that are remembered; past that they are learnt anew.
 const ALIASES_MAX: usize = 1024;
+
+/// Where this node itself has answered, another one may answer some day: asked again after this.
+const OURSELVES_TIME: Duration = Duration::from_secs(30);
 
 /// What is known of the way to init servers. It can be lost: it is found out again.
 #[derive(Default)]
@@ -15,8 +21,8 @@ pub(super) struct Joins {
     pending: HashSet<String>,
     /// Names that led to nothing when they were last looked up.
     failing: HashSet<String>,
-    /// The address that the node at an address says it has; `None`: it is this node.
-    aliases: HashMap<IpAddr, Option<IpAddr>>,
+    /// The address that the node at an address says it has, and when it said so.
+    aliases: HashMap<IpAddr, (IpAddr, Instant)>,
 }
 
 impl Joins {
@@ -48,29 +54,31 @@ impl Joins {
         }
     }
 
-    /// The node at `ip` says that it is at `told`.
-    pub(super) fn alias(&mut self, ip: IpAddr, told: IpAddr) {
-        self.remember(ip, Some(told));
-    }
-
-    /// The node at `ip` is this one.
-    pub(super) fn ourselves(&mut self, ip: IpAddr) {
-        self.remember(ip, None);
-    }
-
-    fn remember(&mut self, ip: IpAddr, told: Option<IpAddr>) {
+    /// The node at `ip` says that it is at `told`. Gives whether that is new.
+    pub(super) fn alias(&mut self, ip: IpAddr, told: IpAddr, now: Instant) -> bool {
         if self.aliases.len() >= ALIASES_MAX {
             self.aliases.clear();
         }
-        self.aliases.insert(ip, told);
+        self.aliases.insert(ip, (told, now)).is_none_or(|(before, _)| before != told)
     }
 
-    /// Whether asking `ip` could tell of a node that is not known alive under another address.
-    pub(super) fn may_ask(&self, ip: IpAddr, membership: &Membership) -> bool {
-        match self.aliases.get(&ip) {
-            Some(Some(told)) => !membership.is_alive(*told),
-            Some(None) => false,
-            None => true,
-        }
+    /// Forgets who answers where.
+    pub(super) fn reset(&mut self) {
+        self.aliases.clear();
+    }
+
+    /// Whether asking `ip` could tell of a node that is not known: not while the one that answered
+    /// there is known alive under another address, nor soon after it was this node, at `own`.
+    pub(super) fn may_ask(
+        &self,
+        ip: IpAddr,
+        membership: &Membership,
+        own: Option<IpAddr>,
+        now: Instant,
+    ) -> bool {
+        self.aliases.get(&ip).is_none_or(|(told, then)| match Some(*told) == own {
+            true => now - *then >= OURSELVES_TIME,
+            false => !membership.is_alive(*told),
+        })
     }
 }

@@ -119,17 +119,53 @@ async fn it_learns_of_others_through_an_init_server_and_publishes_them_by_name()
     assert_eq!((peers, &*published.identity.id), (vec!["n1", "n2"], "p2pfaas-10.0.0.99"));
 }
 
-#[actix::test]
-async fn a_machine_that_stops_answering_is_gone_within_ten_seconds_and_comes_back() {
-    let node = start(&["10.0.0.1"], false);
+async fn goes_and_comes_back(init_server: &str) {
+    let node = start(&[init_server], false);
+    node.machines.names.borrow_mut().insert("nodes".to_owned(), vec![ip(1)]);
     node.answers(1, &[]);
     seconds(3).await;
+    assert_eq!(node.list().await, ["10.0.0.1"]);
     node.machines.answers.borrow_mut().clear();
     seconds(7).await;
     assert!(node.list().await.is_empty());
     node.answers(1, &[]);
-    seconds(31).await;
+    seconds(3).await;
     assert_eq!(node.list().await, ["10.0.0.1"]);
+}
+
+#[actix::test]
+async fn an_init_server_that_stops_answering_is_gone_and_back_as_soon_as_it_answers() {
+    goes_and_comes_back("10.0.0.1").await;
+}
+
+#[actix::test]
+async fn so_is_one_that_is_known_by_a_name() {
+    goes_and_comes_back("nodes").await;
+}
+
+#[actix::test]
+async fn a_machine_that_was_only_heard_of_and_is_dead_is_asked_again_after_its_rest() {
+    let node = start(&["10.0.0.2"], false);
+    node.answers(2, &[1]);
+    node.answers(1, &[]);
+    seconds(3).await;
+    node.machines.answers.borrow_mut().remove(&ip(1));
+    seconds(7).await;
+    assert_eq!(node.list().await, ["10.0.0.2"]);
+    node.answers(1, &[]);
+    seconds(31).await;
+    assert_eq!(node.list().await, ["10.0.0.1", "10.0.0.2"]);
+}
+
+#[actix::test]
+async fn a_node_that_leaves_asks_nobody_any_more() {
+    let node = start(&["10.0.0.1"], false);
+    node.answers(1, &[]);
+    seconds(3).await;
+    node.addr.send(Leave).await.expect("it lives");
+    node.machines.asked.borrow_mut().clear();
+    seconds(10).await;
+    assert!(node.machines.asked.borrow().is_empty());
 }
 
 #[actix::test]
@@ -268,7 +304,7 @@ async fn a_name_is_looked_up_at_every_poll_and_all_its_addresses_are_joined_but_
 }
 
 #[actix::test]
-async fn a_name_that_leads_to_this_node_by_another_address_is_asked_once() {
+async fn a_name_that_leads_to_this_node_by_another_address_is_asked_seldom() {
     let node = start(&["nodes"], false);
     node.answers(99, &[]);
     let other_way = node.machines.answers.borrow()[&ip(99)].clone();
@@ -277,6 +313,10 @@ async fn a_name_that_leads_to_this_node_by_another_address_is_asked_once() {
     seconds(20).await;
     assert_eq!(*node.machines.asked.borrow(), [ip(7)]);
     assert!(node.list().await.is_empty());
+    // Somebody else has that address now.
+    node.answers(7, &[]);
+    seconds(20).await;
+    assert_eq!(node.list().await, ["10.0.0.7"]);
 }
 
 #[actix::test]

@@ -9,11 +9,13 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{GenericImageView, ImageReader, Limits};
 use serde::Deserialize;
 
+use crate::memory;
+
 const DEFAULT: u32 = 128;
 const LARGEST: u32 = 4096;
 /// Pixels on a side of a picture that is taken at all.
 const SIDE_MAX: u32 = 16_384;
-/// Memory that decoding may take.
+/// Memory that decoding may take, at most a quarter of what there is.
 const DECODE_BYTES_MAX: u64 = 256 << 20;
 const QUALITY: u8 = 80;
 
@@ -59,7 +61,7 @@ pub fn scale(picture: &[u8], size: Size) -> Result<Vec<u8>, String> {
     let mut limits = Limits::default();
     limits.max_image_width = Some(SIDE_MAX);
     limits.max_image_height = Some(SIDE_MAX);
-    limits.max_alloc = Some(DECODE_BYTES_MAX);
+    limits.max_alloc = Some(memory::share(4, DECODE_BYTES_MAX));
     reader.limits(limits);
     let decoded = reader.decode().map_err(|why| wrong(&why))?;
     let (width, height) = decoded.dimensions();

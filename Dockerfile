@@ -2,16 +2,19 @@
 # Dockerfile.aarch64 cross-compiles.
 #
 #   docker build -t p2pfaas .
+#   docker build -t p2pfaas --build-arg COMMIT=$(git rev-parse --short=12 HEAD) .
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
+# A 64-bit kernel can run 32-bit programs: the compiler knows what it compiles for.
+RUN rustc -vV | sed -n 's/^host: //p' > /target
 
 # Dependencies first, as a layer that only Cargo.toml and Cargo.lock change.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src benches \
     && echo 'fn main() {}' | tee src/main.rs > benches/learner.rs && touch src/lib.rs \
     && RUSTFLAGS='-C target-feature=+crt-static' \
-       cargo build --release --locked --target "$(uname -m)-unknown-linux-gnu"
+       cargo build --release --locked --target "$(cat /target)"
 
 # What `p2pfaas --version` says it was built from.
 ARG COMMIT=unknown
@@ -20,13 +23,13 @@ COPY src src
 # Cargo goes by times, and those of the empty program are later.
 RUN touch src/main.rs src/lib.rs \
     && BUILD_COMMIT="$COMMIT" RUSTFLAGS='-C target-feature=+crt-static' \
-       cargo build --release --locked --target "$(uname -m)-unknown-linux-gnu"
+       cargo build --release --locked --target "$(cat /target)"
 
-# The image's files: any user may write to /data.
-RUN mkdir -p /image/etc/ssl/certs /image/data && chmod 1777 /image/data \
+# The image's files. Any user may write to /data, and replace what another one has written.
+RUN mkdir -p /image/etc/ssl/certs /image/data && chmod 777 /image/data \
     && echo 'hosts: files dns' > /image/etc/nsswitch.conf \
     && cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ \
-    && cp "target/$(uname -m)-unknown-linux-gnu/release/p2pfaas" /image/ \
+    && cp "target/$(cat /target)/release/p2pfaas" /image/ \
     && strip /image/p2pfaas
 
 FROM scratch

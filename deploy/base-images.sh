@@ -6,13 +6,13 @@
 #   deploy/base-images.sh            what Dockerfile and functions/ need
 #   deploy/base-images.sh aarch64    what Dockerfile.aarch64 needs
 #
-# Needs root, Docker, debootstrap, and for the first a Rust toolchain.
+# Needs a Debian host, root, Docker, debootstrap, and for the first rustup's toolchain on root's PATH.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Debian's packages come from where this machine has its own from.
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' |
-    grep -v security | head -n 1)
+    grep -v security | head -n 1 || true)
 [ -n "$mirror" ] || { echo 'apt knows no mirror of Debian' >&2; exit 1; }
 
 folder=$(mktemp -d)
@@ -58,9 +58,9 @@ if [ "${1:-}" = aarch64 ]; then
 else
     name=$(first_from Dockerfile)
     has "$name" && exit
+    toolchain=$(rustc --print sysroot)
     # rust:VERSION-slim-bookworm
     debian "${name##*-}" gcc,libc6-dev,ca-certificates
-    toolchain=$(rustc --print sysroot)
     mkdir -p "$folder/root/usr/local/lib/rustlib"
     cp -a "$toolchain"/bin/{cargo,rustc} "$folder/root/usr/local/bin/"
     cp -a "$toolchain"/lib/*.so* "$folder/root/usr/local/lib/"

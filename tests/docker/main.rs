@@ -126,10 +126,10 @@ async fn a_volume_of_v1s_files_is_read_as_it_is() {
     ] {
         std::fs::write(folder.path().join(name), content).expect("written");
     }
-    let container = Container::create(&network, "node", "p2pfaas", &[], &[]);
+    // As v1 leaves it, root's and closed to others: what is copied keeps its owner and its modes.
+    let container = Container::create(&network, "node", "p2pfaas", &["--user", "0:0"], &[]);
     container.put(&folder.path().join("."), "/data");
-    container.does("start");
-    let node = Node::of(container);
+    let node = Node::of(container.started());
     node.serves().await;
     assert_eq!(get(&node.url("/configuration")).await.json()["parallel_running_functions_max"], 7);
     let scheduler = get(&node.url("/configuration/scheduler")).await.json();
@@ -142,6 +142,7 @@ async fn a_volume_of_v1s_files_is_read_as_it_is() {
     assert_eq!(machine["machine_ip"], node.ip.to_string(), "unset, so its interface's");
     let learner = get(&node.learner("/learner/parameters")).await.text();
     assert!(learner.contains("\"window_size\":9"), "{learner}");
+    assert_eq!(post(&node.url("/configuration"), r#"{"queue_length_max":9}"#).await.status, 200);
 }
 
 #[actix_rt::test]

@@ -14,7 +14,10 @@
 mod faces;
 
 use std::fmt;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Bytes, Data, PayloadConfig, Query, ServiceConfig};
@@ -26,6 +29,8 @@ use serde::{Deserialize, Serialize};
 const PORT: u16 = 8080;
 /// What a body may have. Nodes take no more unless they are told to.
 const BODY_BYTES_MAX: usize = 16 << 20;
+/// What the answer to a health check may take.
+const HEALTH_TIME: Duration = Duration::from_secs(2);
 
 /// Why a call has no answer. It is answered as the nodes answer errors: JSON of a code for
 /// programs and a message for people.
@@ -209,9 +214,33 @@ async fn serve() -> Result<(), String> {
     server.run().await.map_err(|why| why.to_string())
 }
 
+/// Asks the server of this machine whether it serves: for containers' health checks, where there is
+/// no other program that could ask.
+fn health() -> Result<(), String> {
+    let port = port(std::env::var("PORT"))?;
+    let asked = || -> std::io::Result<[u8; 12]> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(HEALTH_TIME))?;
+        stream.write_all(b"GET /_/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status)?;
+        Ok(status)
+    };
+    match asked() {
+        Ok(status) if &status == b"HTTP/1.1 200" => Ok(()),
+        Ok(status) => Err(String::from_utf8_lossy(&status).into_owned()),
+        Err(why) => Err(why.to_string()),
+    }
+}
+
 #[actix_web::main]
 async fn main() -> ExitCode {
-    match serve().await {
+    let ended = match std::env::args().nth(1).as_deref() {
+        None => serve().await,
+        Some("health") => health(),
+        Some(other) => Err(format!("{other:?} is no command; health, or none to serve")),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("fn-face: {why}");

@@ -382,6 +382,27 @@ async fn the_bodies_of_all_calls_hold_a_bounded_number_of_bytes() {
 }
 
 #[actix_rt::test]
+async fn a_client_whose_body_is_refused_while_it_sends_reads_why() {
+    let node = TestNode::start(|settings| settings.bodies_bytes_max = 1 << 20);
+    let body = bytes::Bytes::from(vec![b'x'; 700 << 10]);
+    let url = node.url("/function/fn-echo");
+    let mut told = [0, 0];
+    for _ in 0..10 {
+        let call = |_| post(&url, body.clone());
+        for answered in futures_util::future::join_all((0..16).map(call)).await {
+            match answered.status {
+                200 => told[0] += 1,
+                _ => {
+                    assert_eq!((answered.status, answered.code()), (500, 400));
+                    told[1] += 1;
+                }
+            }
+        }
+    }
+    assert!(told[0] > 0 && told[1] > 0, "{told:?}");
+}
+
+#[actix_rt::test]
 async fn a_body_that_does_not_arrive_in_time_is_408_and_holds_nothing() {
     use std::io::{Read, Write};
     let node = TestNode::start(|settings| {

@@ -1,6 +1,8 @@
 //! `GET`, `POST /function/{fn}`: clients' calls.
 
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::body::MessageBody;
 use actix_web::http::header::{self, HeaderValue};
@@ -9,11 +11,11 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use percent_encoding::percent_decode_str;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::accompanied::{Accompanied, Rewarded};
 use super::{errors, headers};
-use crate::budget::Held;
+use crate::budget::{Budget, Held};
 use crate::dispatch::{Call, Outcome, Uploads, Worker};
 use crate::error::Error;
 use crate::faas::{Answer, Functions, Invocation};
@@ -87,6 +89,11 @@ pub async fn read_body(
     }
 }
 
+/// Bytes of a refused body that are taken off the wire: a body of 16 MiB as base64, and some more.
+const DRAINED_BYTES_MAX: usize = 32 << 20;
+/// The longest pause in a refused body after which its sender is answered all the same.
+const DRAINED_PAUSE: Duration = Duration::from_millis(100);
+
 /// Reads a call's body of at most `limit_bytes`, within the node's budget of bytes and time. The
 /// budget holds what has arrived: what is only announced is not there yet, and may never be.
 ///
@@ -100,27 +107,49 @@ pub async fn read_call_body(
 ) -> Result<(Bytes, Held), Error> {
     let told = headers::text(request.headers(), &header::CONTENT_LENGTH).parse::<usize>();
     let announced = told.unwrap_or(0);
+    let read = read_within(&mut payload, announced, limit_bytes, &uploads.budget);
+    let late = |Expired| Error::BodyTimedOut { limit: uploads.limit.length() };
+    let read = uploads.limit.hold(Box::pin(read)).await.map_err(late)?;
+    if let Err(Error::BodyTooLarge { .. } | Error::CannotSchedule(_)) = &read {
+        drain(&mut payload).await;
+    }
+    read
+}
+
+async fn read_within(
+    payload: &mut web::Payload,
+    announced: usize,
+    limit_bytes: usize,
+    budget: &Arc<Budget>,
+) -> Result<(Bytes, Held), Error> {
     if announced > limit_bytes {
         return Err(Error::BodyTooLarge { limit_bytes });
     }
-    if !uploads.budget.has_room(announced as u64) {
+    if !budget.has_room(announced as u64) {
         return Err(Refusal::BytesFull.into());
     }
-    let read = async {
-        let mut held = uploads.budget.take(0).ok_or(Refusal::BytesFull)?;
-        let mut body = BytesMut::with_capacity(announced);
-        while let Some(chunk) = payload.next().await {
-            let chunk = chunk.map_err(unreadable)?;
-            if body.len() + chunk.len() > limit_bytes {
-                return Err(Error::BodyTooLarge { limit_bytes });
-            }
-            held.grow(chunk.len() as u64).ok_or(Refusal::BytesFull)?;
-            body.extend_from_slice(&chunk);
+    let mut held = budget.take(0).ok_or(Refusal::BytesFull)?;
+    let mut body = BytesMut::with_capacity(announced);
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(unreadable)?;
+        if body.len() + chunk.len() > limit_bytes {
+            return Err(Error::BodyTooLarge { limit_bytes });
         }
-        Ok((body.freeze(), held))
-    };
-    let late = |Expired| Error::BodyTimedOut { limit: uploads.limit.length() };
-    uploads.limit.hold(Box::pin(read)).await.map_err(late)?
+        held.grow(chunk.len() as u64).ok_or(Refusal::BytesFull)?;
+        body.extend_from_slice(&chunk);
+    }
+    Ok((body.freeze(), held))
+}
+
+/// Takes what is still coming off the wire and keeps nothing of it. A connection that is closed
+/// while its client sends is reset, and the client never reads why its call was refused.
+async fn drain(payload: &mut web::Payload) {
+    let mut bytes = 0;
+    while bytes < DRAINED_BYTES_MAX
+        && let Ok(Some(Ok(chunk))) = timeout(DRAINED_PAUSE, payload.next()).await
+    {
+        bytes += chunk.len();
+    }
 }
 
 fn unreadable(why: impl std::fmt::Display) -> Error {

@@ -1,4 +1,4 @@
-//! A bound on what the bodies of all calls hold together, byte by byte as they arrive.
+//! A bound on what the bodies of all calls hold together, from the moment a body is announced.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,19 +40,26 @@ impl Budget {
         self.take(bytes.min(free)).filter(|held| held.bytes > 0 || bytes == 0)
     }
 
-    /// Whether `bytes` more would fit now.
-    pub fn has_room(&self, bytes: u64) -> bool {
-        let held = self.held.load(Ordering::Acquire);
-        held.checked_add(bytes).is_some_and(|sum| sum <= self.max)
+    /// The bytes that may be held in all.
+    pub fn max(&self) -> u64 {
+        self.max
     }
 }
 
 impl Held {
-    /// Takes `bytes` more, if there are as many left.
-    pub fn grow(&mut self, bytes: u64) -> Option<()> {
-        self.budget.reserve(bytes)?;
-        self.bytes += bytes;
+    /// Takes as much more as makes it `bytes`, if there is so much left.
+    pub fn grow_to(&mut self, bytes: u64) -> Option<()> {
+        let more = bytes.saturating_sub(self.bytes);
+        self.budget.reserve(more)?;
+        self.bytes += more;
         Some(())
+    }
+
+    /// Gives back what is not needed for `bytes`.
+    pub fn shrink(&mut self, bytes: u64) {
+        let surplus = self.bytes.saturating_sub(bytes);
+        self.bytes -= surplus;
+        self.budget.held.fetch_sub(surplus, Ordering::AcqRel);
     }
 }
 
@@ -70,12 +77,13 @@ mod tests {
     fn no_more_is_taken_than_there_is_and_all_of_it_comes_back() {
         let budget = Budget::new(10);
         let mut held = budget.take(2).expect("there is room");
-        held.grow(4).expect("there is room");
-        assert!(budget.take(5).is_none() && held.grow(5).is_none());
-        assert!(budget.has_room(4) && !budget.has_room(5) && !budget.has_room(u64::MAX));
+        held.grow_to(6).expect("there is room");
+        assert!(budget.take(5).is_none() && held.grow_to(11).is_none());
         let rest = budget.take_up_to(9).expect("four are left");
         assert!(budget.take_up_to(1).is_none(), "nothing is left");
-        drop((held, rest));
+        held.shrink(5);
+        held.shrink(9);
+        drop((budget.take(1).expect("that came back"), held, rest));
         assert!(budget.take(u64::MAX).is_none());
         assert!(budget.take(10).is_some());
     }

@@ -216,8 +216,8 @@ settings! {
     function_timeout_s: f64 = 60.0;
     /// Milliseconds to connect to a function, 1 to 600000.
     function_connect_timeout_ms: u64 = 5000;
-    /// Bytes of a call's body, and of a function's answer, at most. Unset: a 16th of the memory, 16 MiB at most.
-    body_bytes_max: usize = memory::share(16, 16 << 20) as usize;
+    /// Bytes of a call's body, and of a function's answer, at most. Unset: a 32nd of the memory, 16 MiB at most.
+    body_bytes_max: usize = memory::share(32, 16 << 20) as usize;
     /// How fn-sleep, fn-spin and fn-work draw their time unless the call says: constant or exponential.
     fn_time_distribution: TimeDistribution = TimeDistribution::Constant;
     /// Mean of that time in milliseconds, 0 to 3600000.

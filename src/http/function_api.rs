@@ -94,8 +94,7 @@ const DRAINED_BYTES_MAX: usize = 32 << 20;
 /// The longest pause in a refused body after which its sender is answered all the same.
 const DRAINED_PAUSE: Duration = Duration::from_millis(100);
 
-/// Reads a call's body of at most `limit_bytes`, within the node's budget of bytes and time. The
-/// budget holds what has arrived: what is only announced is not there yet, and may never be.
+/// Reads a call's body of at most `limit_bytes`, within the node's budget of bytes and time.
 ///
 /// # Errors
 /// It is larger, ends early or comes too slowly; or the calls that are here hold too much already.
@@ -105,9 +104,16 @@ pub async fn read_call_body(
     limit_bytes: usize,
     uploads: &Uploads,
 ) -> Result<(Bytes, Held), Error> {
-    let told = headers::text(request.headers(), &header::CONTENT_LENGTH).parse::<usize>();
-    let announced = told.unwrap_or(0);
-    let read = read_within(&mut payload, announced, limit_bytes, &uploads.budget);
+    let from = request.headers();
+    let announced = headers::text(from, &header::CONTENT_LENGTH).parse().ok();
+    let chunked = from.contains_key(header::TRANSFER_ENCODING);
+    let at_first = match announced {
+        Some(bytes) => bytes,
+        // A share to begin with, and more as it comes.
+        None if chunked => limit_bytes.min(uploads.budget.max() as usize / 4),
+        None => 0,
+    };
+    let read = read_within(&mut payload, at_first, limit_bytes, &uploads.budget);
     let late = |Expired| Error::BodyTimedOut { limit: uploads.limit.length() };
     let read = uploads.limit.hold(Box::pin(read)).await.map_err(late)?;
     if let Err(Error::BodyTooLarge { .. } | Error::CannotSchedule(_)) = &read {
@@ -116,28 +122,32 @@ pub async fn read_call_body(
     read
 }
 
+/// Reads a body of which `at_first` bytes are taken from the budget before any has come.
 async fn read_within(
     payload: &mut web::Payload,
-    announced: usize,
+    at_first: usize,
     limit_bytes: usize,
     budget: &Arc<Budget>,
 ) -> Result<(Bytes, Held), Error> {
-    if announced > limit_bytes {
+    if at_first > limit_bytes {
         return Err(Error::BodyTooLarge { limit_bytes });
     }
-    if !budget.has_room(announced as u64) {
-        return Err(Refusal::BytesFull.into());
-    }
-    let mut held = budget.take(0).ok_or(Refusal::BytesFull)?;
-    let mut body = BytesMut::with_capacity(announced);
+    let mut held = budget.take(at_first as u64).ok_or(Refusal::BytesFull)?;
+    let mut body = BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(unreadable)?;
-        if body.len() + chunk.len() > limit_bytes {
+        let bytes = body.len() + chunk.len();
+        if bytes > limit_bytes {
             return Err(Error::BodyTooLarge { limit_bytes });
         }
-        held.grow(chunk.len() as u64).ok_or(Refusal::BytesFull)?;
+        held.grow_to(bytes as u64).ok_or(Refusal::BytesFull)?;
+        // Once, and not for those that announce a body and send none.
+        if body.is_empty() {
+            body.reserve(at_first.max(chunk.len()));
+        }
         body.extend_from_slice(&chunk);
     }
+    held.shrink(body.len() as u64);
     Ok((body.freeze(), held))
 }
 

@@ -146,8 +146,10 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let logs = try_docker(&["logs", "--tail", "40", &self.name]);
-            eprintln!("{}:\n{}", self.name, logs.unwrap_or_else(|why| why));
+            let state = try_docker(&["inspect", "-f", "{{json .State}}", &self.name]);
+            eprintln!("{}: {}", self.name, state.unwrap_or_else(|why| why));
+            // What a container says goes to the same streams here.
+            let _ = Command::new("docker").args(["logs", "--tail", "40", &self.name]).status();
         }
         let _ = try_docker(&["rm", "-f", "-v", &self.name]);
     }

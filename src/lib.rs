@@ -38,6 +38,7 @@ pub mod experiment;
 pub mod faas;
 pub mod fleet;
 pub mod http;
+pub mod json;
 pub mod learner_pool;
 pub mod limit;
 pub mod membership;

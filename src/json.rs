@@ -182,9 +182,8 @@ impl<'a> Walk<'a> {
             }
         };
         let string = self.text.get(start..end).unwrap_or_default();
-        let is_long = || {
-            self.depth == 1 && self.bounds.long.iter().any(|long| long.as_bytes() == self.key)
-        };
+        let is_long =
+            || self.depth == 1 && self.bounds.long.iter().any(|long| long.as_bytes() == self.key);
         if string.len() > self.bounds.string_bytes && !is_long() {
             let max = self.bounds.string_bytes;
             return Err(self.beyond(format!("a string of {} bytes, above {max}", string.len())));

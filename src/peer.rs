@@ -19,15 +19,16 @@ use crate::client::{Hosts, Renewed, SendFailure, addresses, is_link_local, read_
 use crate::config::Settings;
 use crate::faas::Answer;
 use crate::http::headers;
+use crate::json::Bounds;
 use crate::limit::{Expired, TimeLimit};
 use crate::membership::Introduction;
 use crate::metrics::Metrics;
 use crate::saved::MachinePatch;
 use crate::types::{FunctionName, Identity, Load, Peer, url_host};
-use crate::wire::{MACHINE_AGENT, PeerAnswer, PeerHop, WireMachine, six_decimals};
-
-/// Bytes of a machine's list that are read at most.
-const LIST_BYTES_MAX: usize = 4 << 20;
+use crate::wire::{
+    MACHINE_AGENT, PeerHop, list_bytes_max, read_machines, read_object, read_peer_answer,
+    six_decimals,
+};
 
 /// A worker thread's client for other nodes. Cheap to clone.
 #[derive(Clone)]
@@ -252,9 +253,11 @@ impl PeerClient {
             return Err(SendFailure::Broke(format!("status {}", response.status())));
         }
         let broke = |why: &dyn std::fmt::Display| SendFailure::Broke(why.to_string());
-        let body = read_body(&mut response, LIST_BYTES_MAX).await.map_err(|why| broke(&why))?;
-        let machines: Vec<WireMachine> =
-            serde_json::from_slice(&body).map_err(|why| broke(&why))?;
+        let machines_max = self.settings.machines_max;
+        let body = read_body(&mut response, list_bytes_max(machines_max))
+            .await
+            .map_err(|why| broke(&why))?;
+        let machines = read_machines(&body, machines_max).map_err(|why| broke(&why))?;
         let told = response.headers();
         let introduction = |name: &str, group: &str| Introduction {
             name: name.to_owned(),
@@ -277,8 +280,8 @@ impl PeerClient {
     async fn followed_identity(&self, host: &str, port: u16) -> Option<Identity> {
         let uri = self.url(host, port, "/configuration").ok()?;
         let mut response = self.client.get().get(uri).send().await.ok()?;
-        let body = read_body(&mut response, LIST_BYTES_MAX).await.ok()?;
-        let config: MachinePatch = serde_json::from_slice(&body).ok()?;
+        let body = read_body(&mut response, Bounds::SMALL.bytes).await.ok()?;
+        let config: MachinePatch = read_object(&body, &Bounds::SMALL).ok()?;
         Some(Identity {
             ip: config.machine_ip?.parse().ok(),
             id: config.machine_id.unwrap_or_default(),
@@ -293,7 +296,7 @@ fn read_answer(
     status: StatusCode,
     http_headers: HeaderMap,
 ) -> Result<Forwarded, String> {
-    let read: PeerAnswer = crate::wire::read_object(message)?;
+    let read = read_peer_answer(message, usize::MAX)?;
     if read.peers_list.is_none() && read.status_code.is_none() {
         return Err("the answer has neither peers_list nor status_code".to_owned());
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::json::{self, Bounds};
 use crate::membership::{Machine, Standing};
 use crate::types::null_as_default;
 
@@ -139,8 +140,13 @@ impl WireMachine {
     }
 }
 
+/// Times that are told at most, some thirty years.
+const SECONDS_MAX: f64 = 1e9;
+
 /// A time as the wire's JSON lists show it: seconds with up to nine decimals, `0` for none.
 pub fn seconds_text(seconds: f64) -> String {
+    // Peers tell times, and the largest float has 309 digits.
+    let seconds = if seconds.is_finite() { seconds.clamp(-SECONDS_MAX, SECONDS_MAX) } else { 0.0 };
     let text = format!("{seconds:.9}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
@@ -167,16 +173,96 @@ pub fn seconds(duration: Duration) -> Option<f64> {
     Some(duration.as_secs_f64())
 }
 
-/// Reads a JSON body that must be an object; serde alone would take `[1, 2]` for a struct as well.
+/// Bytes of a machine's name or group, of a call's tracing id in a message, and of a hop's id.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Nodes that a call can have passed; no cluster forwards so often.
+pub const HOPS_MAX: usize = 64;
+
+/// Values that a peer message has beside its hops and headers, which have bounds of their own.
+const PEER_VALUES_MAX: usize = 4096;
+/// Values of a machine in a list, keys included; v1's has sixteen, and later ones may have more.
+const MACHINE_VALUES_MAX: usize = 32;
+/// Bytes of a machine in a list: name and group at their longest, escaped, and all else.
+const MACHINE_BYTES_MAX: usize = 2048;
+
+/// Bounds of a peer message of at most `bytes`, question or answer.
+fn peer_bounds(bytes: usize) -> Bounds {
+    Bounds {
+        bytes,
+        depth: 6,
+        entries: 512,
+        string_bytes: 128 << 10,
+        values: PEER_VALUES_MAX,
+        long: &["payload", "body"],
+    }
+}
+
+/// Reads a call that a peer hands on, of at most `bytes`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_peer_request(message: &[u8], bytes: usize) -> Result<PeerRequest, String> {
+    let read: PeerRequest = read_object(message, &peer_bounds(bytes))?;
+    check_hops(read.peers_list.as_deref().unwrap_or_default())?;
+    Ok(read)
+}
+
+/// Reads what a peer answers, of at most `bytes`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_peer_answer(message: &[u8], bytes: usize) -> Result<PeerAnswer, String> {
+    let read: PeerAnswer = read_object(message, &peer_bounds(bytes))?;
+    check_hops(read.peers_list.as_deref().unwrap_or_default())?;
+    Ok(read)
+}
+
+/// What hops may be: they travel on in messages and end up in response headers.
+fn check_hops(hops: &[PeerHop]) -> Result<(), String> {
+    if hops.len() > HOPS_MAX {
+        return Err(format!("peers_list has {} nodes, at most {HOPS_MAX} are taken", hops.len()));
+    }
+    let long = |hop: &&PeerHop| hop.machine_id.len().max(hop.machine_ip.len()) > NAME_BYTES_MAX;
+    match hops.iter().find(long) {
+        Some(_) => Err(format!("peers_list has a name of more than {NAME_BYTES_MAX} bytes")),
+        None => Ok(()),
+    }
+}
+
+/// Bytes that a list of `machines_max` machines may have.
+pub fn list_bytes_max(machines_max: usize) -> usize {
+    machines_max.saturating_mul(MACHINE_BYTES_MAX).saturating_add(4096)
+}
+
+/// Reads a list of at most `machines_max` machines. Those whose name or group is too long to be one
+/// are left out.
+///
+/// # Errors
+/// It is no such list, or a longer one.
+pub fn read_machines(list: &[u8], machines_max: usize) -> Result<Vec<WireMachine>, String> {
+    let bounds = Bounds {
+        bytes: list_bytes_max(machines_max),
+        depth: 4,
+        entries: machines_max.max(MACHINE_VALUES_MAX),
+        string_bytes: 8 << 10,
+        values: machines_max.saturating_mul(MACHINE_VALUES_MAX).saturating_add(1),
+        long: &[],
+    };
+    let mut machines: Vec<WireMachine> =
+        json::read(list, &bounds).map_err(|why| why.to_string())?;
+    machines.retain(|machine| machine.name.len().max(machine.group_name.len()) <= NAME_BYTES_MAX);
+    Ok(machines)
+}
+
+/// Reads a JSON body that must be an object within `bounds`.
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub fn read_object<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, String> {
-    let first = body.iter().find(|c| !c.is_ascii_whitespace());
-    if first != Some(&b'{') {
-        return Err("the body is no JSON object".to_owned());
-    }
-    serde_json::from_slice(body).map_err(|why| why.to_string())
+pub fn read_object<T: serde::de::DeserializeOwned>(
+    body: &[u8],
+    bounds: &Bounds,
+) -> Result<T, String> {
+    json::read_object(body, bounds).map_err(|why| why.to_string())
 }
 
 #[cfg(test)]
@@ -185,29 +271,69 @@ mod tests {
 
     #[test]
     fn every_field_of_a_peer_request_may_be_missing_or_null() {
-        read_object::<PeerRequest>(b"{}").expect("all missing");
+        read_peer_request(b"{}", 99).expect("all missing");
         let nulls = br#"{"service_id_request":null,"service_id_tracing":null,"function_name":null,
             "hops":null,"peers_list":null,"payload":null,"content_type":null,"headers":null}"#;
-        let request: PeerRequest = read_object(nulls).expect("all null");
+        let request = read_peer_request(nulls, 999).expect("all null");
         assert!(request.hops.is_none() && request.payload.is_none());
         let hop = br#"{"peers_list":[{"machine_id":null,"machine_ip":null,"timings":null},{}]}"#;
-        let request: PeerRequest = read_object(hop).expect("nulls inside");
+        let request = read_peer_request(hop, 999).expect("nulls inside");
         assert_eq!(request.peers_list.map(|list| list.len()), Some(2));
     }
 
     #[test]
     fn a_body_that_is_no_object_is_refused() {
         for body in ["", "[]", "[1,2]", "7", "null", "\"x\"", "{bad"] {
-            assert!(read_object::<PeerRequest>(body.as_bytes()).is_err(), "{body}");
+            assert!(read_peer_request(body.as_bytes(), 99).is_err(), "{body}");
         }
         for wrong in [r#"{"hops":1.5}"#, r#"{"hops":"1"}"#, r#"{"headers":{"a":["b"]}}"#] {
-            assert!(read_object::<PeerRequest>(wrong.as_bytes()).is_err(), "{wrong}");
+            assert!(read_peer_request(wrong.as_bytes(), 99).is_err(), "{wrong}");
         }
     }
 
     #[test]
+    fn hops_are_few_and_have_short_names() {
+        let hops = |n: usize, id: usize| {
+            let hop = format!(r#"{{"machine_id":"{}"}}"#, "a".repeat(id));
+            format!(r#"{{"peers_list":[{}]}}"#, vec![hop; n].join(","))
+        };
+        for (n, id, good) in [
+            (HOPS_MAX, NAME_BYTES_MAX, true),
+            (HOPS_MAX + 1, 1, false),
+            (1, NAME_BYTES_MAX + 1, false),
+            (200_000, 0, false),
+        ] {
+            let text = hops(n, id);
+            assert_eq!(read_peer_request(text.as_bytes(), 16 << 20).is_ok(), good, "{n} {id}");
+            assert_eq!(read_peer_answer(text.as_bytes(), 16 << 20).is_ok(), good, "{n} {id}");
+        }
+        let long = format!(r#"{{"payload":"{0}","body":"{0}"}}"#, "A".repeat(1 << 20));
+        assert!(read_peer_request(long.as_bytes(), 16 << 20).is_ok());
+        let long = format!(r#"{{"service_id_tracing":"{}"}}"#, "A".repeat(1 << 20));
+        assert!(read_peer_request(long.as_bytes(), 16 << 20).is_err());
+    }
+
+    #[test]
+    fn a_list_has_no_more_machines_than_are_kept_and_no_long_names() {
+        let machine = |name: &str| format!(r#"{{"ip":"10.0.0.1","name":"{name}"}}"#);
+        let list = |n, name: &str| format!("[{}]", vec![machine(name); n].join(","));
+        let read = |text: String, max| read_machines(text.as_bytes(), max).map(|list| list.len());
+        assert_eq!(read(list(40, "a"), 40), Ok(40));
+        assert!(read(list(41, "a"), 40).is_err());
+        assert_eq!(read(list(40, &"a".repeat(NAME_BYTES_MAX + 1)), 40), Ok(0));
+        assert_eq!(read("[]".to_owned(), 1), Ok(0));
+    }
+
+    #[test]
     fn times_in_lists_have_no_trailing_zeros() {
-        for (time, text) in [(0.0, "0"), (0.6, "0.6"), (0.001104942, "0.001104942"), (2.0, "2")] {
+        for (time, text) in [
+            (0.0, "0"),
+            (0.6, "0.6"),
+            (0.001104942, "0.001104942"),
+            (2.0, "2"),
+            (f64::MAX, "1000000000"),
+            (f64::NEG_INFINITY, "0"),
+        ] {
             assert_eq!(seconds_text(time), text);
         }
     }

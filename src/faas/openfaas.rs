@@ -25,13 +25,19 @@ use crate::client::{Renewed, SendFailure, read_body};
 use crate::config::Settings;
 use crate::error::Error;
 use crate::http::headers;
+use crate::json::Bounds;
 use crate::types::{FunctionName, url_host};
+use crate::wire::read_object;
 
 /// The files with the credentials, as OpenFaaS itself names them.
 const USER_FILE: &str = "basic-auth-user";
 const PASSWORD_FILE: &str = "basic-auth-password";
 /// Bytes of an answer of the API that are read at most.
 const API_BYTES_MAX: usize = 4 << 20;
+/// A function's status; it may have long annotations.
+const STATUS: Bounds = Bounds { bytes: API_BYTES_MAX, string_bytes: 64 << 10, ..Bounds::SMALL };
+/// Bytes of its error that are passed on.
+const SAID_BYTES_MAX: usize = 1 << 10;
 /// What a request to the API may take.
 const API_TIME: Duration = Duration::from_secs(30);
 /// What it may take to find out whether a function is known that did not answer well.
@@ -182,7 +188,7 @@ impl OpenFaas {
         let answer = self.api(Method::GET, &path, None, Bytes::new()).await?;
         match answer.status {
             StatusCode::NOT_FOUND => Err(Error::UnknownFunction(name.clone())),
-            status if status.is_success() => serde_json::from_slice(&answer.body)
+            status if status.is_success() => read_object(&answer.body, &STATUS)
                 .map_err(|why| Error::Gateway(format!("{path}: {why}"))),
             status => Err(Error::Gateway(format!("{path}: status {status}"))),
         }
@@ -197,7 +203,8 @@ impl OpenFaas {
         if answer.status.is_success() {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(&answer.body).into_owned();
+        let said =
+            String::from_utf8_lossy(answer.body.get(..SAID_BYTES_MAX).unwrap_or(&answer.body));
         Err(Error::Gateway(format!("{path}: status {}: {said}", answer.status)))
     }
 
@@ -211,7 +218,7 @@ impl OpenFaas {
         let busy = |_| Error::Gateway("a scale delay is being measured; ask again".to_owned());
         let _alone = self.access.scaling.try_lock().map_err(busy)?;
         let before = self.status(name).await?;
-        let wanted = before.replicas + 1;
+        let wanted = before.replicas.saturating_add(1);
         let started = Instant::now();
         let measured = async {
             self.scale(name, wanted).await?;

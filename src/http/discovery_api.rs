@@ -7,10 +7,11 @@ use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::function_api::read_body;
-use super::node_api::{CONFIGURATION_BYTES_MAX, changed, check_admin, internal};
+use super::node_api::{changed, check_admin, internal};
 use super::{errors, headers};
 use crate::actors::discovery::{ChangeMachineConfig, GetMachineConfig, ListMachines, Reset};
 use crate::error::Error;
+use crate::json::Bounds;
 use crate::membership::Introduction;
 use crate::saved::MachinePatch;
 use crate::state::NodeState;
@@ -68,8 +69,8 @@ pub async fn change_configuration(
 ) -> HttpResponse {
     let change = async {
         check_admin(&request, &node)?;
-        let body = read_body(&request, payload, CONFIGURATION_BYTES_MAX).await?;
-        let patch: MachinePatch = read_object(&body).map_err(Error::Malformed)?;
+        let body = read_body(&request, payload, Bounds::SMALL.bytes).await?;
+        let patch: MachinePatch = read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
         patch.check().map_err(Error::Malformed)?;
         let change = || ChangeMachineConfig(patch.clone());
         node.discovery.ask(change).await.map_err(internal)?.map_err(internal)

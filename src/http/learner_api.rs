@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::accompanied::Accompanied;
 use super::function_api::{read_body, read_call_body};
-use super::node_api::{CONFIGURATION_BYTES_MAX, changed, check_admin, internal};
+use super::node_api::{changed, check_admin, internal};
 use super::{errors, headers};
 use crate::actors::learner::{
     ChangeFailed, ChangeLearnerParameters, ImportFailed, ImportModel, Look, ResetLearner, Told,
@@ -25,6 +25,7 @@ use crate::actors::learner::{
 use crate::budget::Held;
 use crate::dispatch::Uploads;
 use crate::error::Error;
+use crate::json::{self, Bounds};
 use crate::queue::Refusal;
 use crate::rl::learner::{Choice, Snapshot};
 use crate::rl::model::Model;
@@ -32,8 +33,15 @@ use crate::rl::{BadEntry, Eid, State};
 use crate::state::NodeState;
 use crate::wire::read_object;
 
-/// Bytes of a model that is imported.
-const MODEL_BYTES_MAX: usize = 128 << 20;
+/// A model that is imported. Its values are bounded again by the memory of the learner.
+const MODEL: Bounds = Bounds {
+    bytes: 128 << 20,
+    depth: 8,
+    entries: 16 << 20,
+    string_bytes: 64 << 10,
+    values: 64 << 20,
+    long: &[],
+};
 /// Bytes of a batch from which it is parsed aside, so that others are not held up.
 const PARSED_ASIDE_BYTES: usize = 64 << 10;
 
@@ -199,7 +207,15 @@ impl From<WireEntry> for Told {
 }
 
 fn read_batch(body: &[u8]) -> Result<Vec<Told>, String> {
-    let batch: Vec<WireEntry> = serde_json::from_slice(body).map_err(|why| why.to_string())?;
+    let bounds = Bounds {
+        bytes: body.len(),
+        depth: 4,
+        entries: 1 << 20,
+        string_bytes: 64 << 10,
+        values: body.len() / 2 + 1,
+        long: &[],
+    };
+    let batch: Vec<WireEntry> = json::read(body, &bounds).map_err(|why| why.to_string())?;
     if batch.is_empty() {
         return Err("the batch is empty".to_owned());
     }
@@ -297,8 +313,9 @@ pub async fn change_parameters(
 ) -> HttpResponse {
     let change = async {
         check_admin(&request, &worker.node)?;
-        let body = read_body(&request, payload, CONFIGURATION_BYTES_MAX).await?;
-        let patch: Map<String, Value> = read_object(&body).map_err(Error::Malformed)?;
+        let body = read_body(&request, payload, Bounds::SMALL.bytes).await?;
+        let patch: Map<String, Value> =
+            read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
         let change = || ChangeLearnerParameters(patch.clone());
         let changed = worker.node.learning.learner.ask(change).await.map_err(internal)?;
         changed.map_err(|why| match why {
@@ -358,9 +375,8 @@ pub async fn import_model(
 ) -> HttpResponse {
     let import = async {
         check_admin(&request, &worker.node)?;
-        let (body, _held) =
-            read_call_body(&request, payload, MODEL_BYTES_MAX, &worker.uploads).await?;
-        let read = actix_rt::task::spawn_blocking(move || read_object::<Model>(&body));
+        let (body, _held) = read_call_body(&request, payload, MODEL.bytes, &worker.uploads).await?;
+        let read = actix_rt::task::spawn_blocking(move || read_object::<Model>(&body, &MODEL));
         let model = Arc::new(read.await.map_err(internal)?.map_err(Error::Malformed)?);
         let import = || ImportModel(Arc::clone(&model));
         let imported = worker.node.learning.learner.ask(import).await.map_err(internal)?;

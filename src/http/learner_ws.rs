@@ -15,10 +15,21 @@ use actix_web_actors::ws;
 use super::errors;
 use super::learner_api::LearnerWorker;
 use crate::error::Error;
+use crate::json::{self, Bounds};
+use crate::rl::FEATURES_MAX;
 use crate::state::Phase;
 
 /// Bytes of a frame at most; also of a message in several.
 const FRAME_BYTES_MAX: usize = 64 << 10;
+/// A state; one more feature than it may have is for the learner to refuse.
+const STATE: Bounds = Bounds {
+    bytes: FRAME_BYTES_MAX,
+    depth: 1,
+    entries: FEATURES_MAX + 1,
+    string_bytes: 0,
+    values: FEATURES_MAX + 2,
+    long: &[],
+};
 /// Bytes of a closing reason, by the protocol.
 const REASON_BYTES_MAX: usize = 123;
 
@@ -68,7 +79,7 @@ impl Actor for Session {
 impl Session {
     /// The answer to a message.
     fn act(&self, message: &[u8]) -> Result<String, String> {
-        let state: Vec<f64> = serde_json::from_slice(message)
+        let state: Vec<f64> = json::read(message, &STATE)
             .map_err(|why| format!("the message is no list of numbers: {why}"))?;
         let choice = self.worker.act(&state).map_err(|why| why.to_string())?;
         Ok(format!("{}.00000,{:.5}", choice.action, choice.epsilon))

@@ -15,14 +15,12 @@ use crate::actors::switch::SwapScheduler;
 use crate::config::Admin;
 use crate::dispatch::Worker;
 use crate::error::Error;
+use crate::json::Bounds;
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::LimitsPatch;
 use crate::state::{NodeState, Phase};
 use crate::types::FunctionName;
 use crate::wire::read_object;
-
-/// Bytes of a configuration that is posted.
-pub const CONFIGURATION_BYTES_MAX: usize = 64 << 10;
 
 type Shared = web::Data<Rc<Worker>>;
 
@@ -104,8 +102,8 @@ pub async fn change_configuration(
     let node = Arc::clone(&worker.node);
     let change = async {
         check_admin(&request, &node)?;
-        let body = read_body(&request, payload, CONFIGURATION_BYTES_MAX).await?;
-        let change: Change = read_object(&body).map_err(Error::Malformed)?;
+        let body = read_body(&request, payload, Bounds::SMALL.bytes).await?;
+        let change: Change = read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
         to_the_end(change_all(change, Arc::clone(&node))).await
     };
     changed(change.await)
@@ -148,8 +146,8 @@ pub async fn change_scheduler(
 ) -> HttpResponse {
     let change = async {
         check_admin(&request, &worker.node)?;
-        let body = read_body(&request, payload, CONFIGURATION_BYTES_MAX).await?;
-        let spec: SchedulerSpec = read_object(&body).map_err(Error::Malformed)?;
+        let body = read_body(&request, payload, Bounds::SMALL.bytes).await?;
+        let spec: SchedulerSpec = read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
         let (policy, node) = (spec.build()?, Arc::clone(&worker.node));
         to_the_end(async move {
             let _alone = node.changing.lock().await;
@@ -182,7 +180,7 @@ pub async fn openfaas_api(
         let query = request.query_string();
         let path = if query.is_empty() { path } else { format!("{path}?{query}") };
         let content_type = request.headers().get(header::CONTENT_TYPE);
-        let body = read_body(&request, payload, CONFIGURATION_BYTES_MAX).await?;
+        let body = read_body(&request, payload, Bounds::SMALL.bytes).await?;
         gateway.api(request.method().clone(), &path, content_type, body).await
     };
     match passed.await {

@@ -21,7 +21,7 @@ use crate::faas::{Answer, Invocation};
 use crate::peer::message_bytes_max;
 use crate::policy::Task;
 use crate::types::TaskType;
-use crate::wire::{MACHINE_AGENT, PeerAnswer, PeerHop, PeerRequest, Timings, read_object};
+use crate::wire::{MACHINE_AGENT, NAME_BYTES_MAX, PeerAnswer, PeerHop, Timings, read_peer_request};
 
 /// Serves one call that another node hands on.
 pub async fn call(
@@ -60,7 +60,7 @@ async fn read(
     let limit_bytes = worker.node.settings.body_bytes_max;
     let message_max = message_bytes_max(limit_bytes);
     let (message, held) = read_call_body(request, payload, message_max, &worker.uploads).await?;
-    let read: PeerRequest = read_object(&message).map_err(Error::Malformed)?;
+    let read = read_peer_request(&message, message_max).map_err(Error::Malformed)?;
     drop(message);
     let body = BASE64_STANDARD
         .decode(read.payload.unwrap_or_default())
@@ -70,7 +70,7 @@ async fn read(
     }
     let from = request.headers();
     // What came in JSON goes on as a header, so it must be able to be one.
-    let as_header = |id: &String| HeaderValue::from_str(id).is_ok();
+    let as_header = |id: &String| id.len() <= NAME_BYTES_MAX && HeaderValue::from_str(id).is_ok();
     let tracing_id = match headers::text(from, &headers::TRACING_ID) {
         "" => read.service_id_tracing.filter(as_header).unwrap_or_default(),
         id => id.to_owned(),

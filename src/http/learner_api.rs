@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
 use super::accompanied::Accompanied;
-use super::function_api::{read_body, read_call_body};
+use super::body::{Uploads, read_body};
 use super::node_api::{changed, check_admin, internal};
 use super::{errors, headers};
 use crate::actors::learner::{
@@ -23,7 +23,6 @@ use crate::actors::learner::{
     Train,
 };
 use crate::budget::Held;
-use crate::dispatch::Uploads;
 use crate::error::Error;
 use crate::json::{self, Bounds};
 use crate::queue::Refusal;
@@ -34,7 +33,7 @@ use crate::state::NodeState;
 use crate::wire::read_object;
 
 /// A model that is imported. Its values are bounded again by the memory of the learner.
-const MODEL: Bounds = Bounds {
+pub const MODEL: Bounds = Bounds {
     bytes: 128 << 20,
     depth: 8,
     entries: 16 << 20,
@@ -61,7 +60,7 @@ impl LearnerWorker {
     /// For the current thread.
     pub fn new(node: Arc<NodeState>) -> Self {
         let rng = RefCell::new(SmallRng::seed_from_u64(rand::random()));
-        let uploads = Uploads::new(&node.settings, &node.learner_bodies);
+        let uploads = Uploads::new(&node.settings, &node.learner_bodies, &node.connections);
         Self { uploads, node, rng, aside: Semaphore::new(1) }
     }
 
@@ -282,7 +281,7 @@ pub async fn train_batch(
 ) -> HttpResponse {
     let trained = async {
         let limit_bytes = worker.node.settings.body_bytes_max;
-        let (body, _held) = read_call_body(&request, payload, limit_bytes, &worker.uploads).await?;
+        let (body, _held) = read_body(&request, payload, limit_bytes, &worker.uploads).await?;
         let batch = match body.len() {
             PARSED_ASIDE_BYTES.. => {
                 actix_rt::task::spawn_blocking(move || read_batch(&body)).await.map_err(internal)?
@@ -313,7 +312,8 @@ pub async fn change_parameters(
 ) -> HttpResponse {
     let change = async {
         check_admin(&request, &worker.node)?;
-        let body = read_body(&request, payload, Bounds::SMALL.bytes).await?;
+        let (body, _held) =
+            read_body(&request, payload, Bounds::SMALL.bytes, &worker.uploads).await?;
         let patch: Map<String, Value> =
             read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
         let change = || ChangeLearnerParameters(patch.clone());
@@ -323,7 +323,7 @@ pub async fn change_parameters(
             ChangeFailed::Storage(why) => internal(why),
         })
     };
-    changed(change.await)
+    changed(&worker.node, change.await)
 }
 
 /// `GET /learner/stats`.
@@ -375,7 +375,7 @@ pub async fn import_model(
 ) -> HttpResponse {
     let import = async {
         check_admin(&request, &worker.node)?;
-        let (body, _held) = read_call_body(&request, payload, MODEL.bytes, &worker.uploads).await?;
+        let (body, _held) = read_body(&request, payload, MODEL.bytes, &worker.uploads).await?;
         let read = actix_rt::task::spawn_blocking(move || read_object::<Model>(&body, &MODEL));
         let model = Arc::new(read.await.map_err(internal)?.map_err(Error::Malformed)?);
         let import = || ImportModel(Arc::clone(&model));
@@ -385,7 +385,7 @@ pub async fn import_model(
             ImportFailed::Storage(why) => internal(why),
         })
     };
-    changed(import.await)
+    changed(&worker.node, import.await)
 }
 
 /// `GET /learner/reset`.
@@ -394,7 +394,7 @@ pub async fn reset(request: HttpRequest, worker: Worker) -> HttpResponse {
         check_admin(&request, &worker.node)?;
         worker.node.learning.learner.ask(|| ResetLearner).await.map_err(internal)?.map_err(internal)
     };
-    changed(reset.await)
+    changed(&worker.node, reset.await)
 }
 
 #[cfg(test)]

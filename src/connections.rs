@@ -144,6 +144,57 @@ pub enum Room {
     None,
 }
 
+/// A budget of bodies and answers, with those who may have to make room in it.
+#[derive(Clone, Debug)]
+pub struct Bodies {
+    /// What all of them may hold.
+    pub budget: Arc<Budget>,
+    /// Whose requests and answers hold it.
+    pub connections: Arc<Connections>,
+}
+
+/// How long a body waits for those that make room for it, and how often it looks for some.
+const ROOM_TIME: Duration = Duration::from_millis(120);
+const ROOM_TRIES: u32 = 4;
+/// How often an answer, which is there already, looks for room.
+const ANSWER_TRIES: u32 = 32;
+
+impl Bodies {
+    /// A share of `bytes`, at the cost of those that stand still, if need be. `but` is the connection
+    /// that asks. `None`: there is no room.
+    pub async fn take(&self, bytes: u64, but: Option<&Connection>) -> Option<Held> {
+        self.take_within(bytes, but, ROOM_TRIES).await
+    }
+
+    /// The same for what a function or a peer answers: while there is no room, it is not read on.
+    pub async fn take_for_answer(&self, bytes: u64) -> Option<Held> {
+        self.take_within(bytes, None, ANSWER_TRIES).await
+    }
+
+    async fn take_within(&self, bytes: u64, but: Option<&Connection>, tries: u32) -> Option<Held> {
+        if let Some(held) = self.budget.take(bytes) {
+            return Some(held);
+        }
+        if bytes > self.budget.max() {
+            return None;
+        }
+        for _ in 0..tries {
+            match self.connections.make_room_for_body(&self.budget, bytes, but) {
+                Room::Coming => self.budget.wait_for(bytes, ROOM_TIME).await,
+                Room::Perhaps => self.budget.wait_for(bytes, ROOM_TIME / ROOM_TRIES).await,
+                Room::None if tries == ANSWER_TRIES => {
+                    self.budget.wait_for(bytes, ROOM_TIME / ROOM_TRIES).await;
+                }
+                Room::None => break,
+            }
+            if let Some(held) = self.budget.take(bytes) {
+                return Some(held);
+            }
+        }
+        None
+    }
+}
+
 /// How little a connection would be missed: the smallest ends first.
 #[derive(Clone, Copy, Debug)]
 pub struct Usefulness {

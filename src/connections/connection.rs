@@ -1,0 +1,375 @@
+//! One connection, as the table of all knows it: what it is doing, how far it has come, what it holds.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use futures_util::task::AtomicWaker;
+
+use super::{CONNECTION_BYTES, Connections, NoRoom, SWEEP};
+use crate::budget::{Budget, Held};
+use crate::lock;
+use crate::metrics::Refused;
+
+/// A connection that was of use within this time is no idle one yet.
+const RECENT_MS: u64 = 5000;
+/// Each request that a connection brought counts as if it were of use so much later, up to so many.
+const SERVED_MS: u64 = 50;
+const SERVED_MAX: u32 = 100;
+/// A connection that was opened within this time may not have been heard yet.
+const YOUNG_MS: u64 = 250;
+/// What a body may lag behind its least rate before it is given up, at first and at most.
+const GRACE_MS: i64 = 2000;
+const CREDIT_MAX_MS: i64 = 10_000;
+/// A body or an answer stands still after so long without a byte, or so long below that rate.
+const STILL_MS: u64 = 5;
+const HARDLY_MS: u64 = 250;
+const HARDLY_RATE: u64 = 64 << 10;
+/// From its first byte to its last, a request's head may take this long.
+const HEAD_MS: u64 = 5000;
+/// An answer of which the client takes nothing for so long is given up.
+const ANSWER_MS: u64 = 30_000;
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing: it is new, or kept for its next request.
+    Idle,
+    /// A request's head is coming.
+    Head,
+    /// A request's body is coming.
+    Body,
+    /// A request is being carried out. It is never ended from here.
+    Running,
+    /// An answer is going out.
+    Answering,
+    /// It is a WebSocket.
+    Session,
+}
+
+impl Phase {
+    const ALL: [Self; 6] =
+        [Self::Idle, Self::Head, Self::Body, Self::Running, Self::Answering, Self::Session];
+
+    fn of(code: u8) -> Self {
+        Self::ALL.get(usize::from(code & !ENDED)).copied().unwrap_or(Self::Idle)
+    }
+}
+
+/// The bit beside the phase: the connection is to end.
+const ENDED: u8 = 0x80;
+
+/// Why a connection is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Others need its room more.
+    Room,
+    /// It is too slow.
+    Slow,
+}
+
+/// One connection. Shared by its socket, its requests and the table.
+#[derive(Debug)]
+pub struct Connection {
+    table: Arc<Connections>,
+    pub(super) number: u64,
+    /// The client's address; of an IPv6 address the network of 64 bits.
+    pub(super) from: IpAddr,
+    /// A [`Phase`] and [`ENDED`].
+    phase: AtomicU8,
+    slow: AtomicBool,
+    /// Whether it was ended in the middle of a request: then nothing spares it any more.
+    doomed: AtomicBool,
+    /// When it last made progress: its phase began, or an answer moved on.
+    since_ms: AtomicU64,
+    /// When its phase began.
+    began_ms: AtomicU64,
+    /// Bytes that came or went in this phase.
+    moved: AtomicU64,
+    /// Requests answered.
+    served: AtomicU32,
+    /// Bytes that it holds of the connections' budget.
+    held: AtomicU64,
+    /// Bytes that its request and answer hold of a budget of bodies, and the number of that budget.
+    body_held: AtomicU64,
+    body_budget: AtomicU32,
+    /// Of a body: milliseconds that it may still lag behind, and the bytes counted so far.
+    credit_ms: AtomicI64,
+    counted: AtomicU64,
+    /// Whether the body of its request was read to its end.
+    body_ended: AtomicBool,
+    /// Whether its socket waits for the phase to change.
+    held_back: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// How little a connection would be missed: the smallest ends first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Usefulness {
+    /// 0 where its address holds more than half of all connections.
+    pub(super) modest: u8,
+    /// One of the `RANK_…`.
+    pub(super) rank: u8,
+    /// Of the idle, the time since which; of the slow, their rate in bytes a second.
+    pub(super) value: f64,
+}
+
+impl Usefulness {
+    pub(super) fn total_cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let whole = (self.modest, self.rank).cmp(&(other.modest, other.rank));
+        whole.then_with(|| self.value.total_cmp(&other.value))
+    }
+}
+
+/// Nobody asks anything on it.
+const RANK_IDLE: u8 = 0;
+/// A request comes, or an answer goes.
+const RANK_SLOW: u8 = 1;
+/// It was opened just now.
+const RANK_YOUNG: u8 = 2;
+/// It was of use a moment ago.
+pub(super) const RANK_RECENT: u8 = 3;
+
+impl Connection {
+    /// Opened at `now`, in milliseconds since the node began.
+    pub(super) fn new(table: &Arc<Connections>, number: u64, from: IpAddr, now: u64) -> Self {
+        Self {
+            table: Arc::clone(table),
+            number,
+            from,
+            phase: AtomicU8::new(Phase::Idle as u8),
+            slow: AtomicBool::new(false),
+            doomed: AtomicBool::new(false),
+            since_ms: AtomicU64::new(now),
+            began_ms: AtomicU64::new(now),
+            moved: AtomicU64::new(0),
+            served: AtomicU32::new(0),
+            held: AtomicU64::new(CONNECTION_BYTES),
+            body_held: AtomicU64::new(0),
+            body_budget: AtomicU32::new(0),
+            credit_ms: AtomicI64::new(GRACE_MS),
+            counted: AtomicU64::new(0),
+            body_ended: AtomicBool::new(false),
+            held_back: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// What it is doing.
+    pub fn phase(&self) -> Phase {
+        Phase::of(self.phase.load(Ordering::Acquire))
+    }
+
+    /// Whether it is to end, and why.
+    pub fn ended(&self) -> Option<End> {
+        let ended = self.phase.load(Ordering::Acquire) & ENDED != 0;
+        ended.then(|| if self.slow.load(Ordering::Relaxed) { End::Slow } else { End::Room })
+    }
+
+    /// Where it is counted.
+    pub fn table(&self) -> &Arc<Connections> {
+        &self.table
+    }
+
+    /// Its socket's task, to be woken when it is to end or may read on.
+    pub fn waits(&self, waker: &std::task::Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Its socket reads nothing until the phase has changed; then it is woken.
+    pub fn hold_back(&self) {
+        self.held_back.store(true, Ordering::Release);
+    }
+
+    /// Goes over to `phase`, whose first `moved` bytes are there.
+    pub fn enter(&self, phase: Phase, moved: u64) {
+        let now = self.table.now_ms();
+        self.since_ms.store(now, Ordering::Relaxed);
+        self.began_ms.store(now, Ordering::Relaxed);
+        self.moved.store(moved, Ordering::Relaxed);
+        if phase == Phase::Body {
+            self.credit_ms.store(GRACE_MS, Ordering::Relaxed);
+            self.counted.store(0, Ordering::Relaxed);
+        }
+        let keep = |old: u8| Some(phase as u8 | old & ENDED);
+        let old = self.phase.fetch_update(Ordering::AcqRel, Ordering::Acquire, keep).unwrap_or(0);
+        if old & ENDED != 0 && phase == Phase::Running && !self.is_doomed() {
+            self.spare();
+        }
+        if self.held_back.load(Ordering::Acquire) && self.held_back.swap(false, Ordering::AcqRel) {
+            self.waker.wake();
+        }
+    }
+
+    /// Whether it was ended in the middle of a request.
+    pub fn is_doomed(&self) -> bool {
+        self.doomed.load(Ordering::Acquire)
+    }
+
+    /// It is of use after all: what ended it is forgotten.
+    pub fn spare(&self) {
+        self.phase.fetch_and(!ENDED, Ordering::AcqRel);
+        lock(&self.table.table).stays(self.number);
+    }
+
+    /// A request begins to be carried out.
+    pub fn begins(&self) {
+        self.body_ended.store(false, Ordering::Relaxed);
+        self.enter(Phase::Running, 0);
+    }
+
+    /// The body of its request was read to its end: the request is whole.
+    pub fn body_ends(&self) {
+        self.body_ended.store(true, Ordering::Relaxed);
+        self.enter(Phase::Running, 0);
+    }
+
+    /// Whether the body of its last request was read to its end.
+    pub fn body_ended(&self) -> bool {
+        self.body_ended.load(Ordering::Relaxed)
+    }
+
+    /// Its request is carried out, and the answer goes out.
+    pub fn answers(&self) {
+        // A WebSocket's answer is the session itself.
+        if self.phase() != Phase::Session {
+            self.enter(Phase::Answering, 0);
+        }
+    }
+
+    /// `bytes` came or went.
+    pub fn moved(&self, bytes: usize) -> u64 {
+        self.moved.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64
+    }
+
+    /// Bytes that came or went in this phase.
+    pub fn bytes_moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    /// `bytes` of a body came, or of an answer went.
+    pub fn progressed(&self, bytes: usize) {
+        self.moved(bytes);
+        self.since_ms.store(self.table.now_ms(), Ordering::Relaxed);
+    }
+
+    /// A request was answered to its end.
+    pub fn served(&self) {
+        self.served.fetch_add(1, Ordering::Relaxed);
+        self.body_held.store(0, Ordering::Relaxed);
+        self.enter(Phase::Idle, 0);
+    }
+
+    /// What it holds of `budget`.
+    pub(super) fn holds_of(&self, budget: &Budget) -> u64 {
+        match self.body_budget.load(Ordering::Relaxed) {
+            number if number == budget.number() => self.body_held.load(Ordering::Relaxed),
+            _ => 0,
+        }
+    }
+
+    /// Whether nothing moved for a moment, or hardly anything for longer.
+    pub(super) fn stands_still(&self, now: u64) -> bool {
+        let still = now.saturating_sub(self.since_ms.load(Ordering::Relaxed));
+        let took = now.saturating_sub(self.began_ms.load(Ordering::Relaxed));
+        let rate = self.moved.load(Ordering::Relaxed).saturating_mul(1000) / took.max(1);
+        still >= STILL_MS || took >= HARDLY_MS && rate < HARDLY_RATE
+    }
+
+    /// Its request, or the answer to it, holds `bytes` of that budget of bodies.
+    pub fn holds_body(&self, budget: &Budget, bytes: u64) {
+        self.body_budget.store(budget.number(), Ordering::Relaxed);
+        self.body_held.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Makes `held`, this connection's share, at least `bytes`.
+    ///
+    /// # Errors
+    /// There is no room yet, or nobody who would make any.
+    pub fn grow(&self, held: &mut Held, bytes: u64) -> Result<(), NoRoom> {
+        let before = self.held.load(Ordering::Relaxed);
+        if bytes <= before {
+            return Ok(());
+        }
+        let mut table = lock(&self.table.table);
+        held.join(self.table.room(&mut table, bytes - before, 0, Some(self.number))?);
+        self.held.store(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Ends it unless it is of use; what it holds, if it ends by this.
+    pub(super) fn end(&self, why: End) -> Option<u64> {
+        let mark = |old: u8| {
+            let may = old & ENDED == 0 && Phase::of(old) != Phase::Running;
+            may.then_some(old | ENDED)
+        };
+        let old = self.phase.fetch_update(Ordering::AcqRel, Ordering::Acquire, mark).ok()?;
+        self.slow.store(why == End::Slow, Ordering::Relaxed);
+        self.doomed.store(Phase::of(old) != Phase::Idle, Ordering::Release);
+        self.table.refused(match (why, Phase::of(old)) {
+            (End::Room, _) => Refused::Room,
+            (End::Slow, Phase::Head) => Refused::SlowHead,
+            (End::Slow, Phase::Body) => Refused::SlowBody,
+            (End::Slow, _) => Refused::SlowAnswer,
+        });
+        self.waker.wake();
+        Some(self.held.load(Ordering::Relaxed))
+    }
+
+    /// `None`: it is never ended.
+    pub(super) fn usefulness(&self, now: u64, crowd: Option<IpAddr>) -> Option<Usefulness> {
+        let code = self.phase.load(Ordering::Acquire);
+        if code & ENDED != 0 {
+            return None;
+        }
+        let since = self.since_ms.load(Ordering::Relaxed);
+        let served = self.served.load(Ordering::Relaxed);
+        let recent = served > 0 && now.saturating_sub(since) < RECENT_MS;
+        let (rank, value) = match Phase::of(code) {
+            Phase::Running => return None,
+            // Who has asked often will ask again.
+            Phase::Idle | Phase::Session if recent => {
+                (RANK_RECENT, (since + SERVED_MS * u64::from(served.min(SERVED_MAX))) as f64)
+            }
+            Phase::Idle if served == 0 && now.saturating_sub(since) < YOUNG_MS => {
+                (RANK_YOUNG, since as f64)
+            }
+            Phase::Idle | Phase::Session => (RANK_IDLE, since as f64),
+            Phase::Head | Phase::Body | Phase::Answering => {
+                let took = now.saturating_sub(self.began_ms.load(Ordering::Relaxed)).max(1);
+                (RANK_SLOW, self.moved.load(Ordering::Relaxed) as f64 / took as f64)
+            }
+        };
+        Some(Usefulness { modest: u8::from(crowd != Some(self.from)), rank, value })
+    }
+
+    /// Whether it is too slow, at `now`.
+    pub(super) fn is_too_slow(&self, now: u64, rate_min: u64) -> bool {
+        let began = self.began_ms.load(Ordering::Relaxed);
+        match self.phase() {
+            Phase::Head => now.saturating_sub(began) > HEAD_MS,
+            Phase::Answering => {
+                now.saturating_sub(self.since_ms.load(Ordering::Relaxed)) > ANSWER_MS
+            }
+            Phase::Body if rate_min > 0 => {
+                let moved = self.moved.load(Ordering::Relaxed);
+                let more = moved.saturating_sub(self.counted.swap(moved, Ordering::Relaxed));
+                let earned =
+                    i64::try_from(more.saturating_mul(1000) / rate_min).unwrap_or(i64::MAX);
+                // The sweep's own time; the first may come at once.
+                let passed = now.saturating_sub(began).min(SWEEP.as_millis() as u64) as i64;
+                let credit = self.credit_ms.load(Ordering::Relaxed);
+                let left = credit.saturating_add(earned).saturating_sub(passed).min(CREDIT_MAX_MS);
+                self.credit_ms.store(left, Ordering::Relaxed);
+                left < 0
+            }
+            _ => false,
+        }
+    }
+
+    /// Sets its clocks, for tests.
+    #[cfg(test)]
+    pub(super) fn set_since(&self, since_ms: u64, began_ms: u64) {
+        self.since_ms.store(since_ms, Ordering::Relaxed);
+        self.began_ms.store(began_ms, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,301 @@
+//! All connections that a node holds, on all its ports, in one table with one budget of bytes: who
+//! connects and then sends nothing, sends slowly, or reads nothing, costs memory all the same.
+//!
+//! When there is no room for one more, the least useful ones end, many at a time ([`Usefulness`]):
+//! those that are idle and never asked anything, then the slowest of those that are sending a
+//! request or not reading their answer, at last those that were of use a moment ago. A client address
+//! that holds more than half of all goes before the others. A call that runs is never ended.
+//!
+//! The table knows no sockets: whoever serves a connection tells its [`Phase`] and what it holds,
+//! looks at [`Connection::ended`], and is woken when that changes (`http/guarded.rs`).
+
+mod bodies;
+mod connection;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, getrlimit};
+
+pub use self::bodies::{Bodies, Room};
+pub use self::connection::{Connection, End, Phase};
+use self::connection::{RANK_RECENT, Usefulness};
+use crate::budget::{Budget, Held};
+use crate::config::Settings;
+use crate::lock;
+use crate::metrics::{Metrics, Refused};
+
+/// What a connection takes at least: its task, the buffers of the server, the kernel's part.
+pub const CONNECTION_BYTES: u64 = 24 << 10;
+/// What is not worth ending a request or an answer for.
+const WORTH_BYTES: u64 = 4 << 10;
+/// How often slow connections are looked for.
+const SWEEP: Duration = Duration::from_millis(500);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Connections {
+    start: Instant,
+    count_max: usize,
+    /// Bytes a second that a body must come with at least; 0: any rate will do.
+    rate_min: u64,
+    budget: Arc<Budget>,
+    table: Mutex<Table>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    open: HashMap<u64, Arc<Connection>>,
+    /// Those that are to end and have not ended yet, with what they give back.
+    going: HashMap<u64, u64>,
+    going_bytes: u64,
+}
+
+impl Table {
+    /// Ends `connection` unless it is of use; what it gives back, if it ends by this.
+    fn end(&mut self, connection: &Connection, why: End) -> Option<u64> {
+        let held = connection.end(why)?;
+        self.going.insert(connection.number, held);
+        self.going_bytes += held;
+        Some(held)
+    }
+
+    /// It does not end any more, or has ended.
+    fn stays(&mut self, number: u64) {
+        self.going_bytes -= self.going.remove(&number).unwrap_or(0);
+    }
+}
+
+/// Why there is no room among the connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// Others are ending for it: it comes in a moment.
+    Yet,
+    /// Nobody is there who could end for it.
+    AtAll,
+}
+
+impl Connections {
+    /// At most `count_max` connections and `bytes_max` bytes; bodies come with at least `rate_min`
+    /// bytes a second.
+    pub fn new(
+        count_max: usize,
+        bytes_max: u64,
+        rate_min: u64,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            start: Instant::now(),
+            count_max: count_max.max(1),
+            rate_min,
+            // One must fit, whatever the memory.
+            budget: Budget::new(bytes_max.max(CONNECTION_BYTES)),
+            table: Mutex::default(),
+            metrics,
+        })
+    }
+
+    /// As the settings say: as many as configured, but a quarter of the files that the process may
+    /// open stay for all else.
+    pub fn of(settings: &Settings, metrics: &Arc<Metrics>) -> Arc<Self> {
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let most = usize::try_from(files / 4 * 3).unwrap_or(usize::MAX);
+        Self::new(
+            settings.connections_max.min(most),
+            settings.connections_bytes_max,
+            settings.body_rate_min,
+            Arc::clone(metrics),
+        )
+    }
+
+    /// Looks for slow connections for as long as anybody else has this table.
+    pub fn sweeping(self: &Arc<Self>) -> impl Future<Output = ()> + use<> {
+        let this = Arc::downgrade(self);
+        async move {
+            let mut time = tokio::time::interval(SWEEP);
+            time.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                time.tick().await;
+                match this.upgrade() {
+                    Some(this) => this.sweep(),
+                    None => return,
+                }
+            }
+        }
+    }
+
+    /// Milliseconds since the node began.
+    pub fn now_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    /// Connections that are open.
+    pub fn count(&self) -> usize {
+        lock(&self.table).open.len()
+    }
+
+    /// Counts what was refused.
+    pub fn refused(&self, what: Refused) {
+        self.metrics.refused(what);
+    }
+
+    /// Takes in a connection from `from`.
+    ///
+    /// # Errors
+    /// There is no room yet, or nobody who would make any.
+    pub fn open(self: &Arc<Self>, from: IpAddr) -> Result<(Arc<Connection>, Held), NoRoom> {
+        let now = self.now_ms();
+        let mut table = lock(&self.table);
+        let full = table.open.len() - table.going.len() >= self.count_max;
+        let held = self.room(&mut table, CONNECTION_BYTES, usize::from(full), None)?;
+        let number = table.next;
+        table.next += 1;
+        let connection = Arc::new(Connection::new(self, number, network(from), now));
+        table.open.insert(number, Arc::clone(&connection));
+        Ok((connection, held))
+    }
+
+    /// The connection has ended.
+    pub fn close(&self, connection: &Connection) {
+        let mut table = lock(&self.table);
+        table.open.remove(&connection.number);
+        table.stays(connection.number);
+    }
+
+    /// Takes `bytes` and `places` among the connections, at the cost of others but `but` if need be. What those
+    /// give back comes a moment later; for that moment a little more is held, but not much.
+    fn room(
+        &self,
+        table: &mut Table,
+        bytes: u64,
+        places: usize,
+        but: Option<u64>,
+    ) -> Result<Held, NoRoom> {
+        if places == 0
+            && let Some(held) = self.budget.take(bytes)
+        {
+            return Ok(held);
+        }
+        let (held, max) = (self.budget.held(), self.budget.max());
+        let lacking = (held + bytes).saturating_sub(table.going_bytes + max);
+        let made = lacking == 0 && places == 0 || self.end_some(table, lacking, places, but);
+        let beyond = held + bytes > max / 4 * 5;
+        match (made, beyond) {
+            (true, false) => Ok(self.budget.take_anyway(bytes)),
+            _ if !table.going.is_empty() => Err(NoRoom::Yet),
+            _ => Err(NoRoom::AtAll),
+        }
+    }
+
+    /// Ends the least useful, at least so many bytes' and connections' worth and a sixteenth of all;
+    /// `false`: there are not as many.
+    fn end_some(&self, table: &mut Table, bytes: u64, count: usize, but: Option<u64>) -> bool {
+        let now = self.now_ms();
+        let crowd = crowd(table);
+        let mut candidates: Vec<(Usefulness, Arc<Connection>)> = table
+            .open
+            .values()
+            .filter(|c| but != Some(c.number))
+            .filter_map(|c| Some((c.usefulness(now, crowd)?, Arc::clone(c))))
+            .collect();
+        candidates.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        let batch = (table.open.len() / 16).max(count);
+        let (mut freed, mut ended) = (0, 0);
+        for (usefulness, connection) in candidates {
+            let enough = freed >= bytes && ended >= count;
+            // Those of use a moment ago end only for want of others.
+            if enough && (ended >= batch || usefulness.rank == RANK_RECENT) {
+                break;
+            }
+            if let Some(held) = table.end(&connection, End::Room) {
+                freed += held;
+                ended += 1;
+            }
+        }
+        freed >= bytes && ended >= count
+    }
+
+    /// Ends the slowest of those that hold a share of `budget` and do not move on, so that `bytes`
+    /// come free; what they hold comes back a moment later. Who sends or reads steadily is left alone.
+    pub fn make_room_for_body(
+        &self,
+        budget: &Budget,
+        bytes: u64,
+        but: Option<&Connection>,
+    ) -> Room {
+        let now = self.now_ms();
+        let mut table = lock(&self.table);
+        let crowd = crowd(&table);
+        let holders: Vec<_> = table
+            .open
+            .values()
+            .filter(|c| {
+                c.holds_of(budget) >= WORTH_BYTES && but.is_none_or(|but| but.number != c.number)
+            })
+            .filter(|c| matches!(c.phase(), Phase::Body | Phase::Answering))
+            .cloned()
+            .collect();
+        let mut candidates: Vec<_> = holders
+            .iter()
+            .filter(|c| c.stands_still(now))
+            .filter_map(|c| Some((c.usefulness(now, crowd)?, c)))
+            .collect();
+        candidates.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        let mut freed = budget.free();
+        for (_, connection) in candidates {
+            if freed >= bytes {
+                break;
+            }
+            let held = connection.holds_of(budget);
+            if table.end(connection, End::Room).is_some() {
+                freed += held;
+            }
+        }
+        match freed >= bytes {
+            true => Room::Coming,
+            // Some may stand still in a moment, or be at their end.
+            false if !holders.is_empty() => Room::Perhaps,
+            false => Room::None,
+        }
+    }
+
+    /// Looks for connections that are too slow. To be called every [`SWEEP`].
+    fn sweep(&self) {
+        let now = self.now_ms();
+        let mut table = lock(&self.table);
+        let slow = table.open.values().filter(|c| c.is_too_slow(now, self.rate_min));
+        for connection in slow.cloned().collect::<Vec<_>>() {
+            table.end(&connection, End::Slow);
+        }
+    }
+}
+
+/// The address that holds more than half of all connections, if there is one and others are there
+/// too.
+fn crowd(table: &Table) -> Option<IpAddr> {
+    let mut counts = HashMap::<IpAddr, usize>::new();
+    for connection in table.open.values() {
+        *counts.entry(connection.from).or_default() += 1;
+    }
+    let all = table.open.len();
+    counts.into_iter().find(|(_, count)| *count > all / 2 && *count < all).map(|(from, _)| from)
+}
+
+/// Whom an address stands for: an IPv6 host has a whole network of 64 bits to itself.
+fn network(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        IpAddr::V6(ip) => {
+            let mut octets = ip.octets();
+            octets[8..].fill(0);
+            octets.into()
+        }
+        ip => ip,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -273,13 +273,49 @@ async fn what_one_node_learnt_can_start_another() {
 }
 
 #[actix_rt::test]
-async fn nobody_else_changes_a_learner_that_is_closed_but_anybody_may_ask_and_train() {
+async fn nobody_else_changes_or_trains_a_learner_that_is_closed_but_anybody_may_ask() {
     let node = TestNode::start(|settings| settings.admin = p2pfaas::config::Admin::Off);
     assert_eq!(post(&node.learner("/learner/parameters"), "{}").await.status, 403);
     assert_eq!(post(&node.learner("/learner/model"), "{}").await.status, 403);
     assert_eq!(get(&node.learner("/learner/reset")).await.status, 403);
-    train(&node, 1, 1).await;
-    assert_eq!(node.learner_stats().await["pending_entries"], 1);
+    let refused = post(&node.learner("/train_batch"), batch(1, 1)).await;
+    assert_eq!((refused.status, refused.code()), (403, 1), "{}", refused.text());
+    assert_eq!(get(&node.learner("/train")).await.status, 403);
+    let stats = node.learner_stats().await;
+    assert_eq!(stats["pending_entries"], 0);
+    let state = [("X-P2pfaas-Learning-State", "1")];
+    assert_eq!(send("GET", &node.learner("/act"), &state, "").await.status, 200);
+}
+
+#[actix_rt::test]
+async fn eids_far_ahead_and_rewards_beyond_all_others_are_refused_with_their_batch() {
+    let mut node = TestNode::start(|_| {});
+    node.set_learner(json!({"window_size": 2})).await;
+    let url = node.learner("/train_batch");
+    let with = |eid: u64, reward: f64| {
+        let far = json!({"eid": eid, "state": "0", "action": 0, "reward": reward});
+        let near = json!({"eid": 1, "state": "0", "action": 0, "reward": 1});
+        json!([near, far]).to_string()
+    };
+    for (body, named) in [
+        (with(9_000_000_000_000_000, 1.0), ["9000000000000000", "1000001", "eids_ahead_max"]),
+        (with(2, -100_001.0), ["-100001", "100000", "reward_abs_max"]),
+    ] {
+        let refused = post(&url, body).await;
+        assert_eq!((refused.status, refused.code()), (400, 4));
+        named.iter().for_each(|part| assert!(refused.text().contains(part), "{}", refused.text()));
+    }
+    assert_eq!(node.learner_stats().await["pending_entries"], 0, "nor is the rest taken");
+    train(&node, 900_000, 3).await;
+    // Who counts by one goes on so, whatever was reset, and also where the node was restarted.
+    reset(&node).await;
+    train(&node, 1_500_000, 3).await;
+    node.stop().await;
+    node.start_again();
+    train(&node, 2_400_000, 2).await;
+    assert_eq!(post(&node.learner("/train_batch"), with(3_900_000, 1.0)).await.status, 400);
+    node.set_learner(json!({"eids_ahead_max": 1u64 << 62, "reward_abs_max": 1e12})).await;
+    assert_eq!(post(&node.learner("/train_batch"), with(1 << 62, 1e12)).await.status, 200);
 }
 
 #[actix_rt::test]

@@ -290,12 +290,21 @@ async fn a_node_that_rewards_itself_takes_no_entries_with_numbers_it_never_gave(
         json!([{"eid": eid, "state": "0,0,0,0,0", "action": 1, "reward": 1}]).to_string()
     };
     let train = node.learner("/train_batch");
-    assert_eq!(post(&train, entry(1 << 60)).await.status, 200, "clients number as they like");
+    let before = learnt(&call(&node, "fn-echo", &[]).await).0;
+    assert_eq!(post(&train, entry(before + 1000)).await.status, 200, "clients number themselves");
     node.set_learner(json!({"reward": {"source": "node", "deadlines_s": [1.0]}})).await;
-    let refused = post(&train, entry(1 << 61)).await;
+    let refused = post(&train, entry(before + 2000)).await;
     assert_eq!((refused.status, refused.code()), (400, 4));
-    let given = learnt(&call(&node, "fn-echo", &[]).await).0;
-    assert_eq!(post(&train, entry(given)).await.status, 200, "counted as duplicate or late");
+    assert_eq!(post(&train, entry(before)).await.status, 200, "its client still trains on it");
+    let rewarded = learnt(&call(&node, "fn-echo", &[]).await).0;
+    let refused = post(&train, entry(rewarded)).await;
+    assert_eq!((refused.status, refused.code()), (400, 4), "{}", refused.text());
+    assert!(refused.text().contains("reward.source"), "{}", refused.text());
+    // Calls of that time may be under way still.
+    node.set_learner(json!({"reward": {"source": "client"}})).await;
+    assert_eq!(post(&train, entry(rewarded)).await.status, 400);
+    let after = learnt(&call(&node, "fn-echo", &[]).await).0;
+    assert_eq!(post(&train, entry(after)).await.status, 200);
 }
 
 #[actix_rt::test]

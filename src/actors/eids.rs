@@ -83,9 +83,14 @@ impl Eids {
         }
     }
 
+    /// The one that is given next.
+    pub fn next(&self) -> Eid {
+        self.next.load(Ordering::Relaxed)
+    }
+
     /// Whether `eid` was given.
     pub fn gave(&self, eid: Eid) -> bool {
-        (1..self.next.load(Ordering::Relaxed)).contains(&eid)
+        (1..self.next()).contains(&eid)
     }
 
     /// What to reserve on disk, if half of what was reserved is used up.

@@ -2,6 +2,7 @@
 //! their way from finished calls to training. One per node, shared by all its threads.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -57,6 +58,8 @@ pub struct Learning {
     /// The EIDs of this node's decisions.
     pub eids: Arc<Eids>,
     rewards: Mutex<Rewards>,
+    /// The decisions that the node rewards itself, or did when it last rewarded any.
+    rewarded_here: Mutex<Range<Eid>>,
     /// The Learner actor.
     pub learner: Handle<Learner>,
     /// The model on disk.
@@ -137,10 +140,13 @@ impl Learning {
     /// As the Learner begins, with its files in `data_path`.
     pub fn new(snapshot: Snapshot, reserved: ReservedEids, data_path: &Path) -> Arc<Self> {
         let progress = (0, snapshot.live.inferences());
+        // What an earlier run decided was rewarded then, or is lost.
+        let rewarded_here = if snapshot.running.reward.is_node() { 0..Eid::MAX } else { 0..0 };
         Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             eids: Eids::after(reserved, data_path),
             rewards: Mutex::default(),
+            rewarded_here: Mutex::new(rewarded_here),
             learner: Handle::default(),
             model_file: ModelFile {
                 saved_at: Mutex::new(written_at(&data_path.join(storage::MODEL_FILE))),
@@ -167,6 +173,21 @@ impl Learning {
     /// Shows `snapshot` to all who decide.
     pub fn publish(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// Whether the node itself rewards the decision `eid`: nobody else may.
+    pub fn rewards_itself(&self, eid: Eid) -> bool {
+        lock(&self.rewarded_here).contains(&eid)
+    }
+
+    /// The node is about to reward its decisions; those taken before are their clients' still.
+    pub fn begin_rewarding(&self) {
+        *lock(&self.rewarded_here) = self.eids.next()..Eid::MAX;
+    }
+
+    /// No further decision is rewarded by the node; those that are under way still are.
+    pub fn end_rewarding(&self) {
+        lock(&self.rewarded_here).end = self.eids.next();
     }
 
     /// Whether the value function can tell the state of `question`; says so once if not.

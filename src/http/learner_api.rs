@@ -80,7 +80,7 @@ impl LearnerWorker {
     }
 
     async fn train(&self, batch: Vec<Told>) -> Result<(), Error> {
-        let batch: Arc<[Told]> = batch.into();
+        let batch = Arc::new(batch);
         let train = || Train(Arc::clone(&batch));
         self.node.learning.learner.ask(train).await.map_err(internal)?.map_err(malformed)
     }
@@ -268,6 +268,7 @@ pub async fn train(request: HttpRequest, worker: Worker) -> HttpResponse {
         })
     };
     let trained = async {
+        check_admin(&request, &worker.node)?;
         let told: Result<Told, String> = read();
         worker.train(vec![told.map_err(malformed)?]).await
     };
@@ -281,6 +282,7 @@ pub async fn train_batch(
     worker: Worker,
 ) -> HttpResponse {
     let trained = async {
+        check_admin(&request, &worker.node)?;
         let limit_bytes = worker.node.settings.body_bytes_max;
         let (body, _held) = read_call_body(&request, payload, limit_bytes, &worker.uploads).await?;
         let batch = match body.len() {

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::Eid;
 use super::parameters::Parameters;
+use super::{EID_MAX, Eid, LEARNT_MAX};
 
 /// The version of the form below.
 pub const FORMAT: u32 = 1;
@@ -55,6 +55,9 @@ pub struct Model {
     /// Entries with EIDs below this were learnt from or given up.
     #[serde(default)]
     pub expected_eid: Eid,
+    /// The largest that `expected_eid` was, resets included.
+    #[serde(default)]
+    pub reached_eid: Eid,
     /// The value function's own.
     pub values: Box<RawValue>,
 }
@@ -83,9 +86,16 @@ impl Model {
                 return Err(Unfit(format!("its {key} is {has}, the learner's is {wanted}")));
             }
         }
-        if !(0.0..=1.0).contains(&self.epsilon) || !self.average_reward.is_finite() {
-            let (epsilon, average) = (self.epsilon, self.average_reward);
+        // Not even one that is no number is within its bounds.
+        let average = self.average_reward;
+        if !(0.0..=1.0).contains(&self.epsilon) || !(average.abs() <= LEARNT_MAX) {
+            let epsilon = self.epsilon;
             return Err(Unfit(format!("its epsilon is {epsilon}, its average reward {average}")));
+        }
+        for (key, eid) in [("expected", self.expected_eid), ("reached", self.reached_eid)] {
+            if eid > EID_MAX {
+                return Err(Unfit(format!("its {key}_eid is {eid}, above {EID_MAX}")));
+            }
         }
         Ok(())
     }

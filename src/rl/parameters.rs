@@ -20,6 +20,9 @@ pub enum Compatibility {
     V1,
 }
 
+/// 2^62: with it no sum of EIDs overflows.
+const EIDS_AHEAD_MAX: f64 = 4_611_686_018_427_387_904.0;
+
 /// Parameters that cannot be used; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("; "))]
@@ -87,6 +90,10 @@ parameters! {
     reset compatibility: Compatibility = Compatibility::None;
     /// Who rewards: `{"source":"client"}` or `{"source":"node","deadlines_s":[…]}`.
     once reward: RewardRule = RewardRule::Client;
+    /// The magnitude of a reward that is told at most, above 0, at most 1e12.
+    once reward_abs_max: f64 = 1e5;
+    /// How far an EID that is told may be beyond all before, 1 to 4611686018427387904 (2^62).
+    once eids_ahead_max: u64 = 1_000_000;
     /// Entries held for reordering at most, 2 to 10000000.
     once entries_held_max: usize = 100_000;
     /// `qtable`: states remembered at most, 1 to 10000000. *reset*
@@ -124,6 +131,8 @@ impl Parameters {
         range("actions_n", self.actions_n as f64, 1.0, 4096.0);
         range("entries_held_max", self.entries_held_max as f64, 2.0, 1e7);
         range("window_size", self.window_size as f64, 2.0, self.entries_held_max.max(2) as f64);
+        range("reward_abs_max", self.reward_abs_max, f64::MIN_POSITIVE, 1e12);
+        range("eids_ahead_max", self.eids_ahead_max as f64, 1.0, EIDS_AHEAD_MAX);
         range("states_max", self.states_max as f64, 1.0, 1e7);
         range("tilings", self.tilings as f64, 1.0, 1024.0);
         range("tiles_size", self.tiles_size as f64, 1.0, 1e7);
@@ -267,6 +276,10 @@ mod tests {
             (json!({"reward": {"source": "node", "deadlines_s": [0]}}), "reward"),
             (json!({"reward": "node"}), "reward"),
             (json!({"reward": {"source": "node", "deadlines_s": [1], "x": 1}}), "reward"),
+            (json!({"reward_abs_max": 0.0}), "reward_abs_max"),
+            (json!({"reward_abs_max": 2e12}), "reward_abs_max"),
+            (json!({"eids_ahead_max": 0}), "eids_ahead_max"),
+            (json!({"eids_ahead_max": u64::MAX}), "eids_ahead_max"),
             (json!({"compatibility": "v2"}), "compatibility"),
             (json!({"compatibility": "v1", "value_function": "tiles"}), "compatibility"),
             (json!({"compatibility": "v1", "td_form": "q_learning"}), "compatibility"),

@@ -26,8 +26,9 @@ pub struct Estimates {
     pub average_reward: f64,
 }
 
-/// The largest step of a value. Steps up to it never add up to what is no number any more.
-const STEP_MAX: f64 = 1e280;
+/// The largest step of a value. Steps up to it never add up to more than
+/// [`LEARNT_MAX`](super::LEARNT_MAX).
+const STEP_MAX: f64 = 1e80;
 
 impl Estimates {
     /// Q(S, A) ← Q(S, A) + `step`. One beyond all measure is left out: a value that is lost would

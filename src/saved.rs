@@ -226,7 +226,7 @@ impl Dynamic {
                 running: machine.running.merged(&flags.machine),
                 saved: machine.saved,
             },
-            learner: read_learner(&file(storage::LEARNER_FILE))?,
+            learner: read_learner(&file(storage::LEARNER_FILE), settings.learner_memory_bytes_max)?,
         })
     }
 }
@@ -268,11 +268,13 @@ fn read_scheduler(path: &Path) -> Result<Option<SchedulerSpec>, StorageError> {
     Ok(stored)
 }
 
-fn read_learner(path: &Path) -> Result<Parameters, StorageError> {
+fn read_learner(path: &Path, memory_bytes: u64) -> Result<Parameters, StorageError> {
     const WHAT: &str = "the learner's parameters";
     let stored: Option<LearnerFile> = storage::read(path, WHAT)?;
     let stored = stored.map_or_else(Map::new, |file| file.learner_parameters);
-    Parameters::default().merged(&stored).map_err(|why| unusable(path, WHAT, why.to_string()))
+    let memory_bytes = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
+    let base = Parameters { memory_bytes, ..Parameters::default() };
+    base.merged(&stored).map_err(|why| unusable(path, WHAT, why.to_string()))
 }
 
 /// The EIDs that earlier runs reserved.
@@ -360,6 +362,26 @@ mod tests {
         assert_eq!((&*saved.machine_ip, &*saved.machine_id), ("", "board"));
     }
 
+    const TOO_LARGE: &str = r#"{"learner_parameters":{"actions_n":4096,"value_function":"kmeans",
+        "clusters":4096}}"#;
+
+    #[test]
+    fn parameters_that_cannot_fit_in_the_memory_are_refused_with_what_there_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join(storage::LEARNER_FILE), TOO_LARGE).expect("written");
+        let load = |learner_memory_bytes_max| {
+            let settings = Settings { learner_memory_bytes_max, ..settings(folder.path()) };
+            Dynamic::load(&settings, &FlagOverrides::default()).map(|dynamic| dynamic.learner)
+        };
+        let error = load(8 << 20).expect_err("640 MiB").to_string();
+        for part in ["clusters", "6291456", "learner_memory_bytes_max"] {
+            assert!(error.contains(part), "{error}");
+        }
+        let patch = serde_json::from_str(r#"{"alpha":0.5}"#).expect("JSON");
+        let merged = load(4 << 30).expect("fits").merged(&patch).expect("good");
+        assert_eq!(merged.memory_bytes, 4 << 30, "it is no parameter, and is kept");
+    }
+
     #[test]
     fn a_file_that_cannot_be_used_is_an_error_at_start() {
         for (name, text) in [
@@ -368,6 +390,7 @@ mod tests {
             (storage::SCHEDULER_FILE, r#"{"name":"Nope","parameters":[]}"#),
             (storage::DISCOVERY_FILE, r#"{"machine_ip":"x"}"#),
             (storage::LEARNER_FILE, r#"{"learner_parameters":{"alpha":"x"}}"#),
+            (storage::LEARNER_FILE, TOO_LARGE),
         ] {
             let folder = tempfile::tempdir().expect("a folder");
             std::fs::write(folder.path().join(name), text).expect("written");

@@ -24,11 +24,13 @@ use crate::rl::learner::Snapshot;
 use crate::rl::parameters::Compatibility;
 use crate::rl::reward::{Pending, RewardSink};
 use crate::rl::stats::{LearnerStats, RewardStats};
+use crate::rl::window::entry_bytes;
 use crate::rl::{Eid, Entry};
 use crate::storage::{self, StorageError};
 use crate::types::TaskType;
 
-/// Entries that wait to be trained on at most, should the Learner be away.
+/// Entries that wait to be trained on at most, should the Learner be away; fewer if they take more
+/// than their part of the learner's memory.
 const WAITING_MAX: usize = 100_000;
 /// Calls over which the recent share in time is taken.
 const RECENT: usize = 1000;
@@ -38,6 +40,8 @@ const RECENT: usize = 1000;
 struct Rewards {
     /// With the generation of their decision.
     waiting: Vec<(u64, Entry)>,
+    /// Bytes that they take.
+    bytes: usize,
     /// For which there was no room in `waiting`.
     dropped: u64,
     recent: VecDeque<bool>,
@@ -251,7 +255,9 @@ impl Learning {
 
     /// The entries that wait to be trained on.
     pub fn take_rewards(&self) -> Vec<(u64, Entry)> {
-        std::mem::take(&mut lock(&self.rewards).waiting)
+        let mut rewards = lock(&self.rewards);
+        rewards.bytes = 0;
+        std::mem::take(&mut rewards.waiting)
     }
 
     /// Starts counting anew.
@@ -303,6 +309,7 @@ impl Learning {
 impl RewardSink for Learning {
     fn rewarded(&self, generation: u64, task_type: TaskType, entry: Entry) {
         let in_time = entry.reward > 0.0;
+        let bytes_max = self.snapshot.load().running.waiting_bytes();
         let first = {
             let mut rewards = lock(&self.rewards);
             // Types that are not told apart are counted as the first.
@@ -314,9 +321,12 @@ impl RewardSink for Learning {
                 let oldest = rewards.recent.pop_front();
                 rewards.recent_in_time -= usize::from(oldest == Some(true));
             }
-            match rewards.waiting.len() {
-                WAITING_MAX.. => rewards.dropped += 1,
-                _ => rewards.waiting.push((generation, entry)),
+            let bytes = rewards.bytes + entry_bytes(&entry.state);
+            if rewards.waiting.len() < WAITING_MAX && bytes <= bytes_max {
+                rewards.bytes = bytes;
+                rewards.waiting.push((generation, entry));
+            } else {
+                rewards.dropped += 1;
             }
             rewards.waiting.len() == 1
         };
@@ -395,6 +405,24 @@ mod tests {
         let number = nowhere.model_file.number(&snapshot).expect("changed");
         assert!(nowhere.model_file.write(number, &snapshot).is_err());
         assert!(nowhere.model_file.number(&snapshot).is_some(), "still not there");
+    }
+
+    #[test]
+    fn what_waits_while_the_learner_is_away_keeps_to_its_memory() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let small = Parameters { memory_bytes: 1 << 20, ..Parameters::default() };
+        let learning =
+            Learning::new(Core::new(small).snapshot(), ReservedEids::default(), folder.path());
+        let state: crate::rl::State = vec![0.0; 1000].into();
+        let room = (1 << 17) / entry_bytes(&state);
+        for eid in 0..100 {
+            let entry = Entry { eid, state: Arc::clone(&state), action: 0, reward: 0.0 };
+            learning.rewarded(0, TaskType(0.0), entry);
+        }
+        assert_eq!(learning.take_rewards().len(), room);
+        assert_eq!(learning.reward_stats().dropped, (100 - room) as u64);
+        learning.rewarded(0, TaskType(0.0), Entry { eid: 7, state, action: 0, reward: 0.0 });
+        assert_eq!(learning.take_rewards().len(), 1, "there is room again");
     }
 
     #[test]

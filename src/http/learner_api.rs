@@ -31,19 +31,24 @@ use crate::rl::learner::{Choice, Snapshot};
 use crate::rl::model::Model;
 use crate::rl::{BadEntry, Eid, State};
 use crate::state::NodeState;
+use crate::types::cut;
 use crate::wire::read_object;
 
-/// A model that is imported. Its values are bounded again by the memory of the learner.
-const MODEL: Bounds = Bounds {
-    bytes: 128 << 20,
-    depth: 8,
-    entries: 16 << 20,
-    string_bytes: 64 << 10,
-    values: 64 << 20,
-    long: &[],
-};
 /// Bytes of a batch from which it is parsed aside, so that others are not held up.
 const PARSED_ASIDE_BYTES: usize = 64 << 10;
+
+/// What a model that is imported may be, with that much memory for the learner: one that fits is no
+/// longer. What is made of it is bounded as it is read.
+fn model_bounds(memory_bytes: usize) -> Bounds {
+    Bounds {
+        bytes: memory_bytes,
+        depth: 8,
+        entries: memory_bytes / 2,
+        string_bytes: 256,
+        values: memory_bytes / 2 + 1,
+        long: &[],
+    }
+}
 
 /// A thread's share of the learner's servers.
 pub struct LearnerWorker {
@@ -96,14 +101,14 @@ fn read_state(text: &str) -> Result<State, String> {
 }
 
 fn read_number(text: &str) -> Result<f64, String> {
-    text.trim().parse().map_err(|_| format!("{text:?} is no number"))
+    text.trim().parse().map_err(|_| format!("{:?} is no number", cut(text)))
 }
 
 /// Reads `7` or `7.0`.
 fn read_eid(text: &str) -> Result<Eid, String> {
     let whole = text.trim().parse().ok();
     let eid = whole.or_else(|| text.trim().parse().ok().and_then(eid_of));
-    eid.ok_or_else(|| format!("{text:?} is no EID"))
+    eid.ok_or_else(|| format!("{:?} is no EID", cut(text)))
 }
 
 fn eid_of(number: f64) -> Option<Eid> {
@@ -377,8 +382,10 @@ pub async fn import_model(
 ) -> HttpResponse {
     let import = async {
         check_admin(&request, &worker.node)?;
-        let (body, _held) = read_call_body(&request, payload, MODEL.bytes, &worker.uploads).await?;
-        let read = actix_rt::task::spawn_blocking(move || read_object::<Model>(&body, &MODEL));
+        let bounds = model_bounds(worker.node.learning.snapshot().running.memory_bytes);
+        let (body, _held) =
+            read_call_body(&request, payload, bounds.bytes, &worker.uploads).await?;
+        let read = actix_rt::task::spawn_blocking(move || read_object::<Model>(&body, &bounds));
         let model = Arc::new(read.await.map_err(internal)?.map_err(Error::Malformed)?);
         let import = || ImportModel(Arc::clone(&model));
         let imported = worker.node.learning.learner.ask(import).await.map_err(internal)?;

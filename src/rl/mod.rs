@@ -46,9 +46,6 @@ pub const LEARNT_MAX: f64 = 1e100;
 /// Features of a state at most.
 pub const FEATURES_MAX: usize = 1024;
 
-/// Features that all states in one place hold together at most: 64 MiB.
-pub const FEATURES_HELD_MAX: usize = 8 << 20;
-
 /// One decision and what came of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {

@@ -9,9 +9,9 @@
 //!   one pair in W is lost.)
 //! - An EID that never comes holds nothing up for ever: after `attempts` arrivals beyond a gap, the
 //!   oldest, it is skipped. What is held before it leaves, however short; no pair is made across it.
-//! - At most `held_max` entries are held, fewer if their states have very many features
-//!   ([`FEATURES_HELD_MAX`] in all): at that bound the oldest gap is skipped at once. Where there is
-//!   no gap, W entries are always held.
+//! - At most `held_max` entries are held, fewer if they take more than `bytes_max` bytes: at that
+//!   bound the oldest gap is skipped at once. Where there is no gap, W entries are always held,
+//!   unless they take too many bytes: then those that are there leave as a short window.
 //!
 //! Law: every order of arrival in which no entry is overtaken by W or more later ones lets the same
 //! entries leave in the same pairs as order by EID, provided that `attempts` ≥ W. (Entries without
@@ -23,7 +23,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Eid, Entry, FEATURES_HELD_MAX};
+use super::{Eid, Entry};
 
 /// How a window works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct WindowRules {
     pub attempts: u64,
     /// Entries held at most, at least W.
     pub held_max: usize,
+    /// Bytes that they take at most.
+    pub bytes_max: usize,
 }
 
 /// What became of an arrival.
@@ -64,6 +66,15 @@ pub struct Release {
 
 /// EIDs in a page.
 const PAGE: u64 = 64;
+/// Bytes that an entry takes beside its state's features, measured generously.
+pub const ENTRY_BYTES: usize = 112;
+/// Bytes that a page takes beside its entries.
+const PAGE_BYTES: usize = 320;
+
+/// Bytes that an entry with this state takes.
+pub fn entry_bytes(state: &[f64]) -> usize {
+    ENTRY_BYTES + size_of_val(state)
+}
 
 /// The entries of 64 consecutive EIDs.
 #[derive(Debug, Default)]
@@ -81,8 +92,8 @@ pub struct Window {
     /// By EID / 64; none is empty.
     pages: BTreeMap<u64, Page>,
     held: usize,
-    /// Features of all that is held.
-    features: usize,
+    /// Bytes that all of it takes.
+    bytes: usize,
     /// What comes below is late. Once `fixed`, the next expected EID.
     floor: Eid,
     fixed: bool,
@@ -103,7 +114,7 @@ impl Window {
             rules,
             pages: BTreeMap::new(),
             held: 0,
-            features: 0,
+            bytes: 0,
             floor,
             fixed: false,
             reached: floor,
@@ -146,7 +157,10 @@ impl Window {
             return Arrival::Duplicate;
         }
         let before = (page.bits & (bit - 1)).count_ones() as usize;
-        self.features += entry.state.len();
+        self.bytes += entry_bytes(&entry.state);
+        if page.bits == 0 {
+            self.bytes += PAGE_BYTES;
+        }
         page.entries.insert(before, entry);
         page.bits |= bit;
         self.held += 1;
@@ -184,7 +198,15 @@ impl Window {
             return Some(Release { window: true, cut: !self.follows, ..Release::default() });
         }
         let beyond = self.held as u64 - (end - front);
-        let full = self.held >= self.rules.held_max || self.features >= FEATURES_HELD_MAX;
+        let heavy = self.bytes >= self.rules.bytes_max;
+        let full = self.held >= self.rules.held_max || heavy;
+        if beyond == 0 && heavy && end > front {
+            self.take(end, Some(out));
+            self.runs.clear();
+            (self.floor, self.fixed, self.reached) = (end, true, end);
+            self.follows = self.rules.overlap;
+            return Some(Release { cut: !self.follows, ..Release::default() });
+        }
         if beyond == 0 || (beyond < self.rules.attempts && !full) {
             return None;
         }
@@ -220,7 +242,7 @@ impl Window {
             };
             for entry in page.entries.drain(..taken.count_ones() as usize) {
                 self.held -= 1;
-                self.features -= entry.state.len();
+                self.bytes -= entry_bytes(&entry.state);
                 if let Some(out) = &mut out {
                     out.push(entry);
                 }
@@ -230,6 +252,7 @@ impl Window {
                 break;
             }
             first.remove();
+            self.bytes -= PAGE_BYTES;
         }
         (before - self.held) as u64
     }
@@ -268,7 +291,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn rules(window: u64) -> WindowRules {
-        WindowRules { window, overlap: true, attempts: 100, held_max: 1000 }
+        WindowRules { window, overlap: true, attempts: 100, held_max: 1000, bytes_max: 1 << 20 }
     }
 
     fn entry(eid: Eid) -> Entry {
@@ -381,14 +404,27 @@ mod tests {
 
     #[test]
     fn very_large_states_reach_the_bound_sooner() {
-        let mut window = Window::new(rules(3), 0);
-        let state: crate::rl::State = vec![0.0; FEATURES_HELD_MAX / 4].into();
-        for eid in [1, 3, 5, 7, 9] {
-            let arrived = window.arrive(Entry { state: state.clone(), ..entry(eid) });
-            assert_eq!(arrived, Arrival::Held);
-            while window.release(&mut Vec::new()).is_some() {}
+        let state: crate::rl::State = vec![0.0; 1024].into();
+        let bytes_max = 4 * entry_bytes(&state);
+        for (first, step, window_size) in [(1, 2, 3), (1, 100, 3), (1, 1, 50)] {
+            let mut window = Window::new(WindowRules { bytes_max, ..rules(window_size) }, 0);
+            let (mut gone, mut pairs) = (Vec::new(), 0);
+            for n in 0..20 {
+                let eid = first + n * step;
+                let arrived = window.arrive(Entry { state: state.clone(), ..entry(eid) });
+                assert_eq!(arrived, Arrival::Held);
+                let mut before = gone.len();
+                while let Some(release) = window.release(&mut gone) {
+                    pairs += gone.len() - before - usize::from(release.cut);
+                    before = gone.len();
+                }
+                assert!(window.bytes < bytes_max && window.held() < 4);
+            }
+            let in_order: Vec<Eid> = (0..gone.len() as u64).map(|n| first + n * step).collect();
+            assert_eq!(gone.iter().map(|entry| entry.eid).collect::<Vec<_>>(), in_order);
+            // Without a gap every pair is learnt from, though windows are short.
+            assert_eq!(pairs, if step == 1 { gone.len() } else { 0 });
         }
-        assert_eq!(window.held(), 3);
     }
 
     #[test]
@@ -471,7 +507,8 @@ mod tests {
             eids in prop::collection::vec(0u64..150, 0..400),
             window in 2u64..7, attempts in 0u64..20, held_max in 7usize..30, overlap: bool,
         ) {
-            let rules = WindowRules { window, overlap, attempts, held_max };
+            let bytes_max = 1 << 20;
+            let rules = WindowRules { window, overlap, attempts, held_max, bytes_max };
             let mut reorder = Window::new(rules, 0);
             let left = feed(&mut reorder, eids.iter().copied());
             let gone: Vec<Eid> =

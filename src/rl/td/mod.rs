@@ -82,11 +82,12 @@ pub const TD_FORMS: &[Listed] = &[
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
-    use crate::rl::value::qtable::{Keys, QTable};
+    use crate::rl::parameters::Parameters;
+    use crate::rl::value::qtable::QTable;
 
     /// Q(0, 0) = 1, Q(1, 0) = 2, Q(1, 1) = 5, R̄ = 0.5.
     pub(crate) fn estimates() -> Estimates {
-        let mut values = QTable::new(2, 100, Keys::Exact);
+        let mut values = QTable::new(&Parameters::default());
         for (state, action, value) in [(0.0, 0, 1.0), (1.0, 0, 2.0), (1.0, 1, 5.0)] {
             values.visit(&[state], action);
             values.add(&[state], action, value);

@@ -22,13 +22,12 @@ use crate::actors::queue::Entry;
 use crate::actors::replicas::{Replicas, Steer};
 use crate::actors::scheduler::{Adviser, Askable, Schedule};
 use crate::actors::switch::Active;
-use crate::budget::{Budget, Held};
-use crate::config::Settings;
+use crate::budget::Held;
 use crate::error::Error;
 use crate::faas::{Answer, Functions, Invocation};
+use crate::http::body::Uploads;
 use crate::http::headers;
 use crate::learner_pool::LearnerPool;
-use crate::limit::TimeLimit;
 use crate::metrics::FunctionMetrics;
 use crate::peer::{Forward, ForwardFailure, PeerClient};
 use crate::policy::{Decision, Heard, Learnt, Task};
@@ -40,22 +39,6 @@ use crate::wire::{PeerHop, PeerRequest, Timings, seconds};
 /// Peers that are tried for one call before it runs here; each costs up to the connection
 /// time-out.
 const FORWARDS_MAX: usize = 3;
-
-/// What bodies that arrive on one thread must keep to.
-pub struct Uploads {
-    /// The time that each may take.
-    pub limit: TimeLimit,
-    /// What all of them may hold.
-    pub budget: Arc<Budget>,
-}
-
-impl Uploads {
-    /// For the current thread, within `budget`.
-    pub fn new(settings: &Settings, budget: &Arc<Budget>) -> Self {
-        let limit = TimeLimit::new(Settings::seconds(settings.body_timeout_s));
-        Self { limit, budget: Arc::clone(budget) }
-    }
-}
 
 /// A worker thread's share of the node.
 pub struct Worker {
@@ -88,7 +71,7 @@ impl Worker {
             Askable { prober: Rc::clone(&peers) as _, adviser: adviser(&node) },
             Arc::clone(&node.metrics),
         );
-        let uploads = Uploads::new(&node.settings, &node.bodies);
+        let uploads = Uploads::new(&node.settings, &node.bodies, &node.connections);
         Self { node, replicas, functions, uploads, peers, metrics: RefCell::default() }
     }
 }
@@ -216,6 +199,7 @@ impl Worker {
     pub fn refused(&self, error: &Error, arrival: Instant) {
         let metrics = self.node.metrics.of_others();
         metrics.request("none", error.outcome(), arrival.elapsed());
+        self.node.refused(error);
     }
 
     async fn run_or_forward(

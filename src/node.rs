@@ -80,6 +80,7 @@ impl Node {
         let published = Arc::clone(&kept.published);
         let state = Arc::new(NodeState::new(settings, gate, active, published, learning, openfaas));
 
+        actix_rt::spawn(state.connections.sweeping());
         let (say_broken, broken) = oneshot::channel();
         let root = Guard::new(move |_| {
             // Nobody listens any more when the node was stopped on purpose.

@@ -15,6 +15,8 @@ use crate::actors::supervise::Handle;
 use crate::actors::switch::{Active, Switch};
 use crate::budget::Budget;
 use crate::config::Settings;
+use crate::connections::Connections;
+use crate::error::Error;
 use crate::faas::{embedded, openfaas};
 use crate::lock;
 use crate::metrics::Metrics;
@@ -58,6 +60,8 @@ pub struct NodeState {
     pub bodies: Arc<Budget>,
     /// What the bodies of all requests to the learner may hold: they must not crowd out calls.
     pub learner_bodies: Arc<Budget>,
+    /// All connections of clients.
+    pub connections: Arc<Connections>,
     /// Calls handed to peers right now.
     pub forwarding: Forwarding,
     /// How far the node is on its way out.
@@ -77,7 +81,9 @@ impl NodeState {
         learning: Arc<Learning>,
         openfaas: Option<Arc<openfaas::Access>>,
     ) -> Self {
+        let metrics: Arc<Metrics> = Arc::default();
         Self {
+            connections: Connections::of(&settings, &metrics),
             embedded: embedded::Shared::new(&settings),
             bodies: Budget::new(settings.bodies_bytes_max),
             openfaas,
@@ -90,7 +96,7 @@ impl NodeState {
             queue: Handle::default(),
             switch: Handle::default(),
             discovery: Handle::default(),
-            metrics: Arc::default(),
+            metrics,
             forwarding: Forwarding::default(),
             phase: watch::Sender::new(Phase::Serving),
             changing: tokio::sync::Mutex::default(),
@@ -101,6 +107,13 @@ impl NodeState {
     /// What the Schedulers read.
     pub fn source(&self) -> NodeSource {
         NodeSource { gate: Arc::clone(&self.gate), published: Arc::clone(&self.published) }
+    }
+
+    /// Counts what was refused, if `error` is a refusal.
+    pub fn refused(&self, error: &Error) {
+        if let Some(what) = error.refusal() {
+            self.metrics.refused(what);
+        }
     }
 
     /// A number for the next call that is handed to a peer.

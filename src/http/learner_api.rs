@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
 use super::accompanied::Accompanied;
-use super::function_api::{read_body, read_call_body};
+use super::body::{Uploads, read_body};
 use super::node_api::{changed, check_admin, internal};
 use super::{errors, headers};
 use crate::actors::learner::{
@@ -23,7 +23,7 @@ use crate::actors::learner::{
     Train,
 };
 use crate::budget::Held;
-use crate::dispatch::Uploads;
+use crate::config::Settings;
 use crate::error::Error;
 use crate::json::{self, Bounds};
 use crate::queue::Refusal;
@@ -34,18 +34,21 @@ use crate::state::NodeState;
 use crate::types::cut;
 use crate::wire::read_object;
 
+/// Bytes of a batch from which it is a long one.
+const LONG_BATCH_BYTES: usize = 4 << 10;
 /// Bytes of a batch from which it is parsed aside, so that others are not held up.
 const PARSED_ASIDE_BYTES: usize = 64 << 10;
 
-/// What a model that is imported may be, with that much memory for the learner: one that fits is no
-/// longer. What is made of it is bounded as it is read.
-fn model_bounds(memory_bytes: usize) -> Bounds {
+/// What a model that is imported may be: one that fits in the learner's memory is no longer than
+/// that. What is made of it is bounded again as it is read.
+pub fn model_bounds(settings: &Settings) -> Bounds {
+    let bytes = usize::try_from(settings.learner_memory_bytes_max).unwrap_or(usize::MAX);
     Bounds {
-        bytes: memory_bytes,
+        bytes,
         depth: 8,
-        entries: memory_bytes / 2,
+        entries: bytes / 2,
         string_bytes: 256,
-        values: memory_bytes / 2 + 1,
+        values: bytes / 2 + 1,
         long: &[],
     }
 }
@@ -58,6 +61,9 @@ pub struct LearnerWorker {
     rng: RefCell<SmallRng>,
     /// Answers that are made aside, one at a time: each may be as large as the model.
     aside: Semaphore,
+    /// Long batches are read and trained on one after the other: an entry takes several times the
+    /// bytes that it has in its batch.
+    batches: Semaphore,
 }
 
 type Worker = web::Data<Rc<LearnerWorker>>;
@@ -66,8 +72,8 @@ impl LearnerWorker {
     /// For the current thread.
     pub fn new(node: Arc<NodeState>) -> Self {
         let rng = RefCell::new(SmallRng::seed_from_u64(rand::random()));
-        let uploads = Uploads::new(&node.settings, &node.learner_bodies);
-        Self { uploads, node, rng, aside: Semaphore::new(1) }
+        let uploads = Uploads::new(&node.settings, &node.learner_bodies, &node.connections);
+        Self { uploads, node, rng, aside: Semaphore::new(1), batches: Semaphore::new(1) }
     }
 
     /// Decides in `state`, all actions being possible.
@@ -289,7 +295,11 @@ pub async fn train_batch(
     let trained = async {
         check_admin(&request, &worker.node)?;
         let limit_bytes = worker.node.settings.body_bytes_max;
-        let (body, _held) = read_call_body(&request, payload, limit_bytes, &worker.uploads).await?;
+        let (body, _held) = read_body(&request, payload, limit_bytes, &worker.uploads).await?;
+        let _alone = match body.len() {
+            LONG_BATCH_BYTES.. => Some(worker.batches.acquire().await.map_err(internal)?),
+            _ => None,
+        };
         let batch = match body.len() {
             PARSED_ASIDE_BYTES.. => {
                 actix_rt::task::spawn_blocking(move || read_batch(&body)).await.map_err(internal)?
@@ -320,7 +330,8 @@ pub async fn change_parameters(
 ) -> HttpResponse {
     let change = async {
         check_admin(&request, &worker.node)?;
-        let body = read_body(&request, payload, Bounds::SMALL.bytes).await?;
+        let (body, _held) =
+            read_body(&request, payload, Bounds::SMALL.bytes, &worker.uploads).await?;
         let patch: Map<String, Value> =
             read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
         let change = || ChangeLearnerParameters(patch.clone());
@@ -330,7 +341,7 @@ pub async fn change_parameters(
             ChangeFailed::Storage(why) => internal(why),
         })
     };
-    changed(change.await)
+    changed(&worker.node, change.await)
 }
 
 /// `GET /learner/stats`.
@@ -352,10 +363,12 @@ async fn made_aside(
     let made = async {
         let _one_at_a_time = worker.aside.acquire().await.map_err(internal)?;
         let snapshot = worker.look().await?;
+        // What it may become is taken before it is made, as far as there is any.
+        let most = snapshot.running.values_bytes() as u64;
+        let mut held = worker.uploads.budget.take_up_to(most).ok_or(Refusal::BytesFull)?;
         let made = actix_rt::task::spawn_blocking(move || make(&snapshot));
         let body = made.await.map_err(internal)?.map_err(internal)?;
-        let held = worker.uploads.budget.take_up_to(body.len() as u64);
-        let held = held.ok_or(Refusal::BytesFull)?;
+        held.shrink(body.len() as u64);
         Ok(Accompanied::new(body, held))
     };
     let json = |body: Accompanied<Held>| {
@@ -382,9 +395,8 @@ pub async fn import_model(
 ) -> HttpResponse {
     let import = async {
         check_admin(&request, &worker.node)?;
-        let bounds = model_bounds(worker.node.learning.snapshot().running.memory_bytes);
-        let (body, _held) =
-            read_call_body(&request, payload, bounds.bytes, &worker.uploads).await?;
+        let bounds = model_bounds(&worker.node.settings);
+        let (body, _held) = read_body(&request, payload, bounds.bytes, &worker.uploads).await?;
         let read = actix_rt::task::spawn_blocking(move || read_object::<Model>(&body, &bounds));
         let model = Arc::new(read.await.map_err(internal)?.map_err(Error::Malformed)?);
         let import = || ImportModel(Arc::clone(&model));
@@ -394,7 +406,7 @@ pub async fn import_model(
             ImportFailed::Storage(why) => internal(why),
         })
     };
-    changed(import.await)
+    changed(&worker.node, import.await)
 }
 
 /// `GET /learner/reset`.
@@ -403,7 +415,7 @@ pub async fn reset(request: HttpRequest, worker: Worker) -> HttpResponse {
         check_admin(&request, &worker.node)?;
         worker.node.learning.learner.ask(|| ResetLearner).await.map_err(internal)?.map_err(internal)
     };
-    changed(reset.await)
+    changed(&worker.node, reset.await)
 }
 
 #[cfg(test)]

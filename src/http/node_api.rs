@@ -8,7 +8,9 @@ use actix_web::http::{Method, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 
-use super::function_api::{from_answer, read_body};
+use super::body::read_body;
+use super::function_api::from_answer;
+use super::origin::check_origin;
 use super::{errors, headers};
 use crate::actors::queue::{ChangeLimits, RestoreLimits};
 use crate::actors::switch::SwapScheduler;
@@ -56,10 +58,14 @@ pub async fn scheduler(worker: Shared) -> HttpResponse {
 /// Whether this request may change the node.
 ///
 /// # Errors
-/// The operator allows it to nobody, or only to programs on this machine.
+/// The operator allows it to nobody, or only to programs on this machine; or a browser was led here
+/// by another site.
 pub fn check_admin(request: &HttpRequest, node: &NodeState) -> Result<(), Error> {
     let from = request.peer_addr().map(|from| from.ip());
-    if may_change(node.settings.admin, from) { Ok(()) } else { Err(Error::AdminClosed) }
+    if !may_change(node.settings.admin, from) {
+        return Err(Error::AdminClosed);
+    }
+    check_origin(request.headers(), &node.settings.host_names)
 }
 
 fn may_change(admin: Admin, from: Option<IpAddr>) -> bool {
@@ -72,10 +78,13 @@ fn may_change(admin: Admin, from: Option<IpAddr>) -> bool {
 }
 
 /// Turns a change's outcome into an answer: empty 200, or what went wrong.
-pub fn changed(result: Result<(), Error>) -> HttpResponse {
+pub fn changed(node: &NodeState, result: Result<(), Error>) -> HttpResponse {
     match result {
         Ok(()) => HttpResponse::Ok().finish(),
-        Err(error) => errors::response(&error),
+        Err(error) => {
+            node.refused(&error);
+            errors::response(&error)
+        }
     }
 }
 
@@ -102,11 +111,12 @@ pub async fn change_configuration(
     let node = Arc::clone(&worker.node);
     let change = async {
         check_admin(&request, &node)?;
-        let body = read_body(&request, payload, Bounds::SMALL.bytes).await?;
+        let (body, _held) =
+            read_body(&request, payload, Bounds::SMALL.bytes, &worker.uploads).await?;
         let change: Change = read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
         to_the_end(change_all(change, Arc::clone(&node))).await
     };
-    changed(change.await)
+    changed(&worker.node, change.await)
 }
 
 /// Goes on with a change though the client hangs up in the middle of it.
@@ -146,7 +156,8 @@ pub async fn change_scheduler(
 ) -> HttpResponse {
     let change = async {
         check_admin(&request, &worker.node)?;
-        let body = read_body(&request, payload, Bounds::SMALL.bytes).await?;
+        let (body, _held) =
+            read_body(&request, payload, Bounds::SMALL.bytes, &worker.uploads).await?;
         let spec: SchedulerSpec = read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
         let (policy, node) = (spec.build()?, Arc::clone(&worker.node));
         to_the_end(async move {
@@ -155,7 +166,7 @@ pub async fn change_scheduler(
         })
         .await
     };
-    changed(change.await)
+    changed(&worker.node, change.await)
 }
 
 /// The routes of OpenFaaS's own API: passed on to the gateway, with this node's credentials.
@@ -180,7 +191,8 @@ pub async fn openfaas_api(
         let query = request.query_string();
         let path = if query.is_empty() { path } else { format!("{path}?{query}") };
         let content_type = request.headers().get(header::CONTENT_TYPE);
-        let body = read_body(&request, payload, Bounds::SMALL.bytes).await?;
+        let (body, _held) =
+            read_body(&request, payload, Bounds::SMALL.bytes, &worker.uploads).await?;
         gateway.api(request.method().clone(), &path, content_type, body).await
     };
     match passed.await {

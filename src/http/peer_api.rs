@@ -13,7 +13,8 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::function_api::{FUNCTION_METHODS, function_name, read_call_body};
+use super::body::read_body;
+use super::function_api::{FUNCTION_METHODS, function_name};
 use super::{errors, headers};
 use crate::dispatch::{Call, Outcome, Worker};
 use crate::error::Error;
@@ -59,7 +60,7 @@ async fn read(
     let name = function_name(request, "/peer/function/", &worker.functions)?;
     let limit_bytes = worker.node.settings.body_bytes_max;
     let message_max = message_bytes_max(limit_bytes);
-    let (message, held) = read_call_body(request, payload, message_max, &worker.uploads).await?;
+    let (message, held) = read_body(request, payload, message_max, &worker.uploads).await?;
     let read = read_peer_request(&message, message_max).map_err(Error::Malformed)?;
     drop(message);
     let body = BASE64_STANDARD
@@ -121,6 +122,11 @@ fn for_function(
     headers
 }
 
+/// The answer to a call that is refused before this node has looked at it.
+pub fn refusal(error: &Error) -> HttpResponse {
+    answer_with(error_answer(error), vec![PeerHop::default()])
+}
+
 fn respond(
     result: Result<Answer, Error>,
     mut passed: Vec<PeerHop>,
@@ -130,6 +136,10 @@ fn respond(
     let answer = result.unwrap_or_else(|error| error_answer(&error));
     let me = worker.node.published.load().identity.clone();
     passed.push(PeerHop { machine_ip: me.ip_text(), machine_id: me.id, timings });
+    answer_with(answer, passed)
+}
+
+fn answer_with(answer: Answer, passed: Vec<PeerHop>) -> HttpResponse {
     let message = PeerAnswer {
         peers_list: Some(passed),
         body: Some(BASE64_STANDARD.encode(&answer.body)),

@@ -91,6 +91,8 @@ pub struct Connection {
     slow: AtomicBool,
     /// When it last made progress: its phase began, or an answer moved on.
     since_ms: AtomicU64,
+    /// Since when its client takes nothing of what is to be written; 0: it takes it.
+    stalled_ms: AtomicU64,
     /// When its phase began.
     began_ms: AtomicU64,
     /// Bytes that came or went in this phase.
@@ -238,6 +240,7 @@ impl Connections {
             phase: AtomicU8::new(Phase::Idle as u8),
             slow: AtomicBool::new(false),
             since_ms: AtomicU64::new(now),
+            stalled_ms: AtomicU64::new(0),
             began_ms: AtomicU64::new(now),
             moved: AtomicU64::new(0),
             served: AtomicU32::new(0),
@@ -495,6 +498,15 @@ impl Connection {
         self.moved.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64
     }
 
+    /// Something was to be written, and the client took some of it, or nothing.
+    pub fn wrote(&self, some: bool) {
+        if some {
+            self.stalled_ms.store(0, Ordering::Relaxed);
+        } else if self.stalled_ms.load(Ordering::Relaxed) == 0 {
+            self.stalled_ms.store(self.table.now_ms().max(1), Ordering::Relaxed);
+        }
+    }
+
     /// `bytes` of a body came, or of an answer went.
     pub fn progressed(&self, bytes: usize) {
         self.moved(bytes);
@@ -590,6 +602,11 @@ impl Connection {
             Phase::Answering => {
                 now.saturating_sub(self.since_ms.load(Ordering::Relaxed)) > ANSWER_MS
             }
+            // It may be idle for ever, but not leave its answers unread.
+            Phase::Session => {
+                let stalled = self.stalled_ms.load(Ordering::Relaxed);
+                stalled > 0 && now.saturating_sub(stalled) > ANSWER_MS
+            }
             Phase::Body if rate_min > 0 => {
                 let moved = self.moved.load(Ordering::Relaxed);
                 let more = moved.saturating_sub(self.counted.swap(moved, Ordering::Relaxed));
@@ -604,5 +621,24 @@ impl Connection {
             }
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod sessions {
+    use super::*;
+
+    #[test]
+    fn a_session_may_be_idle_but_not_leave_its_answers_unread() {
+        let table = Connections::new(9, 1 << 20, 0, Arc::default());
+        let (connection, _held) = table.open(IpAddr::from([127, 0, 0, 1])).expect("room");
+        connection.enter(Phase::Session, 0);
+        let later = table.now_ms() + 10 * ANSWER_MS;
+        assert!(!connection.is_too_slow(later, 0), "idle");
+        connection.wrote(false);
+        connection.wrote(false);
+        assert!(!connection.is_too_slow(table.now_ms(), 0) && connection.is_too_slow(later, 0));
+        connection.wrote(true);
+        assert!(!connection.is_too_slow(later, 0), "some was read");
     }
 }

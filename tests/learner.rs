@@ -319,6 +319,79 @@ async fn eids_far_ahead_and_rewards_beyond_all_others_are_refused_with_their_bat
 }
 
 #[actix_rt::test]
+async fn a_model_that_would_become_much_memory_is_refused_with_a_short_message() {
+    let node = TestNode::start(|settings| settings.learner_memory_bytes_max = 8 << 20);
+    let model = get(&node.learner("/learner/model")).await.json();
+    let with = |key: &str, value: String| {
+        let mut model = model.clone();
+        model[key] = json!("HERE");
+        model.to_string().replace("\"HERE\"", &value)
+    };
+    let many = |one: &str, n: usize| vec![one; n].join(",");
+    let table = |states: String, table: String| {
+        with("values", format!(r#"{{"states":[{states}],"table":[{table}]}}"#))
+    };
+    let good = table("[1]".to_owned(), "[0,1e100]".to_owned());
+    assert_eq!(post(&node.learner("/learner/model"), good).await.status, 200);
+    for bad in [
+        with("shape", format!(r#"{{"a":[{}]}}"#, many("0", 1 << 19))),
+        with("decisions", format!("[{}]", many("0", 5000))),
+        with("average_reward", "1e200".to_owned()),
+        with("expected_eid", "9999999999999999999".to_owned()),
+        with("format", format!("\"{}\"", "x".repeat(200_000))),
+        table(many("[]", 1 << 18), many("[]", 1 << 18)),
+        table(many("[1]", 300_000), many("[0,0]", 100_000)),
+        table("[1]".to_owned(), "[0,1e101]".to_owned()),
+        table("[1]".to_owned(), format!("[{}]", many("0", 1 << 19))),
+        // More than the memory holds: not a part of it is taken.
+        {
+            let states: Vec<String> = (0..40_000).map(|n| format!("[{n},{n},{n}]")).collect();
+            table(states.join(","), many("[0,0]", 40_000))
+        },
+    ] {
+        let refused = post(&node.learner("/learner/model"), bad).await;
+        assert_eq!((refused.status, refused.code()), (400, 4), "{}", refused.text());
+        assert!(refused.text().len() < 500, "{}", refused.text());
+    }
+    assert_eq!(node.learner_stats().await["states_seen"], 1, "nothing was changed");
+}
+
+#[actix_rt::test]
+async fn what_cannot_be_read_is_quoted_in_short() {
+    let node = TestNode::start(|_| {});
+    let long = "y".repeat(50_000);
+    for body in [
+        format!(r#"[{{"eid":1,"state":"{long}","action":0,"reward":1}}]"#),
+        format!(r#"[{{"eid":"{long}","state":"1","action":0,"reward":1}}]"#),
+        format!(r#"[{{"eid":1,"state":[1,"{long}"],"action":0,"reward":1}}]"#),
+    ] {
+        let refused = post(&node.learner("/train_batch"), body).await;
+        assert_eq!((refused.status, refused.code()), (400, 4));
+        assert!(refused.text().len() < 500, "{}", refused.text());
+    }
+    for patch in [json!({"value_function": &long[..8000]}), json!({"alpha": &long[..8000]})] {
+        let refused = post(&node.learner("/learner/parameters"), patch.to_string()).await;
+        assert!(refused.status == 400 && refused.text().len() < 500, "{}", refused.text());
+    }
+}
+
+#[actix_rt::test]
+async fn parameters_that_the_memory_does_not_hold_are_refused_and_name_it() {
+    let node = TestNode::start(|settings| settings.learner_memory_bytes_max = 8 << 20);
+    for (patch, key) in [
+        (json!({"value_function": "tiles", "tiles_size": 10_000_000}), "tiles_size"),
+        (json!({"value_function": "kmeans", "clusters": 4096, "actions_n": 4096}), "clusters"),
+        (json!({"window_size": 100_000}), "window_size"),
+    ] {
+        let refused = post(&node.learner("/learner/parameters"), patch.to_string()).await;
+        assert_eq!(refused.status, 400);
+        for part in [key, "learner_memory_bytes_max"] {
+            assert!(refused.text().contains(part), "{}", refused.text());
+        }
+    }
+}
+
+#[actix_rt::test]
 async fn the_websocket_answers_as_v1_s_does() {
     let node = TestNode::start(|_| {});
     node.set_learner(json!({"actions_n": 1, "epsilon_start": 0.0})).await;

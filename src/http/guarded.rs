@@ -336,7 +336,7 @@ impl AsyncWrite for Guarded {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let phase = this.connection.phase();
-        if phase == Phase::Answering && this.connection.ended().is_some() {
+        if matches!(phase, Phase::Answering | Phase::Session) && this.connection.ended().is_some() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         if phase == Phase::Head {
@@ -350,6 +350,7 @@ impl AsyncWrite for Guarded {
             let _ = this.connection.grow(&mut this.held, wanted);
         }
         let polled = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.connection.wrote(polled.is_ready());
         match &polled {
             Poll::Ready(Ok(sent)) if *sent < buf.len() => this.connection.progressed(*sent),
             Poll::Ready(_) => {}

@@ -15,7 +15,7 @@ use crate::config::Settings;
 use crate::policy::registry::SchedulerSpec;
 use crate::queue::Limits;
 use crate::rl::learner::Learner;
-use crate::rl::model::Model;
+use crate::rl::model::{Model, Unfit};
 use crate::rl::parameters::Parameters;
 use crate::storage::{self, StorageError};
 use crate::types::{Identity, InitServer, check_machine};
@@ -289,22 +289,28 @@ pub fn read_eids(folder: &Path) -> Result<ReservedEids, StorageError> {
 }
 
 /// A learner that goes on from the model in `folder`, if there is one. A model that was learnt
-/// under other parameters is set aside, not overwritten.
+/// under other parameters, or is larger than the learner's memory, is set aside, not overwritten.
 ///
 /// # Errors
 /// The model cannot be read, or not be set aside.
 pub fn load_learner(folder: &Path, parameters: Parameters) -> Result<Learner, StorageError> {
     let path = folder.join(storage::MODEL_FILE);
-    let model: Option<Model> = storage::read(&path, "a learner's model")?;
+    let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
+    let memory_bytes = parameters.memory_bytes;
     let mut learner = Learner::new(parameters);
-    if let Some(model) = model
-        && let Err(unfit) = learner.restore(&model)
-    {
+    // One that fits is no longer than the memory: what is longer is not even read.
+    let restored = if bytes > memory_bytes as u64 {
+        Err(Unfit(format!("it has {bytes} bytes, the learner's memory {memory_bytes}")))
+    } else {
+        let model: Option<Model> = storage::read(&path, "a learner's model")?;
+        model.map_or(Ok(()), |model| learner.restore(&model))
+    };
+    if let Err(unfit) = restored {
         let aside = storage::set_aside(&path)?;
         tracing::warn!(
             %unfit,
             moved_to = %aside.display(),
-            "learning starts anew: the saved model was learnt under other parameters; it is kept"
+            "learning starts anew: the saved model does not fit the parameters or the memory; it is kept"
         );
     }
     Ok(learner)
@@ -433,6 +439,9 @@ mod tests {
         assert!(load_learner(folder.path(), other).is_ok() && !path.exists());
         let aside = folder.path().join("p2pfaas_learner-model.unfit-1.json");
         assert_eq!(std::fs::read_to_string(aside).expect("kept"), text);
+        std::fs::write(&path, format!("{text}{}", " ".repeat(1 << 20))).expect("written");
+        let small = Parameters { memory_bytes: 1 << 20, ..Parameters::default() };
+        assert!(load_learner(folder.path(), small).is_ok() && !path.exists(), "it is too long");
         std::fs::write(&path, "{").expect("written");
         let error = load_learner(folder.path(), Parameters::default()).err().expect("no JSON");
         assert!(error.to_string().contains(storage::MODEL_FILE));

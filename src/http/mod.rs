@@ -4,6 +4,7 @@
 pub mod accompanied;
 pub mod body;
 pub mod discovery_api;
+mod entries;
 pub mod errors;
 pub mod function_api;
 mod guarded;

@@ -188,10 +188,9 @@ impl Model {
                 return Err(Unfit(format!("its {key} is {has}, the learner's is {wanted}")));
             }
         }
-        // Not even one that is no number is within its bounds.
-        let average = self.average_reward;
-        if !(0.0..=1.0).contains(&self.epsilon) || !(average.abs() <= LEARNT_MAX) {
-            let epsilon = self.epsilon;
+        let (epsilon, average) = (self.epsilon, self.average_reward);
+        let learnt = -LEARNT_MAX..=LEARNT_MAX;
+        if !(0.0..=1.0).contains(&epsilon) || !learnt.contains(&average) {
             return Err(Unfit(format!("its epsilon is {epsilon}, its average reward {average}")));
         }
         for (key, eid) in [("expected", self.expected_eid), ("reached", self.reached_eid)] {

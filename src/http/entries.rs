@@ -6,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 
 use crate::actors::learner::Told;
 use crate::json::{self, Bounds};
-use crate::rl::{BadEntry, Eid, State};
+use crate::rl::{BadEntry, Eid, FEATURES_MAX, State};
 use crate::types::cut;
 
 /// Reads `1.0,0.0,2.0`.
@@ -14,7 +14,8 @@ use crate::types::cut;
 /// # Errors
 /// It is none, in words.
 pub fn read_state(text: &str) -> Result<State, String> {
-    text.split(',').map(read_number).collect()
+    // One more than it may have is for the learner to refuse.
+    text.split(',').take(FEATURES_MAX + 1).map(read_number).collect()
 }
 
 /// Reads `7`.
@@ -107,7 +108,7 @@ impl<'de> Deserialize<'de> for StateValue {
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<StateValue, A::Error> {
                 let mut state = Vec::new();
                 while let Some(Number(feature)) = list.next_element()? {
-                    if state.len() >= crate::rl::FEATURES_MAX {
+                    if state.len() >= FEATURES_MAX {
                         return Err(A::Error::custom(BadEntry::Features(state.len() + 1)));
                     }
                     state.push(feature);

@@ -230,12 +230,10 @@ async fn made_aside(
     let made = async {
         let _one_at_a_time = worker.aside.acquire().await.map_err(internal)?;
         let snapshot = worker.look().await?;
-        // What it may become is taken before it is made, as far as there is any.
-        let most = snapshot.running.values_bytes() as u64;
-        let mut held = worker.uploads.budget.take_up_to(most).ok_or(Refusal::BytesFull)?;
         let made = actix_rt::task::spawn_blocking(move || make(&snapshot));
         let body = made.await.map_err(internal)?.map_err(internal)?;
-        held.shrink(body.len() as u64);
+        let held = worker.uploads.budget.take_up_to(body.len() as u64);
+        let held = held.ok_or(Refusal::BytesFull)?;
         Ok(Accompanied::new(body, held))
     };
     let json = |body: Accompanied<Held>| {

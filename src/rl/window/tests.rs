@@ -214,8 +214,8 @@ proptest! {
     fn whatever_comes_leaves_in_order_once_or_is_counted(
         eids in prop::collection::vec(0u64..150, 0..400),
         window in 2u64..7, attempts in 0u64..20, held_max in 7usize..30, overlap: bool,
+        bytes_max in 600usize..10_000,
     ) {
-        let bytes_max = 1 << 20;
         let rules = WindowRules { window, overlap, attempts, held_max, bytes_max };
         let mut reorder = Window::new(rules, 0);
         let left = feed(&mut reorder, eids.iter().copied());
@@ -225,6 +225,9 @@ proptest! {
         let counted = left.late + left.duplicate;
         prop_assert_eq!(eids.len(), gone.len() + counted as usize + reorder.held());
         prop_assert!(reorder.held() < held_max.max(window as usize));
+        prop_assert!(reorder.bytes < bytes_max);
+        let entries: usize = reorder.held() * (ENTRY_BYTES + 8);
+        prop_assert_eq!(reorder.bytes, entries + reorder.pages.len() * PAGE_BYTES);
         for run in left.text.split('|') {
             let run: Vec<Eid> = run.split_whitespace().flat_map(str::parse).collect();
             prop_assert!(run.windows(2).all(|two| two[0] + 1 == two[1]), "{:?}", run);

@@ -236,7 +236,7 @@ settings! {
     /// Bytes that the bodies of all calls on the node hold together at most. Unset: an 8th of the memory, 512 MiB at most.
     bodies_bytes_max: u64 = memory::share(8, 512 << 20);
 
-    /// Bytes that the bodies of all requests to the learner, and its long answers, hold together at most. Unset: a 16th of the memory, 256 MiB at most.
+    /// Bytes that the bodies of all requests to the learner hold together at most. Unset: a 16th of the memory, 256 MiB at most.
     learner_bodies_bytes_max: u64 = memory::share(16, 256 << 20);
 
     /// Bytes that what is learnt, entries held for reordering and rewards on their way may take, at least 1048576. Unset: an 8th of the memory, 1 GiB at most.

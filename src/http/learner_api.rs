@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::io::Write;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use rand::rngs::SmallRng;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
-use super::accompanied::Accompanied;
+use super::bit_by_bit::BitByBit;
 use super::body::{Uploads, read_body};
 use super::entries::{read_batch, read_eid, read_number, read_state};
 use super::node_api::{changed, check_admin, internal};
@@ -22,17 +23,17 @@ use crate::actors::learner::{
     ChangeFailed, ChangeLearnerParameters, ImportFailed, ImportModel, Look, ResetLearner, Told,
     Train,
 };
-use crate::budget::Held;
 use crate::config::Settings;
 use crate::error::Error;
 use crate::json::Bounds;
-use crate::queue::Refusal;
 use crate::rl::BadEntry;
 use crate::rl::learner::{Choice, Snapshot};
 use crate::rl::model::Model;
 use crate::state::NodeState;
 use crate::wire::read_object;
 
+/// Long answers under way at most; further ones wait.
+const EXPORTS_MAX: usize = 4;
 /// Bytes of a batch from which it is a long one.
 const LONG_BATCH_BYTES: usize = 4 << 10;
 /// Bytes of a batch from which it is parsed aside, so that others are not held up.
@@ -58,8 +59,8 @@ pub struct LearnerWorker {
     pub node: Arc<NodeState>,
     uploads: Uploads,
     rng: RefCell<SmallRng>,
-    /// Answers that are made aside, one at a time: each may be as large as the model.
-    aside: Semaphore,
+    /// Long answers that are under way: each keeps a thread busy, and what is learnt as it was.
+    exports: Arc<Semaphore>,
     /// Long batches are read and trained on one after the other: an entry takes several times the
     /// bytes that it has in its batch.
     batches: Semaphore,
@@ -72,7 +73,13 @@ impl LearnerWorker {
     pub fn new(node: Arc<NodeState>) -> Self {
         let rng = RefCell::new(SmallRng::seed_from_u64(rand::random()));
         let uploads = Uploads::new(&node.settings, &node.learner_bodies, &node.connections);
-        Self { uploads, node, rng, aside: Semaphore::new(1), batches: Semaphore::new(1) }
+        Self {
+            uploads,
+            node,
+            rng,
+            exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
+            batches: Semaphore::new(1),
+        }
     }
 
     /// Decides in `state`, all actions being possible.
@@ -221,35 +228,33 @@ pub async fn stats(worker: Worker) -> HttpResponse {
     )
 }
 
-/// Answers JSON that may take a while to make, without holding up decisions. What it holds counts
-/// as a body until it is sent.
-async fn made_aside(
+/// Answers JSON that may be long, without holding up decisions.
+async fn bit_by_bit(
     worker: &LearnerWorker,
-    make: fn(&Snapshot) -> serde_json::Result<Vec<u8>>,
+    write: fn(&Snapshot, &mut dyn Write) -> serde_json::Result<()>,
 ) -> HttpResponse {
-    let made = async {
-        let _one_at_a_time = worker.aside.acquire().await.map_err(internal)?;
+    let begun = async {
+        let exports = Arc::clone(&worker.exports);
+        let one = exports.acquire_owned().await.map_err(internal)?;
         let snapshot = worker.look().await?;
-        let made = actix_rt::task::spawn_blocking(move || make(&snapshot));
-        let body = made.await.map_err(internal)?.map_err(internal)?;
-        let held = worker.uploads.budget.take_up_to(body.len() as u64);
-        let held = held.ok_or(Refusal::BytesFull)?;
-        Ok(Accompanied::new(body, held))
+        Ok(BitByBit::of(worker.uploads.limit.length(), move |to| {
+            let _one = one;
+            write(&snapshot, to)
+        }))
     };
-    let json = |body: Accompanied<Held>| {
-        HttpResponse::Ok().content_type("application/json").body(body.boxed())
-    };
-    answer(made.await.map(json))
+    let json =
+        |body: BitByBit| HttpResponse::Ok().content_type("application/json").body(body.boxed());
+    answer(begun.await.map(json))
 }
 
 /// `GET /learner/weights`.
 pub async fn weights(worker: Worker) -> HttpResponse {
-    made_aside(&worker, |snapshot| serde_json::to_vec(&snapshot.values.weights())).await
+    bit_by_bit(&worker, |snapshot, to| serde_json::to_writer(to, &snapshot.values.weights())).await
 }
 
 /// `GET /learner/model`.
 pub async fn model(worker: Worker) -> HttpResponse {
-    made_aside(&worker, |snapshot| serde_json::to_vec(&snapshot.model()?)).await
+    bit_by_bit(&worker, |snapshot, to| serde_json::to_writer(to, &snapshot.model()?)).await
 }
 
 /// `POST /learner/model`.

@@ -10,7 +10,7 @@ use super::behaviour::{Epsilon, choose};
 use super::model::{Counters, FORMAT, Model, Unfit};
 use super::parameters::{Compatibility, Parameters};
 use super::td::Estimates;
-use super::value::{Job, JobDone, ValueFunction};
+use super::value::{Job, JobDone, Saving, ValueFunction};
 use super::window::{Arrival, Window};
 use super::{
     BadEntry, EID_MAX, Eid, Entry, LEARNT_MAX, State, Transition, check_action, check_state,
@@ -109,7 +109,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// It cannot be written as JSON.
-    pub fn model(&self) -> serde_json::Result<Model> {
+    pub fn model(&self) -> serde_json::Result<Model<Saving>> {
         Ok(Model {
             format: FORMAT,
             shape: self.running.shape(),
@@ -120,7 +120,7 @@ impl Snapshot {
             counters: self.counters,
             expected_eid: self.expected_eid,
             reached_eid: self.reached_eid,
-            values: self.values.save()?,
+            values: self.values.saving()?,
         })
     }
 }

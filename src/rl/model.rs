@@ -38,7 +38,7 @@ pub struct Counters {
 
 /// See the module.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Model {
+pub struct Model<V = Box<RawValue>> {
     /// [`FORMAT`].
     pub format: u32,
     /// What it was learnt under: [`Parameters::shape`].
@@ -64,7 +64,7 @@ pub struct Model {
     #[serde(default)]
     pub reached_eid: Eid,
     /// The value function's own.
-    pub values: Box<RawValue>,
+    pub values: V,
 }
 
 /// Keys of a shape at most.

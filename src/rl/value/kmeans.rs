@@ -19,11 +19,10 @@ use linfa::traits::FitWith;
 use linfa_clustering::{IncrKMeansError, KMeans, KMeansInit, KMeansParams};
 use linfa_nn::distance::L2Dist;
 use ndarray::Array2;
-use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::lists::{self, Form, Seq};
-use super::{Job, JobDone, Named, VALUE_BYTES, ValueFunction, Weights};
+use super::lists::{self, Form};
+use super::{Job, JobDone, Named, Saving, VALUE_BYTES, ValueFunction, Weights};
 use crate::rl::cow::Rows;
 use crate::rl::parameters::Parameters;
 use crate::rl::{FEATURES_MAX, check_state};
@@ -62,13 +61,6 @@ pub struct KMeansTable {
     /// With the counts that make later steps smaller; away while a job works on it.
     model: Option<Model>,
     busy: bool,
-}
-
-/// As in the model file.
-#[derive(Serialize)]
-struct Saved<C, T> {
-    centroids: C,
-    table: T,
 }
 
 impl KMeansTable {
@@ -231,10 +223,11 @@ impl ValueFunction for KMeansTable {
     }
 
     fn save(&self) -> serde_json::Result<Box<RawValue>> {
-        serde_json::value::to_raw_value(&Saved {
-            centroids: Seq(|| self.centroids.chunks_exact(self.features.max(1))),
-            table: Seq(|| self.values.iter()),
-        })
+        serde_json::value::to_raw_value(&self.saving()?)
+    }
+
+    fn saving(&self) -> serde_json::Result<Saving> {
+        Ok(Saving::Table("centroids", self.weights()))
     }
 
     fn job(&mut self) -> Option<Job> {

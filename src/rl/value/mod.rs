@@ -70,6 +70,14 @@ pub trait ValueFunction: Copies + Send + Sync {
     /// It cannot be written as JSON.
     fn save(&self) -> serde_json::Result<Box<RawValue>>;
 
+    /// The same, to be written bit by bit: as text it may be much longer than it is.
+    ///
+    /// # Errors
+    /// It cannot be written as JSON.
+    fn saving(&self) -> serde_json::Result<Saving> {
+        self.save().map(Saving::Text)
+    }
+
     /// Work to be done in the background, if it is time; until [`job_done`](Self::job_done) no
     /// further is handed out.
     fn job(&mut self) -> Option<Job> {
@@ -115,6 +123,16 @@ enum Named {
     Flat(Arc<Vec<f64>>, usize),
 }
 
+impl Named {
+    fn iter(&self) -> Box<dyn Iterator<Item = &[f64]> + '_> {
+        match self {
+            Self::None => Box::new(std::iter::empty()),
+            Self::Rows(states, _) => Box::new(states.iter().flatten().map(|state| &**state)),
+            Self::Flat(states, features) => Box::new(states.chunks_exact((*features).max(1))),
+        }
+    }
+}
+
 /// `GET /learner/weights`: `{"actions_map":{"0":0,…},"states_map":{"1,2":0,…},"table":[[…],…]}`, a
 /// row per state and a column per action; where there is no table, index and value of the weights
 /// that are not zero, `"weights":[[7,0.5],…]`. It shares what the value function has, and copies
@@ -129,14 +147,12 @@ pub struct Weights {
 
 impl Weights {
     /// The names of the states, in the order of the table's rows.
-    pub fn names(&self) -> Box<dyn Iterator<Item = String> + '_> {
-        match &self.states {
-            Named::None => Box::new(std::iter::empty()),
-            Named::Rows(states, name) => Box::new(states.iter().flatten().map(|state| name(state))),
-            Named::Flat(states, features) => {
-                Box::new(states.chunks_exact((*features).max(1)).map(state_name))
-            }
-        }
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        let name = match &self.states {
+            Named::Rows(_, name) => *name,
+            Named::None | Named::Flat(..) => state_name,
+        };
+        self.states.iter().map(name)
     }
 
     fn rows(&self) -> impl Iterator<Item = &[f64]> {
@@ -169,6 +185,35 @@ impl Serialize for Weights {
             all.serialize_field("weights", &Seq(|| self.not_zero()))?;
         }
         all.end()
+    }
+}
+
+/// What [`ValueFunction::save`] writes, shared with the value function and not made to text yet.
+pub enum Saving {
+    /// Text after all.
+    Text(Box<RawValue>),
+    /// The states under a key of their own, and the table.
+    Table(&'static str, Weights),
+    /// The weights alone.
+    Weights(Weights),
+}
+
+impl Serialize for Saving {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Text(text) => text.serialize(to),
+            Self::Table(key, table) => {
+                let mut all = to.serialize_struct("Table", 2)?;
+                all.serialize_field(key, &Seq(|| table.states.iter()))?;
+                all.serialize_field("table", &Seq(|| table.rows()))?;
+                all.end()
+            }
+            Self::Weights(weights) => {
+                let mut all = to.serialize_struct("Weights", 1)?;
+                all.serialize_field("weights", &Seq(|| weights.not_zero()))?;
+                all.end()
+            }
+        }
     }
 }
 

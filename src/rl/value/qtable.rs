@@ -12,11 +12,10 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::Arc;
 
-use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::lists::{self, Form, Seq};
-use super::{Named, VALUE_BYTES, ValueFunction, Weights, state_name};
+use super::lists::{self, Form};
+use super::{Named, Saving, VALUE_BYTES, ValueFunction, Weights, state_name};
 use crate::rl::cow::Rows;
 use crate::rl::parameters::{Compatibility, Parameters};
 use crate::rl::{FEATURES_MAX, State, check_state};
@@ -133,13 +132,6 @@ pub struct QTable {
     index: Vec<Arc<Shard>>,
     states: Rows<State>,
     values: Rows<f64>,
-}
-
-/// As in the model file.
-#[derive(Serialize)]
-struct Saved<S, T> {
-    states: S,
-    table: T,
 }
 
 impl QTable {
@@ -295,10 +287,11 @@ impl ValueFunction for QTable {
     }
 
     fn save(&self) -> serde_json::Result<Box<RawValue>> {
-        serde_json::value::to_raw_value(&Saved {
-            states: Seq(|| self.states.iter().flatten().map(|state| &**state)),
-            table: Seq(|| self.values.iter()),
-        })
+        serde_json::value::to_raw_value(&self.saving()?)
+    }
+
+    fn saving(&self) -> serde_json::Result<Saving> {
+        Ok(Saving::Table("states", self.weights()))
     }
 }
 

@@ -11,11 +11,10 @@
 //! what it means for a table. Tiles that hash to one weight share it, so `tiles_size` should be
 //! several times the number of tiles in use.
 
-use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::lists::{self, Form, Seq};
-use super::{VALUE_BYTES, ValueFunction, Weights};
+use super::lists::{self, Form};
+use super::{Saving, VALUE_BYTES, ValueFunction, Weights};
 use crate::rl::cow::Rows;
 use crate::rl::parameters::Parameters;
 
@@ -31,12 +30,6 @@ pub struct Tiles {
     scale: f64,
     weights: Rows<f64>,
     touched: usize,
-}
-
-/// As in the model file: the weights that are not zero.
-#[derive(Serialize)]
-struct Saved<W> {
-    weights: W,
 }
 
 impl Tiles {
@@ -136,8 +129,11 @@ impl ValueFunction for Tiles {
     }
 
     fn save(&self) -> serde_json::Result<Box<RawValue>> {
-        let weights = self.weights();
-        serde_json::value::to_raw_value(&Saved { weights: Seq(|| weights.not_zero()) })
+        serde_json::value::to_raw_value(&self.saving()?)
+    }
+
+    fn saving(&self) -> serde_json::Result<Saving> {
+        Ok(Saving::Weights(self.weights()))
     }
 }
 

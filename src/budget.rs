@@ -44,6 +44,11 @@ impl Budget {
         self.number
     }
 
+    /// Bytes that are held.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Acquire)
+    }
+
     /// Bytes that are not held.
     pub fn free(&self) -> u64 {
         self.max.saturating_sub(self.held.load(Ordering::Acquire))
@@ -82,12 +87,18 @@ impl Budget {
 
     /// Takes `bytes`, if there are as many left.
     pub fn take(self: &Arc<Self>, bytes: u64) -> Option<Held> {
-        self.reserve(bytes)?;
+        self.take_leaving(bytes, 0)
+    }
+
+    /// Takes `bytes`, if there are as many left and `left` more.
+    pub fn take_leaving(self: &Arc<Self>, bytes: u64, left: u64) -> Option<Held> {
+        self.reserve(bytes, left)?;
         Some(Held { budget: Arc::clone(self), bytes })
     }
 
-    fn reserve(&self, bytes: u64) -> Option<()> {
-        let fits = |held: u64| held.checked_add(bytes).filter(|sum| *sum <= self.max);
+    fn reserve(&self, bytes: u64, left: u64) -> Option<()> {
+        let most = self.max.saturating_sub(left);
+        let fits = |held: u64| held.checked_add(bytes).filter(|sum| *sum <= most);
         self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).ok().map(|_| ())
     }
 
@@ -122,7 +133,7 @@ impl Held {
     /// Takes as much more as makes it `bytes`, if there is so much left.
     pub fn grow_to(&mut self, bytes: u64) -> Option<()> {
         let more = bytes.saturating_sub(self.bytes);
-        self.budget.reserve(more)?;
+        self.budget.reserve(more, 0)?;
         self.bytes += more;
         Some(())
     }

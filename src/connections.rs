@@ -27,13 +27,20 @@ use crate::metrics::{Metrics, Refused};
 pub const CONNECTION_BYTES: u64 = 24 << 10;
 /// A connection that was of use within this time is no idle one yet.
 const RECENT_MS: u64 = 5000;
+/// Each request that a connection brought counts as if it were of use so much later, up to so many.
+const SERVED_MS: u64 = 50;
+const SERVED_MAX: u32 = 100;
+/// A connection that was opened within this time may not have been heard yet.
+const YOUNG_MS: u64 = 250;
 /// What a body may lag behind its least rate before it is given up, at first and at most.
 const GRACE_MS: i64 = 2000;
 const CREDIT_MAX_MS: i64 = 10_000;
 /// A body or an answer stands still after so long without a byte, or so long below that rate.
-const STILL_MS: u64 = 20;
+const STILL_MS: u64 = 5;
 const HARDLY_MS: u64 = 250;
 const HARDLY_RATE: u64 = 64 << 10;
+/// What is not worth ending a request or an answer for.
+const WORTH_BYTES: u64 = 4 << 10;
 /// From its first byte to its last, a request's head may take this long.
 const HEAD_MS: u64 = 5000;
 /// An answer of which the client takes nothing for so long is given up.
@@ -89,6 +96,8 @@ pub struct Connection {
     /// A [`Phase`] and [`ENDED`].
     phase: AtomicU8,
     slow: AtomicBool,
+    /// Whether it was ended in the middle of a request: then nothing spares it any more.
+    doomed: AtomicBool,
     /// When it last made progress: its phase began, or an answer moved on.
     since_ms: AtomicU64,
     /// Since when its client takes nothing of what is to be written; 0: it takes it.
@@ -135,6 +144,15 @@ struct Table {
     going_bytes: u64,
 }
 
+/// Why there is no room among the connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// Others are ending for it: it comes in a moment.
+    Yet,
+    /// Nobody is there who could end for it.
+    AtAll,
+}
+
 /// Whether there will be room for a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
@@ -146,12 +164,69 @@ pub enum Room {
     None,
 }
 
+/// A budget of bodies and answers, with those who may have to make room in it.
+#[derive(Clone, Debug)]
+pub struct Bodies {
+    /// What all of them may hold.
+    pub budget: Arc<Budget>,
+    /// Whose requests and answers hold it.
+    pub connections: Arc<Connections>,
+}
+
+/// How long a body waits for those that make room for it, and how often it looks for some.
+const ROOM_TIME: Duration = Duration::from_millis(120);
+const ROOM_TRIES: u32 = 4;
+/// Bodies and answers up to this size are small.
+const SMALL_BYTES: u64 = 64 << 10;
+/// How often an answer, which is there already, looks for room.
+const ANSWER_TRIES: u32 = 32;
+
+impl Bodies {
+    /// A share of `bytes`, at the cost of those that stand still, if need be. `but` is the connection
+    /// that asks. `None`: there is no room.
+    pub async fn take(&self, bytes: u64, but: Option<&Connection>) -> Option<Held> {
+        self.take_within(bytes, but, ROOM_TRIES).await
+    }
+
+    /// The same for what a function or a peer answers: while there is no room, it is not read on.
+    pub async fn take_for_answer(&self, bytes: u64) -> Option<Held> {
+        self.take_within(bytes, None, ANSWER_TRIES).await
+    }
+
+    async fn take_within(&self, bytes: u64, but: Option<&Connection>, tries: u32) -> Option<Held> {
+        // Large bodies leave some room to small ones: many calls are small, and quick.
+        let left = if bytes > SMALL_BYTES { self.budget.max() / 4 } else { 0 };
+        let left = left.min(self.budget.max().saturating_sub(bytes));
+        if let Some(held) = self.budget.take_leaving(bytes, left) {
+            return Some(held);
+        }
+        if bytes > self.budget.max() {
+            return None;
+        }
+        let wanted = bytes + left;
+        for _ in 0..tries {
+            match self.connections.make_room_for_body(&self.budget, wanted, but) {
+                Room::Coming => self.budget.wait_for(wanted, ROOM_TIME).await,
+                Room::Perhaps => self.budget.wait_for(wanted, ROOM_TIME / ROOM_TRIES).await,
+                Room::None if tries == ANSWER_TRIES => {
+                    self.budget.wait_for(wanted, ROOM_TIME / ROOM_TRIES).await;
+                }
+                Room::None => break,
+            }
+            if let Some(held) = self.budget.take_leaving(bytes, left) {
+                return Some(held);
+            }
+        }
+        None
+    }
+}
+
 /// How little a connection would be missed: the smallest ends first.
 #[derive(Clone, Copy, Debug)]
 pub struct Usefulness {
     /// 0 where its address holds more than half of all connections.
     modest: u8,
-    /// 0: idle; 1: slow; 2: was of use a moment ago.
+    /// One of the `RANK_…`.
     rank: u8,
     /// Of the idle, the time since which; of the slow, their rate in bytes a second.
     value: f64,
@@ -221,16 +296,15 @@ impl Connections {
         self.metrics.refused(what);
     }
 
-    /// Takes in a connection from `from`; `None`: there is no room, and nobody who would make any.
-    pub fn open(self: &Arc<Self>, from: IpAddr) -> Option<(Arc<Connection>, Held)> {
+    /// Takes in a connection from `from`.
+    ///
+    /// # Errors
+    /// There is no room yet, or nobody who would make any.
+    pub fn open(self: &Arc<Self>, from: IpAddr) -> Result<(Arc<Connection>, Held), NoRoom> {
         let now = self.now_ms();
         let mut table = lock(&self.table);
         let full = table.open.len() - table.going.len() >= self.count_max;
-        let Some(held) = self.room(&mut table, CONNECTION_BYTES, usize::from(full)) else {
-            drop(table);
-            self.refused(Refused::Connection);
-            return None;
-        };
+        let held = self.room(&mut table, CONNECTION_BYTES, usize::from(full))?;
         let number = table.next;
         table.next += 1;
         let connection = Arc::new(Connection {
@@ -239,6 +313,7 @@ impl Connections {
             from: network(from),
             phase: AtomicU8::new(Phase::Idle as u8),
             slow: AtomicBool::new(false),
+            doomed: AtomicBool::new(false),
             since_ms: AtomicU64::new(now),
             stalled_ms: AtomicU64::new(0),
             began_ms: AtomicU64::new(now),
@@ -254,7 +329,7 @@ impl Connections {
             waker: AtomicWaker::new(),
         });
         table.open.insert(number, Arc::clone(&connection));
-        Some((connection, held))
+        Ok((connection, held))
     }
 
     /// The connection has ended.
@@ -266,20 +341,23 @@ impl Connections {
         }
     }
 
-    /// Takes `bytes` and `places` among the connections, at the cost of others if need be. What
-    /// those give back comes a moment later, so for that moment a little more is held.
-    fn room(&self, table: &mut Table, bytes: u64, places: usize) -> Option<Held> {
-        let free = self.budget.free() + table.going_bytes;
+    /// Takes `bytes` and `places` among the connections, at the cost of others if need be. What those
+    /// give back comes a moment later; for that moment a little more is held, but not much.
+    fn room(&self, table: &mut Table, bytes: u64, places: usize) -> Result<Held, NoRoom> {
         if places == 0
             && let Some(held) = self.budget.take(bytes)
         {
-            return Some(held);
+            return Ok(held);
         }
+        let free = self.budget.free() + table.going_bytes;
         let lacking = bytes.saturating_sub(free);
-        if (lacking > 0 || places > 0) && !self.end_some(table, lacking, places) {
-            return None;
+        let made = lacking == 0 && places == 0 || self.end_some(table, lacking, places);
+        let beyond = self.budget.held() + bytes > self.budget.max() / 4 * 5;
+        match (made, beyond) {
+            (true, false) => Ok(self.budget.take_anyway(bytes)),
+            _ if !table.going.is_empty() => Err(NoRoom::Yet),
+            _ => Err(NoRoom::AtAll),
         }
-        Some(self.budget.take_anyway(bytes))
     }
 
     /// Ends the least useful, at least so many bytes' and connections' worth and a sixteenth of all;
@@ -325,7 +403,9 @@ impl Connections {
         let holders: Vec<_> = table
             .open
             .values()
-            .filter(|c| c.holds_of(budget) > 0 && but.is_none_or(|but| but.number != c.number))
+            .filter(|c| {
+                c.holds_of(budget) >= WORTH_BYTES && but.is_none_or(|but| but.number != c.number)
+            })
             .filter(|c| matches!(c.phase(), Phase::Body | Phase::Answering))
             .cloned()
             .collect();
@@ -381,9 +461,14 @@ impl Usefulness {
     }
 }
 
+/// Nobody asks anything on it.
 const RANK_IDLE: u8 = 0;
+/// A request comes, or an answer goes.
 const RANK_SLOW: u8 = 1;
-const RANK_RECENT: u8 = 2;
+/// It was opened just now.
+const RANK_YOUNG: u8 = 2;
+/// It was of use a moment ago.
+const RANK_RECENT: u8 = 3;
 
 /// The address that holds more than half of all connections, if there is one and others are there
 /// too.
@@ -445,13 +530,9 @@ impl Connection {
             self.credit_ms.store(GRACE_MS, Ordering::Relaxed);
             self.counted.store(0, Ordering::Relaxed);
         }
-        let keep = |old: u8| match phase {
-            // It is of use after all: what ended it is forgotten.
-            Phase::Running | Phase::Session => Some(phase as u8),
-            _ => Some(phase as u8 | old & ENDED),
-        };
+        let keep = |old: u8| Some(phase as u8 | old & ENDED);
         let old = self.phase.fetch_update(Ordering::AcqRel, Ordering::Acquire, keep).unwrap_or(0);
-        if old & ENDED != 0 && matches!(phase, Phase::Running | Phase::Session) {
+        if old & ENDED != 0 && phase == Phase::Running && !self.is_doomed() {
             self.spare();
         }
         if self.held_back.load(Ordering::Acquire) && self.held_back.swap(false, Ordering::AcqRel) {
@@ -459,7 +540,12 @@ impl Connection {
         }
     }
 
-    /// It does not end after all.
+    /// Whether it was ended in the middle of a request.
+    pub fn is_doomed(&self) -> bool {
+        self.doomed.load(Ordering::Acquire)
+    }
+
+    /// It is of use after all: what ended it is forgotten.
     pub fn spare(&self) {
         self.phase.fetch_and(!ENDED, Ordering::AcqRel);
         let mut table = lock(&self.table.table);
@@ -507,6 +593,11 @@ impl Connection {
         }
     }
 
+    /// Bytes that came or went in this phase.
+    pub fn bytes_moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
     /// `bytes` of a body came, or of an answer went.
     pub fn progressed(&self, bytes: usize) {
         self.moved(bytes);
@@ -516,6 +607,7 @@ impl Connection {
     /// A request was answered to its end.
     pub fn served(&self) {
         self.served.fetch_add(1, Ordering::Relaxed);
+        self.body_held.store(0, Ordering::Relaxed);
         self.enter(Phase::Idle, 0);
     }
 
@@ -541,18 +633,19 @@ impl Connection {
         self.body_held.store(bytes, Ordering::Relaxed);
     }
 
-    /// Makes `held`, this connection's share, at least `bytes`; `false`: there is no room.
-    pub fn grow(&self, held: &mut Held, bytes: u64) -> bool {
+    /// Makes `held`, this connection's share, at least `bytes`.
+    ///
+    /// # Errors
+    /// There is no room yet, or nobody who would make any.
+    pub fn grow(&self, held: &mut Held, bytes: u64) -> Result<(), NoRoom> {
         let before = self.held.load(Ordering::Relaxed);
         if bytes <= before {
-            return true;
+            return Ok(());
         }
-        let more = bytes - before;
         let mut table = lock(&self.table.table);
-        let Some(room) = self.table.room(&mut table, more, 0) else { return false };
-        held.join(room);
+        held.join(self.table.room(&mut table, bytes - before, 0)?);
         self.held.store(bytes, Ordering::Relaxed);
-        true
+        Ok(())
     }
 
     /// Ends it unless it is of use; what it holds, if it ends by this.
@@ -563,6 +656,7 @@ impl Connection {
         };
         let old = self.phase.fetch_update(Ordering::AcqRel, Ordering::Acquire, mark).ok()?;
         self.slow.store(why == End::Slow, Ordering::Relaxed);
+        self.doomed.store(Phase::of(old) != Phase::Idle, Ordering::Release);
         self.table.refused(match (why, Phase::of(old)) {
             (End::Room, _) => Refused::Room,
             (End::Slow, Phase::Head) => Refused::SlowHead,
@@ -580,11 +674,17 @@ impl Connection {
             return None;
         }
         let since = self.since_ms.load(Ordering::Relaxed);
-        let served = self.served.load(Ordering::Relaxed) > 0;
-        let recent = served && now.saturating_sub(since) < RECENT_MS;
+        let served = self.served.load(Ordering::Relaxed);
+        let recent = served > 0 && now.saturating_sub(since) < RECENT_MS;
         let (rank, value) = match Phase::of(code) {
             Phase::Running => return None,
-            Phase::Idle | Phase::Session if recent => (RANK_RECENT, since as f64),
+            // Who has asked often will ask again.
+            Phase::Idle | Phase::Session if recent => {
+                (RANK_RECENT, (since + SERVED_MS * u64::from(served.min(SERVED_MAX))) as f64)
+            }
+            Phase::Idle if served == 0 && now.saturating_sub(since) < YOUNG_MS => {
+                (RANK_YOUNG, since as f64)
+            }
             Phase::Idle | Phase::Session => (RANK_IDLE, since as f64),
             Phase::Head | Phase::Body | Phase::Answering => {
                 let took = now.saturating_sub(self.began_ms.load(Ordering::Relaxed)).max(1);

@@ -205,6 +205,7 @@ fn tree(state: &Arc<NodeState>, dynamic: &Dynamic, kept: Rc<Kept>, root: Guard) 
             Arc::clone(&settings),
             state.discovery.clone(),
             Arc::clone(&metrics),
+            state.call_bodies(),
         ));
         let how = DiscoverySettings {
             poll_time: Settings::seconds(settings.poll_time_s),

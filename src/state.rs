@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::actors::discovery::{Discovery, Published};
 use crate::actors::learning::Learning;
@@ -15,11 +15,14 @@ use crate::actors::supervise::Handle;
 use crate::actors::switch::{Active, Switch};
 use crate::budget::Budget;
 use crate::config::Settings;
-use crate::connections::Connections;
+use crate::connections::{Bodies, Connections};
 use crate::error::Error;
 use crate::faas::{embedded, openfaas};
 use crate::lock;
 use crate::metrics::Metrics;
+
+/// Changes of the configuration under way at most: each waits for the disk.
+const CHANGES_MAX: usize = 8;
 
 /// How far the node is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +69,8 @@ pub struct NodeState {
     pub forwarding: Forwarding,
     /// How far the node is on its way out.
     pub phase: watch::Sender<Phase>,
+    /// Changes that may wait for one another; those of clients that are gone, too.
+    pub changes: Arc<Semaphore>,
     /// Held while limits or algorithm are changed, so that changes of both do not mix.
     pub changing: tokio::sync::Mutex<()>,
     requests: AtomicU64,
@@ -99,6 +104,7 @@ impl NodeState {
             metrics,
             forwarding: Forwarding::default(),
             phase: watch::Sender::new(Phase::Serving),
+            changes: Arc::new(Semaphore::new(CHANGES_MAX)),
             changing: tokio::sync::Mutex::default(),
             requests: AtomicU64::new(0),
         }
@@ -107,6 +113,17 @@ impl NodeState {
     /// What the Schedulers read.
     pub fn source(&self) -> NodeSource {
         NodeSource { gate: Arc::clone(&self.gate), published: Arc::clone(&self.published) }
+    }
+
+    /// The budget of calls' bodies and answers.
+    pub fn call_bodies(&self) -> Bodies {
+        Bodies { budget: Arc::clone(&self.bodies), connections: Arc::clone(&self.connections) }
+    }
+
+    /// The budget of requests to the learner and of its answers.
+    pub fn learner_bodies(&self) -> Bodies {
+        let budget = Arc::clone(&self.learner_bodies);
+        Bodies { budget, connections: Arc::clone(&self.connections) }
     }
 
     /// Counts what was refused, if `error` is a refusal.

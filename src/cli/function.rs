@@ -5,16 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use actix_server::Server as ActixServer;
-use actix_web::body::MessageBody;
 use actix_web::http::header;
 use actix_web::{App, HttpRequest, HttpResponse, web};
 use clap::Args;
 
 use super::{Failure, broken, load, told_to_stop};
 use crate::budget::Budget;
-use crate::connections::Connections;
+use crate::connections::{Bodies, Connections};
 use crate::faas::embedded::{EmbeddedName, Shared};
-use crate::http::accompanied::Accompanied;
+use crate::http::accompanied::{self, Along};
 use crate::http::body::{Uploads, read_body};
 use crate::http::errors;
 use crate::http::server::{bind, serve};
@@ -59,7 +58,8 @@ async fn call(
     for (name, value) in &answer.headers {
         response.append_header((name.clone(), value.clone()));
     }
-    response.body(Accompanied::new(answer.body, held).boxed())
+    let along = Along { held: Some(held), ..Along::default() };
+    accompanied::respond(&mut response, answer.body, along, request.conn_data())
 }
 
 pub(super) fn run(args: &FunctionArgs) -> Result<(), Failure> {
@@ -70,17 +70,19 @@ pub(super) fn run(args: &FunctionArgs) -> Result<(), Failure> {
     let (workers, drain_s) = (settings.workers, settings.drain_timeout_s);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let shared = Shared::new(&settings);
-    let bodies = Budget::new(settings.bodies_bytes_max);
     let connections = Connections::of(&settings, &Arc::new(Metrics::new()));
+    let bodies = Bodies {
+        budget: Budget::new(settings.bodies_bytes_max),
+        connections: Arc::clone(&connections),
+    };
     let (function, body_bytes_max) = (args.name, settings.body_bytes_max);
     let app = {
-        let connections = Arc::clone(&connections);
         move || {
             App::new()
                 .app_data(web::Data::new(Server {
                     function,
                     shared: Arc::clone(&shared),
-                    uploads: Uploads::new(&settings, &bodies, &connections),
+                    uploads: Uploads::new(&settings, bodies.clone()),
                     body_bytes_max,
                 }))
                 .route("/_/health", web::get().to(HttpResponse::Ok))

@@ -15,9 +15,9 @@ use futures_util::StreamExt;
 use tokio::time::timeout;
 
 use super::headers;
-use crate::budget::{Budget, Held};
+use crate::budget::Held;
 use crate::config::Settings;
-use crate::connections::{Connection, Connections, End, Phase, Room};
+use crate::connections::{Bodies, Connection, End, Phase};
 use crate::error::Error;
 use crate::limit::{Expired, TimeLimit};
 use crate::queue::Refusal;
@@ -26,9 +26,6 @@ use crate::queue::Refusal;
 const DRAINED_BYTES_MAX: usize = 32 << 20;
 /// The longest pause in a refused body after which its sender is answered all the same.
 const DRAINED_PAUSE: Duration = Duration::from_millis(100);
-/// How long a body waits for those that make room for it, and how often it looks for some.
-const ROOM_TIME: Duration = Duration::from_millis(120);
-const ROOM_TRIES: u32 = 4;
 /// What a body in chunks takes of its budget at least: its chunks may be of one byte each.
 const CHUNKED_BYTES_MIN: u64 = 64 << 10;
 
@@ -37,19 +34,13 @@ pub struct Uploads {
     /// The time that each may take.
     pub limit: TimeLimit,
     /// What all of them may hold.
-    pub budget: Arc<Budget>,
-    /// Those who may have to make room.
-    pub connections: Arc<Connections>,
+    pub bodies: Bodies,
 }
 
 impl Uploads {
-    /// For the current thread, within `budget`.
-    pub fn new(settings: &Settings, budget: &Arc<Budget>, connections: &Arc<Connections>) -> Self {
-        Self {
-            limit: TimeLimit::new(Settings::seconds(settings.body_timeout_s)),
-            budget: Arc::clone(budget),
-            connections: Arc::clone(connections),
-        }
+    /// For the current thread, within `bodies`.
+    pub fn new(settings: &Settings, bodies: Bodies) -> Self {
+        Self { limit: TimeLimit::new(Settings::seconds(settings.body_timeout_s)), bodies }
     }
 }
 
@@ -68,7 +59,7 @@ pub async fn read_body(
     let chunked = from.contains_key(header::TRANSFER_ENCODING);
     if announced.unwrap_or(0) == 0 && !chunked {
         // Most requests: nothing to wait for, and nobody to watch over it.
-        let held = uploads.budget.take(0).ok_or(Refusal::BytesFull)?;
+        let held = uploads.bodies.budget.take(0).ok_or(Refusal::BytesFull)?;
         return Ok((Bytes::new(), held));
     }
     let connection = request.conn_data::<Arc<Connection>>();
@@ -147,7 +138,8 @@ impl Reading<'_> {
         limit_bytes: usize,
     ) -> Result<(Bytes, Held), Error> {
         // What announces no length takes a share to begin with, and more as it comes.
-        let share = (limit_bytes as u64).min(self.uploads.budget.max() / 4).max(CHUNKED_BYTES_MIN);
+        let share =
+            (limit_bytes as u64).min(self.uploads.bodies.budget.max() / 4).max(CHUNKED_BYTES_MIN);
         let at_first = announced.unwrap_or(share);
         check_announced(announced.unwrap_or(0), limit_bytes)?;
         let mut held = self.room(at_first).await?;
@@ -182,9 +174,9 @@ impl Reading<'_> {
 
     /// A share of the budget, at the cost of slower ones if need be.
     async fn room(&self, bytes: u64) -> Result<Held, Error> {
-        let uploads = self.uploads;
         let but = self.connection.map(|connection| &**connection);
-        make_room(&uploads.connections, &uploads.budget, bytes, but).await
+        let held = self.uploads.bodies.take(bytes, but).await;
+        Ok(held.ok_or(Refusal::BytesFull)?)
     }
 
     /// Takes what is still coming off the wire and keeps nothing of it. A connection that is closed
@@ -197,34 +189,4 @@ impl Reading<'_> {
             bytes += piece.len();
         }
     }
-}
-
-/// A share of `budget`, at the cost of those that hold it and are slow, if need be.
-///
-/// # Errors
-/// There is no room.
-pub async fn make_room(
-    connections: &Connections,
-    budget: &Arc<Budget>,
-    bytes: u64,
-    but: Option<&Connection>,
-) -> Result<Held, Error> {
-    if let Some(held) = budget.take(bytes) {
-        return Ok(held);
-    }
-    let full = Error::from(Refusal::BytesFull);
-    if bytes > budget.max() {
-        return Err(full);
-    }
-    for _ in 0..ROOM_TRIES {
-        match connections.make_room_for_body(budget, bytes, but) {
-            Room::Coming => budget.wait_for(bytes, ROOM_TIME).await,
-            Room::Perhaps => budget.wait_for(bytes, ROOM_TIME / ROOM_TRIES).await,
-            Room::None => break,
-        }
-        if let Some(held) = budget.take(bytes) {
-            return Ok(held);
-        }
-    }
-    Err(full)
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 
+use super::accompanied::respond_within;
 use super::body::{Uploads, read_body};
-use super::node_api::{changed, check_admin, internal};
+use super::node_api::{begin_change, changed, check_admin, internal};
 use super::{errors, headers};
 use crate::actors::discovery::{ChangeMachineConfig, GetMachineConfig, ListMachines, Reset};
 use crate::error::Error;
@@ -27,7 +28,7 @@ pub struct DiscoveryWorker {
 impl DiscoveryWorker {
     /// For the current thread.
     pub fn new(node: Arc<NodeState>) -> Self {
-        let uploads = Uploads::new(&node.settings, &node.bodies, &node.connections);
+        let uploads = Uploads::new(&node.settings, node.call_bodies());
         Self { node, uploads }
     }
 }
@@ -58,11 +59,19 @@ fn caller(request: &HttpRequest) -> Option<(IpAddr, Introduction)> {
 pub async fn list(request: HttpRequest, worker: Worker) -> HttpResponse {
     let message = ListMachines { caller: caller(&request) };
     match worker.node.discovery.ask(|| message.clone()).await {
-        Ok(listing) => HttpResponse::Ok()
-            .insert_header((headers::MACHINE_IP.clone(), listing.identity.ip_text()))
-            .insert_header((headers::MACHINE_NAME.clone(), listing.identity.id))
-            .insert_header((headers::MACHINE_GROUP.clone(), listing.identity.group))
-            .json(listing.machines),
+        Ok(listing) => {
+            let mut builder = HttpResponse::Ok();
+            builder
+                .content_type("application/json")
+                .insert_header((headers::MACHINE_IP.clone(), listing.identity.ip_text()))
+                .insert_header((headers::MACHINE_NAME.clone(), listing.identity.id))
+                .insert_header((headers::MACHINE_GROUP.clone(), listing.identity.group));
+            let bodies = &worker.uploads.bodies;
+            match serde_json::to_vec(&listing.machines) {
+                Ok(list) => respond_within(&mut builder, list, bodies, request.conn_data()).await,
+                Err(why) => errors::response(&internal(why)),
+            }
+        }
         Err(gone) => errors::response(&internal(gone)),
     }
 }
@@ -88,6 +97,7 @@ pub async fn change_configuration(
             read_body(&request, payload, Bounds::SMALL.bytes, &worker.uploads).await?;
         let patch: MachinePatch = read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
         patch.check().map_err(Error::Malformed)?;
+        let _begun = begin_change(&worker.node)?;
         let change = || ChangeMachineConfig(patch.clone());
         worker.node.discovery.ask(change).await.map_err(internal)?.map_err(internal)
     };

@@ -1,8 +1,8 @@
 //! `GET`, `POST /function/{fn}`: clients' calls.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
-use actix_web::body::MessageBody;
 use actix_web::http::header::HeaderValue;
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
@@ -10,9 +10,10 @@ use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
-use super::accompanied::{Accompanied, Rewarded};
+use super::accompanied::{self, Along, Rewarded};
 use super::body::read_body;
 use super::{errors, headers};
+use crate::connections::Connection;
 use crate::dispatch::{Call, Outcome, Worker};
 use crate::error::Error;
 use crate::faas::{Answer, Functions, Invocation};
@@ -45,7 +46,7 @@ pub async fn call(
             }
         }
     };
-    respond(outcome, &worker)
+    respond(outcome, &worker, request.conn_data())
 }
 
 /// The function that a path names: decoded once, then checked.
@@ -103,12 +104,20 @@ async fn read(
     })
 }
 
-fn respond(outcome: Outcome, worker: &Worker) -> HttpResponse {
+fn respond(
+    outcome: Outcome,
+    worker: &Worker,
+    connection: Option<&Arc<Connection>>,
+) -> HttpResponse {
     let Outcome { result, scheduler, timings, learnt, arrival, elsewhere } = outcome;
     let executed = result.is_ok();
     let success = result.as_ref().is_ok_and(|answer| answer.status.is_success());
+    let mut along = Along::default();
     let mut response = match result {
-        Ok(answer) => from_answer(&answer),
+        Ok(mut answer) => {
+            along.held = answer.held.take();
+            from_answer(&answer)
+        }
         Err(error) => {
             let (status, body) = errors::status_and_body(&error);
             (errors::begin(status), Bytes::from(body))
@@ -122,14 +131,12 @@ fn respond(outcome: Outcome, worker: &Worker) -> HttpResponse {
         None if executed => executed_here(builder, timings),
         None => {}
     }
-    let Some(learnt) = learnt else { return response.0.body(response.1) };
-    decided_by_learner(builder, &learnt);
-    match learnt.pending {
-        Some(pending) if success => {
-            response.0.body(Accompanied::new(response.1, Rewarded { arrival, pending }).boxed())
-        }
-        _ => response.0.body(response.1),
+    if let Some(learnt) = learnt {
+        decided_by_learner(builder, &learnt);
+        let pending = learnt.pending.filter(|_| success);
+        along.rewarded = pending.map(|pending| Rewarded { arrival, pending });
     }
+    accompanied::respond(&mut response.0, response.1, along, connection)
 }
 
 fn decided_by_learner(builder: &mut HttpResponseBuilder, learnt: &Learnt) {

@@ -15,7 +15,7 @@ use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::budget::Held;
-use crate::connections::{CONNECTION_BYTES, Connection, End, Phase};
+use crate::connections::{CONNECTION_BYTES, Connection, End, NoRoom, Phase};
 use crate::metrics::Refused;
 
 /// Bytes of a body that ends by itself that the parser is given at once.
@@ -49,8 +49,13 @@ enum Body {
     Unknown,
 }
 
-/// A head that is too large for the room that there is.
-struct TooLarge;
+/// Why the parser is given nothing of a head.
+enum NotGiven {
+    /// There will be room for it in a moment.
+    Yet,
+    /// It is too large for the room that there is.
+    TooLarge,
+}
 
 /// See the module.
 pub struct Guarded {
@@ -97,7 +102,7 @@ impl Guarded {
     fn ending(&mut self, why: End) -> Option<Poll<io::Result<()>>> {
         match self.connection.phase() {
             // One that asks again at this moment is served: nothing of it is lost.
-            Phase::Idle if self.carry.is_empty() => None,
+            Phase::Idle if self.carry.is_empty() && !self.connection.is_doomed() => None,
             Phase::Idle | Phase::Session => Some(Poll::Ready(Ok(()))),
             Phase::Head => {
                 self.say(if why == End::Slow { TOO_SLOW } else { NO_ROOM });
@@ -105,12 +110,13 @@ impl Guarded {
             }
             // Its handler answers.
             Phase::Body | Phase::Running => None,
-            Phase::Answering => Some(Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))),
+            // What is left of its answer is tried once more, and then given up.
+            Phase::Answering => None,
         }
     }
 
     /// How much of `came` the parser is given now.
-    fn share(&mut self, came: &[u8]) -> Result<usize, TooLarge> {
+    fn share(&mut self, came: &[u8]) -> Result<usize, NotGiven> {
         match self.connection.phase() {
             Phase::Body | Phase::Session => Ok(self.share_of_body(came)),
             Phase::Running | Phase::Answering => Ok(0),
@@ -131,22 +137,23 @@ impl Guarded {
         given
     }
 
-    fn share_of_head(&mut self, came: &[u8]) -> Result<usize, TooLarge> {
+    fn share_of_head(&mut self, came: &[u8]) -> Result<usize, NotGiven> {
         let end = end_of_head(self.tail, came);
         let head = came.get(..end.unwrap_or(came.len())).unwrap_or(came);
-        let begins = self.connection.phase() == Phase::Idle;
-        let length = if begins {
+        if self.connection.phase() == Phase::Idle {
             self.body = Body::None;
-            self.connection.enter(Phase::Head, head.len() as u64);
-            head.len() as u64
-        } else {
-            self.connection.moved(head.len())
-        };
-        if length > COVERED_BYTES as u64
-            && !self.connection.grow(&mut self.held, CONNECTION_BYTES + length)
-        {
-            return Err(TooLarge);
+            self.connection.enter(Phase::Head, 0);
         }
+        let length = self.connection.bytes_moved() + head.len() as u64;
+        if length > COVERED_BYTES as u64 {
+            // The parser's buffer doubles as it grows.
+            let wanted = CONNECTION_BYTES + length.next_power_of_two();
+            self.connection.grow(&mut self.held, wanted).map_err(|no_room| match no_room {
+                NoRoom::Yet => NotGiven::Yet,
+                NoRoom::AtAll => NotGiven::TooLarge,
+            })?;
+        }
+        self.connection.moved(head.len());
         match body_of(head) {
             Body::None => {}
             told => self.body = told,
@@ -184,13 +191,24 @@ impl Guarded {
         Poll::Ready(Ok(()))
     }
 
+    /// Tries again after others had their turn: some of them are to end.
+    fn in_a_moment(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        self.connection.waits(cx.waker());
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     /// Gives the parser what waited, if it is its turn.
     fn poll_carry(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let most = self.carry.len().min(buf.remaining());
         let carry = std::mem::take(&mut self.carry);
         let given = self.share(carry.get(..most).unwrap_or_default());
         self.carry = carry;
-        let Ok(given) = given else { return self.too_large() };
+        let given = match given {
+            Ok(given) => given,
+            Err(NotGiven::Yet) => return self.in_a_moment(cx),
+            Err(NotGiven::TooLarge) => return self.too_large(),
+        };
         buf.put_slice(self.carry.get(..given).unwrap_or_default());
         self.carry.drain(..given);
         match given {
@@ -312,9 +330,13 @@ impl AsyncRead for Guarded {
         }
         let given = match this.share(came) {
             Ok(given) => given,
-            Err(TooLarge) => {
+            Err(not_given) => {
+                this.carry.extend_from_slice(came);
                 buf.set_filled(start);
-                return this.too_large();
+                return match not_given {
+                    NotGiven::Yet => this.in_a_moment(cx),
+                    NotGiven::TooLarge => this.too_large(),
+                };
             }
         };
         if given < came.len() {
@@ -336,9 +358,6 @@ impl AsyncWrite for Guarded {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let phase = this.connection.phase();
-        if matches!(phase, Phase::Answering | Phase::Session) && this.connection.ended().is_some() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
         if phase == Phase::Head {
             // Nobody was asked: the parser answers by itself.
             this.connection.table().refused(Refused::BadHead);
@@ -354,6 +373,13 @@ impl AsyncWrite for Guarded {
         match &polled {
             Poll::Ready(Ok(sent)) if *sent < buf.len() => this.connection.progressed(*sent),
             Poll::Ready(_) => {}
+            // A last word is written as far as it goes at once.
+            Poll::Pending
+                if matches!(phase, Phase::Answering | Phase::Session)
+                    && this.connection.ended().is_some() =>
+            {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
             Poll::Pending => this.connection.waits(cx.waker()),
         }
         polled

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use super::bit_by_bit::BitByBit;
 use super::body::{Uploads, read_body};
 use super::entries::{read_batch, read_eid, read_number, read_state};
-use super::node_api::{changed, check_admin, internal};
+use super::node_api::{begin_change, changed, check_admin, internal};
 use super::{errors, headers};
 use crate::actors::learner::{
     ChangeFailed, ChangeLearnerParameters, ImportFailed, ImportModel, Look, ResetLearner, Told,
@@ -72,7 +72,7 @@ impl LearnerWorker {
     /// For the current thread.
     pub fn new(node: Arc<NodeState>) -> Self {
         let rng = RefCell::new(SmallRng::seed_from_u64(rand::random()));
-        let uploads = Uploads::new(&node.settings, &node.learner_bodies, &node.connections);
+        let uploads = Uploads::new(&node.settings, node.learner_bodies());
         Self {
             uploads,
             node,
@@ -208,6 +208,7 @@ pub async fn change_parameters(
             read_body(&request, payload, Bounds::SMALL.bytes, &worker.uploads).await?;
         let patch: Map<String, Value> =
             read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
+        let _begun = begin_change(&worker.node)?;
         let change = || ChangeLearnerParameters(patch.clone());
         let changed = worker.node.learning.learner.ask(change).await.map_err(internal)?;
         changed.map_err(|why| match why {

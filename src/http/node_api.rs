@@ -7,7 +7,9 @@ use std::sync::Arc;
 use actix_web::http::{Method, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::accompanied::{self, Along};
 use super::body::read_body;
 use super::function_api::from_answer;
 use super::origin::check_origin;
@@ -18,6 +20,7 @@ use crate::config::Admin;
 use crate::dispatch::Worker;
 use crate::error::Error;
 use crate::json::Bounds;
+use crate::metrics::Refused;
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::LimitsPatch;
 use crate::state::{NodeState, Phase};
@@ -68,6 +71,18 @@ pub fn check_admin(request: &HttpRequest, node: &NodeState) -> Result<(), Error>
     check_origin(request.headers(), &node.settings.host_names)
 }
 
+/// Lets a change of the configuration begin, whole as it is now, of which only a few may be under way
+/// at a time. What is answered goes along with the change to its end.
+///
+/// # Errors
+/// There are too many.
+pub fn begin_change(node: &NodeState) -> Result<OwnedSemaphorePermit, Error> {
+    Arc::clone(&node.changes).try_acquire_owned().map_err(|_| {
+        node.metrics.refused(Refused::Busy);
+        Error::Busy
+    })
+}
+
 fn may_change(admin: Admin, from: Option<IpAddr>) -> bool {
     match admin {
         Admin::Any => true,
@@ -114,16 +129,23 @@ pub async fn change_configuration(
         let (body, _held) =
             read_body(&request, payload, Bounds::SMALL.bytes, &worker.uploads).await?;
         let change: Change = read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
-        to_the_end(change_all(change, Arc::clone(&node))).await
+        let begun = begin_change(&node)?;
+        to_the_end(begun, change_all(change, Arc::clone(&node))).await
     };
     changed(&worker.node, change.await)
 }
 
 /// Goes on with a change though the client hangs up in the middle of it.
 async fn to_the_end<T: 'static>(
+    begun: OwnedSemaphorePermit,
     change: impl Future<Output = Result<T, Error>> + 'static,
 ) -> Result<T, Error> {
-    actix_rt::spawn(change).await.map_err(internal)?
+    let to_its_end = async move {
+        let changed = change.await;
+        drop(begun);
+        changed
+    };
+    actix_rt::spawn(to_its_end).await.map_err(internal)?
 }
 
 /// All of `change` or nothing: what can be wrong with it is checked before anything is touched,
@@ -160,7 +182,7 @@ pub async fn change_scheduler(
             read_body(&request, payload, Bounds::SMALL.bytes, &worker.uploads).await?;
         let spec: SchedulerSpec = read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
         let (policy, node) = (spec.build()?, Arc::clone(&worker.node));
-        to_the_end(async move {
+        to_the_end(begin_change(&node)?, async move {
             let _alone = node.changing.lock().await;
             swap(policy, &node).await
         })
@@ -198,7 +220,8 @@ pub async fn openfaas_api(
     match passed.await {
         Ok(answer) => {
             let (mut response, body) = from_answer(&answer);
-            response.body(body)
+            let along = Along { held: answer.held, ..Along::default() };
+            accompanied::respond(&mut response, body, along, request.conn_data())
         }
         Err(error) => errors::response(&error),
     }
@@ -215,7 +238,8 @@ pub async fn scale_delay(
         let gateway = worker.functions.gateway()?.clone();
         check_admin(&request, &worker.node)?;
         let name = FunctionName::parse(&name)?;
-        to_the_end(async move { gateway.scale_delay(&name).await }).await
+        let begun = begin_change(&worker.node)?;
+        to_the_end(begun, async move { gateway.scale_delay(&name).await }).await
     };
     match measured.await {
         Ok(delay) => HttpResponse::Ok().json(delay),
@@ -224,11 +248,14 @@ pub async fn scale_delay(
 }
 
 /// `GET /metrics`.
-pub async fn metrics(worker: Shared) -> HttpResponse {
+pub async fn metrics(request: HttpRequest, worker: Shared) -> HttpResponse {
     let node = &worker.node;
     let learner = node.learning.stats(&node.learning.snapshot());
     let text = node.metrics.render(node.gate.load(), node.gate.k(), &learner);
-    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text)
+    let mut builder = HttpResponse::Ok();
+    builder.content_type("text/plain; version=0.0.4; charset=utf-8");
+    let bodies = &worker.uploads.bodies;
+    accompanied::respond_within(&mut builder, text, bodies, request.conn_data()).await
 }
 
 /// `GET /health`: 200 while the node serves, 503 while it stops.

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_http::body::BoxBody;
 use actix_http::{HttpService, Request, Response};
@@ -28,10 +28,11 @@ use super::{
 };
 use crate::actors::gateway::{Serve, Server};
 use crate::config::Settings;
-use crate::connections::{Connection, Connections};
+use crate::connections::{Connection, Connections, NoRoom};
 use crate::dispatch::Worker;
 use crate::error::Error;
 use crate::json::Bounds;
+use crate::metrics::Refused;
 use crate::peer::message_bytes_max;
 use crate::state::NodeState;
 
@@ -41,6 +42,8 @@ const BACKLOG: i32 = 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Silence after which the kernel asks whether the other side is still there.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+/// How long a new connection waits for those to end that make room for it.
+const ROOM_TIME: Duration = Duration::from_secs(1);
 /// What an answered client has to read its answer while it still sends what nobody wants.
 const LINGER: Duration = Duration::from_secs(1);
 /// What a connection may take beyond the drain time to be written out and closed.
@@ -248,25 +251,35 @@ where
             })
             .h1(Watched { routes: map_config(app, |()| AppConfig::default()) });
         fn_service(move |stream: TcpStream| {
-            let opened = open(stream, &connections);
-            async { opened }
+            let connections = Arc::clone(&connections);
+            async move { open(stream, &connections).await }
         })
         .and_then(http)
     })
 }
 
-/// Takes a connection in, if there is room.
-fn open(
+/// Takes a connection in, if there is room or soon will be.
+async fn open(
     stream: TcpStream,
     connections: &Arc<Connections>,
 ) -> Result<(Guarded, Option<SocketAddr>), actix_http::error::DispatchError> {
     // Best effort: without it the connection works, only slower.
     let _ = stream.set_nodelay(true);
     let peer = stream.peer_addr()?;
-    let Some((connection, held)) = connections.open(peer.ip()) else {
-        return Err(io::Error::from(io::ErrorKind::QuotaExceeded).into());
-    };
-    Ok((Guarded::new(stream, connection, held), Some(peer)))
+    let deadline = Instant::now() + ROOM_TIME;
+    loop {
+        match connections.open(peer.ip()) {
+            Ok((connection, held)) => {
+                return Ok((Guarded::new(stream, connection, held), Some(peer)));
+            }
+            // Those that end need this thread for it.
+            Err(NoRoom::Yet) if Instant::now() < deadline => tokio::task::yield_now().await,
+            Err(_) => {
+                connections.refused(Refused::Connection);
+                return Err(io::Error::from(io::ErrorKind::QuotaExceeded).into());
+            }
+        }
+    }
 }
 
 /// Whether a client may send the body that it asks about.

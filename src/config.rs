@@ -236,8 +236,11 @@ settings! {
     /// Bytes that the bodies of all calls on the node hold together at most. Unset: an 8th of the memory, 512 MiB at most.
     bodies_bytes_max: u64 = memory::share(8, 512 << 20);
 
-    /// Bytes that the bodies of all requests to the learner, and its long answers, hold together at most. Unset: a 16th of the memory, 256 MiB at most.
+    /// Bytes that the bodies of all requests to the learner hold together at most. Unset: a 16th of the memory, 256 MiB at most.
     learner_bodies_bytes_max: u64 = memory::share(16, 256 << 20);
+
+    /// Bytes that what is learnt, entries held for reordering and rewards on their way may take, at least 1048576. Unset: an 8th of the memory, 1 GiB at most.
+    learner_memory_bytes_max: u64 = memory::share(8, 1 << 30).max(1 << 20);
 
     /// Milliseconds to connect to a peer, 1 to 60000.
     peer_connect_timeout_ms: u64 = 250;
@@ -339,6 +342,7 @@ impl Settings {
         range("learner_pool_size", self.learner_pool_size as f64, 1.0, 1e3);
         range("learner_timeout_ms", self.learner_timeout_ms as f64, 1.0, 6e4);
         range("learner_save_time_s", self.learner_save_time_s, 0.05, 86400.0);
+        range("learner_memory_bytes_max", self.learner_memory_bytes_max as f64, 1048576.0, 1e15);
         range("drain_timeout_s", self.drain_timeout_s as f64, 0.0, 3600.0);
         // 1 GiB: base64 and JSON around it must still fit in memory several times over.
         range("body_bytes_max", self.body_bytes_max as f64, 0.0, (1u64 << 30) as f64);

@@ -10,6 +10,8 @@
 use memchr::memchr2;
 use serde::de::DeserializeOwned;
 
+use crate::types::cut;
+
 /// Characters of a number at most; the longest that a program prints has some 330.
 const NUMBER_BYTES_MAX: usize = 512;
 /// Levels of nesting that can be bounded; `serde_json` itself goes no deeper than 127.
@@ -77,7 +79,14 @@ pub enum BadJson {
 /// It does not, or is not of that form.
 pub fn read<T: DeserializeOwned>(text: &[u8], bounds: &Bounds) -> Result<T, BadJson> {
     check(text, bounds)?;
-    serde_json::from_slice(text).map_err(|why| BadJson::Unreadable(why.to_string()))
+    serde_json::from_slice(text).map_err(|why| {
+        let (why, line, column) = (why.to_string(), why.line(), why.column());
+        let quoted = cut(&why);
+        BadJson::Unreadable(match quoted.len() < why.len() {
+            true => format!("{quoted}… at line {line} column {column}"),
+            false => why,
+        })
+    })
 }
 
 /// The same for what must be an object.

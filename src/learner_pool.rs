@@ -27,7 +27,7 @@ use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::policy::{Learnt, Question, Task};
 use crate::rl::check_action;
-use crate::types::url_host;
+use crate::types::{cut, url_host};
 use crate::wire::float_text;
 
 /// What v1's configuration names the HTTP port of its learner.
@@ -36,6 +36,8 @@ const V1_HTTP_PORT: u16 = 19020;
 const V1_WS_PORT: u16 = 8765;
 /// Actions that an answer may name; there are never as many machines.
 const ACTIONS_MAX: usize = 1 << 16;
+/// Questions of one thread that wait for a socket at most.
+const WAITING_MAX: usize = 4096;
 /// Sockets that may end on one question before it counts as not answered.
 const TRIES_MAX: u32 = 3;
 /// A socket that lived so long did its work: it is opened again at once.
@@ -71,8 +73,11 @@ impl Jobs {
         while waiting.front().is_some_and(|job| job.reply.is_closed()) {
             waiting.pop_front();
         }
-        waiting.push_back(job);
-        self.came.notify_one();
+        // One that is dropped is answered: its call runs here.
+        if waiting.len() < WAITING_MAX {
+            waiting.push_back(job);
+            self.came.notify_one();
+        }
     }
 
     /// The next question that somebody waits for.
@@ -242,7 +247,7 @@ async fn serve(mut socket: Socket, patience: Duration, jobs: &Jobs) {
             biased;
             frame = socket.next() => match frame {
                 Some(Ok(Frame::Ping(payload))) => {
-                    if socket.send(Message::Pong(payload)).await.is_err() {
+                    if !sent(&mut socket, Message::Pong(payload), patience).await {
                         return;
                     }
                     continue;
@@ -253,19 +258,28 @@ async fn serve(mut socket: Socket, patience: Duration, jobs: &Jobs) {
             },
             job = jobs.next() => job,
         };
-        if socket.send(Message::Text(job.frame.clone().into())).await.is_err() {
+        if !sent(&mut socket, Message::Text(job.frame.clone().into()), patience).await {
             return jobs.again(job);
         }
         match timeout(patience, answer(&mut socket)).await {
             Ok(Some(text)) => match read_answer(&text) {
                 // Nobody may be waiting any more.
                 Some(answer) => drop(job.reply.send(answer)),
-                None => tracing::warn!(?text, "the learner's answer cannot be read"),
+                None => {
+                    let text = String::from_utf8_lossy(&text);
+                    tracing::warn!(text = cut(&text), "the learner's answer cannot be read");
+                }
             },
             Ok(None) => return jobs.again(job),
             Err(_) => return,
         }
     }
+}
+
+/// Whether `message` was sent in time. A learner that reads nothing is given up like one that is
+/// gone.
+async fn sent(socket: &mut Socket, message: Message, patience: Duration) -> bool {
+    matches!(timeout(patience, socket.send(message)).await, Ok(Ok(())))
 }
 
 /// The next text that comes. `None`: the socket has ended.
@@ -304,6 +318,33 @@ mod tests {
         assert_eq!(read_answer(b"4.00000,0.89100"), Some((4, 0.891)));
         for bad in ["", "1", "1.5,0.1", "-1,0.1", "x,0.1", "1,NaN", "1e9,0.1"] {
             assert_eq!(read_answer(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn questions_beyond_the_bound_are_not_waited_for() {
+        let jobs = Jobs::default();
+        let push = |_| {
+            let (reply, answer) = oneshot::channel();
+            jobs.push(Job { frame: "1".to_owned(), reply, tries: 0 });
+            answer
+        };
+        let waiting: Vec<_> = (0..WAITING_MAX).map(push).collect();
+        assert!(push(0).await.is_err(), "dropped at once");
+        assert_eq!(jobs.waiting.borrow().len(), waiting.len());
+    }
+
+    #[tokio::test]
+    async fn a_learner_that_reads_nothing_is_given_up() {
+        let (ours, _theirs) = tokio::net::UnixStream::pair().expect("sockets");
+        let socket: BoxedSocket = Box::new(ours);
+        let mut socket = Framed::new(socket, Codec::new().client_mode());
+        let frame = || Message::Binary(vec![0; 1 << 16].into());
+        let patience = Duration::from_millis(10);
+        let mut taken = 0;
+        while sent(&mut socket, frame(), patience).await {
+            taken += 1;
+            assert!(taken < 1000, "the kernel's buffers are full by now");
         }
     }
 

@@ -331,11 +331,11 @@ impl LearnerMetrics {
             ("windows_trained", stats.windows_trained),
             ("decisions", stats.inferences),
         ] {
-            self.counts.with_label_values(&[what]).set(count as i64);
+            self.counts.with_label_values(&[what]).set(as_gauge(count));
         }
         self.decisions.reset();
         for (action, count) in &stats.decisions {
-            self.decisions.with_label_values(&[&action.to_string()]).set(*count as i64);
+            self.decisions.with_label_values(&[&action.to_string()]).set(as_gauge(*count));
         }
         self.rewarded.reset();
         for (in_time, by_type) in
@@ -343,10 +343,15 @@ impl LearnerMetrics {
         {
             for (task_type, count) in by_type {
                 let labels = [&*task_type.to_string(), in_time];
-                self.rewarded.with_label_values(&labels).set(*count as i64);
+                self.rewarded.with_label_values(&labels).set(as_gauge(*count));
             }
         }
     }
+}
+
+/// A count that may begin anywhere, since a file says where.
+fn as_gauge(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// What is counted and timed of one function's calls.

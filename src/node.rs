@@ -10,7 +10,6 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 use crate::actors::discovery::{Discovery, DiscoverySettings, Flush, Kept, Leave, Published};
-use crate::actors::eids::ReservedEids;
 use crate::actors::gateway::{Drain, Gateway};
 use crate::actors::learner::{Learner, SaveModel};
 use crate::actors::learning::Learning;
@@ -24,7 +23,7 @@ use crate::http::server::{Listeners, Servers};
 use crate::membership::{At, Introduction, Membership, Rules};
 use crate::peer::{PeerClient, own_address};
 use crate::policy::params::BadParameters;
-use crate::saved::{Dynamic, FlagOverrides, load_learner};
+use crate::saved::{Dynamic, FlagOverrides, load_learner, read_eids};
 use crate::state::{NodeState, Phase};
 use crate::storage::{self, StorageError};
 use crate::types::Identity;
@@ -171,9 +170,7 @@ const SAVING: Duration = Duration::from_secs(10);
 /// What the Learner begins with: the model and the EIDs of earlier runs.
 fn learning(settings: &Settings, dynamic: &Dynamic) -> Result<Arc<Learning>, StartError> {
     let learner = load_learner(&settings.data_path, dynamic.learner.clone())?;
-    let file = settings.data_path.join(storage::EIDS_FILE);
-    let reserved: Option<ReservedEids> = storage::read(&file, "the reserved EIDs")?;
-    let reserved = reserved.unwrap_or_default();
+    let reserved = read_eids(&settings.data_path)?;
     Ok(Learning::new(learner.snapshot(), reserved, &settings.data_path))
 }
 

@@ -10,11 +10,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::actors::eids::ReservedEids;
 use crate::config::Settings;
 use crate::policy::registry::SchedulerSpec;
 use crate::queue::Limits;
 use crate::rl::learner::Learner;
-use crate::rl::model::Model;
+use crate::rl::model::{Model, Unfit};
 use crate::rl::parameters::Parameters;
 use crate::storage::{self, StorageError};
 use crate::types::{Identity, InitServer, check_machine};
@@ -225,7 +226,7 @@ impl Dynamic {
                 running: machine.running.merged(&flags.machine),
                 saved: machine.saved,
             },
-            learner: read_learner(&file(storage::LEARNER_FILE))?,
+            learner: read_learner(&file(storage::LEARNER_FILE), settings.learner_memory_bytes_max)?,
         })
     }
 }
@@ -267,30 +268,49 @@ fn read_scheduler(path: &Path) -> Result<Option<SchedulerSpec>, StorageError> {
     Ok(stored)
 }
 
-fn read_learner(path: &Path) -> Result<Parameters, StorageError> {
+fn read_learner(path: &Path, memory_bytes: u64) -> Result<Parameters, StorageError> {
     const WHAT: &str = "the learner's parameters";
     let stored: Option<LearnerFile> = storage::read(path, WHAT)?;
     let stored = stored.map_or_else(Map::new, |file| file.learner_parameters);
-    Parameters::default().merged(&stored).map_err(|why| unusable(path, WHAT, why.to_string()))
+    let memory_bytes = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
+    let base = Parameters { memory_bytes, ..Parameters::default() };
+    base.merged(&stored).map_err(|why| unusable(path, WHAT, why.to_string()))
+}
+
+/// The EIDs that earlier runs reserved.
+///
+/// # Errors
+/// Their file cannot be read, or leaves none to give.
+pub fn read_eids(folder: &Path) -> Result<ReservedEids, StorageError> {
+    const WHAT: &str = "the reserved EIDs";
+    let path = folder.join(storage::EIDS_FILE);
+    let reserved: Option<ReservedEids> = storage::read(&path, WHAT)?;
+    reserved.unwrap_or_default().check().map_err(|why| unusable(&path, WHAT, why))
 }
 
 /// A learner that goes on from the model in `folder`, if there is one. A model that was learnt
-/// under other parameters is set aside, not overwritten.
+/// under other parameters, or is larger than the learner's memory, is set aside, not overwritten.
 ///
 /// # Errors
 /// The model cannot be read, or not be set aside.
 pub fn load_learner(folder: &Path, parameters: Parameters) -> Result<Learner, StorageError> {
     let path = folder.join(storage::MODEL_FILE);
-    let model: Option<Model> = storage::read(&path, "a learner's model")?;
+    let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
+    let memory_bytes = parameters.memory_bytes;
     let mut learner = Learner::new(parameters);
-    if let Some(model) = model
-        && let Err(unfit) = learner.restore(&model)
-    {
+    // One that fits is no longer than the memory: what is longer is not even read.
+    let restored = if bytes > memory_bytes as u64 {
+        Err(Unfit(format!("it has {bytes} bytes, the learner's memory {memory_bytes}")))
+    } else {
+        let model: Option<Model> = storage::read(&path, "a learner's model")?;
+        model.map_or(Ok(()), |model| learner.restore(&model))
+    };
+    if let Err(unfit) = restored {
         let aside = storage::set_aside(&path)?;
         tracing::warn!(
             %unfit,
             moved_to = %aside.display(),
-            "learning starts anew: the saved model was learnt under other parameters; it is kept"
+            "learning starts anew: the saved model does not fit the parameters or the memory; it is kept"
         );
     }
     Ok(learner)
@@ -348,6 +368,26 @@ mod tests {
         assert_eq!((&*saved.machine_ip, &*saved.machine_id), ("", "board"));
     }
 
+    const TOO_LARGE: &str = r#"{"learner_parameters":{"actions_n":4096,"value_function":"kmeans",
+        "clusters":4096}}"#;
+
+    #[test]
+    fn parameters_that_cannot_fit_in_the_memory_are_refused_with_what_there_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join(storage::LEARNER_FILE), TOO_LARGE).expect("written");
+        let load = |learner_memory_bytes_max| {
+            let settings = Settings { learner_memory_bytes_max, ..settings(folder.path()) };
+            Dynamic::load(&settings, &FlagOverrides::default()).map(|dynamic| dynamic.learner)
+        };
+        let error = load(8 << 20).expect_err("640 MiB").to_string();
+        for part in ["clusters", "6291456", "learner_memory_bytes_max"] {
+            assert!(error.contains(part), "{error}");
+        }
+        let patch = serde_json::from_str(r#"{"alpha":0.5}"#).expect("JSON");
+        let merged = load(4 << 30).expect("fits").merged(&patch).expect("good");
+        assert_eq!(merged.memory_bytes, 4 << 30, "it is no parameter, and is kept");
+    }
+
     #[test]
     fn a_file_that_cannot_be_used_is_an_error_at_start() {
         for (name, text) in [
@@ -356,6 +396,7 @@ mod tests {
             (storage::SCHEDULER_FILE, r#"{"name":"Nope","parameters":[]}"#),
             (storage::DISCOVERY_FILE, r#"{"machine_ip":"x"}"#),
             (storage::LEARNER_FILE, r#"{"learner_parameters":{"alpha":"x"}}"#),
+            (storage::LEARNER_FILE, TOO_LARGE),
         ] {
             let folder = tempfile::tempdir().expect("a folder");
             std::fs::write(folder.path().join(name), text).expect("written");
@@ -363,6 +404,16 @@ mod tests {
             let error = error.expect_err(text).to_string();
             assert!(error.contains(name), "{error}");
         }
+    }
+
+    #[test]
+    fn a_file_that_leaves_no_eids_stops_the_start_by_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(read_eids(folder.path()).expect("none yet"), ReservedEids::default());
+        let text = format!(r#"{{"reserved_below":{}}}"#, i64::MAX);
+        std::fs::write(folder.path().join(storage::EIDS_FILE), text).expect("written");
+        let error = read_eids(folder.path()).expect_err("too large").to_string();
+        assert!(error.contains(storage::EIDS_FILE) && error.contains("reserved_below"), "{error}");
     }
 
     #[test]
@@ -388,6 +439,9 @@ mod tests {
         assert!(load_learner(folder.path(), other).is_ok() && !path.exists());
         let aside = folder.path().join("p2pfaas_learner-model.unfit-1.json");
         assert_eq!(std::fs::read_to_string(aside).expect("kept"), text);
+        std::fs::write(&path, format!("{text}{}", " ".repeat(1 << 20))).expect("written");
+        let small = Parameters { memory_bytes: 1 << 20, ..Parameters::default() };
+        assert!(load_learner(folder.path(), small).is_ok() && !path.exists(), "it is too long");
         std::fs::write(&path, "{").expect("written");
         let error = load_learner(folder.path(), Parameters::default()).err().expect("no JSON");
         assert!(error.to_string().contains(storage::MODEL_FILE));

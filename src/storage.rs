@@ -2,7 +2,7 @@
 //! renamed over it, so that a reader finds the old file or the new one, never a part.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -78,13 +78,13 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), StorageError> {
     static WRITING: Mutex<()> = Mutex::new(());
     let _alone = crate::lock(&WRITING);
     let folder = path.parent().unwrap_or(Path::new("."));
-    let bytes = serde_json::to_vec(value).map_err(io::Error::other).map_err(io_error(path))?;
     // A fixed name: what a crash left behind is simply overwritten.
     let beside = path.with_extension("json.new");
     let replace = || {
-        let mut file = File::create(&beside)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
+        // As it is made: a model is long.
+        let mut file = BufWriter::with_capacity(64 << 10, File::create(&beside)?);
+        serde_json::to_writer(&mut file, value)?;
+        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         fs::rename(&beside, path)?;
         // The rename itself must survive a power cut too.
         File::open(folder)?.sync_all()

@@ -206,6 +206,14 @@ impl Identity {
     }
 }
 
+/// Characters of what somebody sent that a message quotes at most.
+const QUOTED_CHARACTERS: usize = 200;
+
+/// The beginning of a text that somebody sent, to be quoted.
+pub fn cut(text: &str) -> &str {
+    text.char_indices().nth(QUOTED_CHARACTERS).and_then(|(end, _)| text.get(..end)).unwrap_or(text)
+}
+
 /// One value or a list of them, in files that people write.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "OneOrMore<T>")]
@@ -230,6 +238,12 @@ impl<T> From<OneOrMore<T>> for List<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_quoted_is_cut_between_characters() {
+        assert_eq!((cut(""), cut("é")), ("", "é"));
+        assert_eq!(cut(&"é".repeat(1000)), "é".repeat(QUOTED_CHARACTERS));
+    }
 
     #[test]
     fn an_init_server_is_an_address_or_a_host_name() {

@@ -273,13 +273,122 @@ async fn what_one_node_learnt_can_start_another() {
 }
 
 #[actix_rt::test]
-async fn nobody_else_changes_a_learner_that_is_closed_but_anybody_may_ask_and_train() {
+async fn nobody_else_changes_or_trains_a_learner_that_is_closed_but_anybody_may_ask() {
     let node = TestNode::start(|settings| settings.admin = p2pfaas::config::Admin::Off);
     assert_eq!(post(&node.learner("/learner/parameters"), "{}").await.status, 403);
     assert_eq!(post(&node.learner("/learner/model"), "{}").await.status, 403);
     assert_eq!(get(&node.learner("/learner/reset")).await.status, 403);
-    train(&node, 1, 1).await;
-    assert_eq!(node.learner_stats().await["pending_entries"], 1);
+    let refused = post(&node.learner("/train_batch"), batch(1, 1)).await;
+    assert_eq!((refused.status, refused.code()), (403, 1), "{}", refused.text());
+    assert_eq!(get(&node.learner("/train")).await.status, 403);
+    let stats = node.learner_stats().await;
+    assert_eq!(stats["pending_entries"], 0);
+    let state = [("X-P2pfaas-Learning-State", "1")];
+    assert_eq!(send("GET", &node.learner("/act"), &state, "").await.status, 200);
+}
+
+#[actix_rt::test]
+async fn eids_far_ahead_and_rewards_beyond_all_others_are_refused_with_their_batch() {
+    let mut node = TestNode::start(|_| {});
+    node.set_learner(json!({"window_size": 2})).await;
+    let url = node.learner("/train_batch");
+    let with = |eid: u64, reward: f64| {
+        let far = json!({"eid": eid, "state": "0", "action": 0, "reward": reward});
+        let near = json!({"eid": 1, "state": "0", "action": 0, "reward": 1});
+        json!([near, far]).to_string()
+    };
+    for (body, named) in [
+        (with(9_000_000_000_000_000, 1.0), ["9000000000000000", "1000001", "eids_ahead_max"]),
+        (with(2, -100_001.0), ["-100001", "100000", "reward_abs_max"]),
+    ] {
+        let refused = post(&url, body).await;
+        assert_eq!((refused.status, refused.code()), (400, 4));
+        named.iter().for_each(|part| assert!(refused.text().contains(part), "{}", refused.text()));
+    }
+    assert_eq!(node.learner_stats().await["pending_entries"], 0, "nor is the rest taken");
+    train(&node, 900_000, 3).await;
+    // Who counts by one goes on so, whatever was reset, and also where the node was restarted.
+    reset(&node).await;
+    train(&node, 1_500_000, 3).await;
+    node.stop().await;
+    node.start_again();
+    train(&node, 2_400_000, 2).await;
+    assert_eq!(post(&node.learner("/train_batch"), with(3_900_000, 1.0)).await.status, 400);
+    node.set_learner(json!({"eids_ahead_max": 1u64 << 62, "reward_abs_max": 1e12})).await;
+    assert_eq!(post(&node.learner("/train_batch"), with(1 << 62, 1e12)).await.status, 200);
+}
+
+#[actix_rt::test]
+async fn a_model_that_would_become_much_memory_is_refused_with_a_short_message() {
+    let node = TestNode::start(|settings| settings.learner_memory_bytes_max = 8 << 20);
+    let model = get(&node.learner("/learner/model")).await.json();
+    let with = |key: &str, value: String| {
+        let mut model = model.clone();
+        model[key] = json!("HERE");
+        model.to_string().replace("\"HERE\"", &value)
+    };
+    let many = |one: &str, n: usize| vec![one; n].join(",");
+    let table = |states: String, table: String| {
+        with("values", format!(r#"{{"states":[{states}],"table":[{table}]}}"#))
+    };
+    let good = table("[1]".to_owned(), "[0,1e100]".to_owned());
+    assert_eq!(post(&node.learner("/learner/model"), good).await.status, 200);
+    for bad in [
+        with("shape", format!(r#"{{"a":[{}]}}"#, many("0", 1 << 19))),
+        with("decisions", format!("[{}]", many("0", 5000))),
+        with("average_reward", "1e200".to_owned()),
+        with("expected_eid", "9999999999999999999".to_owned()),
+        with("format", format!("\"{}\"", "x".repeat(200_000))),
+        table(many("[]", 1 << 18), many("[]", 1 << 18)),
+        table(many("[1]", 300_000), many("[0,0]", 100_000)),
+        table("[1]".to_owned(), "[0,1e101]".to_owned()),
+        table("[1]".to_owned(), format!("[{}]", many("0", 1 << 19))),
+        // More than the memory holds: not a part of it is taken.
+        {
+            let states: Vec<String> = (0..40_000).map(|n| format!("[{n},{n},{n}]")).collect();
+            table(states.join(","), many("[0,0]", 40_000))
+        },
+    ] {
+        let refused = post(&node.learner("/learner/model"), bad).await;
+        assert_eq!((refused.status, refused.code()), (400, 4), "{}", refused.text());
+        assert!(refused.text().len() < 500, "{}", refused.text());
+    }
+    assert_eq!(node.learner_stats().await["states_seen"], 1, "nothing was changed");
+}
+
+#[actix_rt::test]
+async fn what_cannot_be_read_is_quoted_in_short() {
+    let node = TestNode::start(|_| {});
+    let long = "y".repeat(50_000);
+    for body in [
+        format!(r#"[{{"eid":1,"state":"{long}","action":0,"reward":1}}]"#),
+        format!(r#"[{{"eid":"{long}","state":"1","action":0,"reward":1}}]"#),
+        format!(r#"[{{"eid":1,"state":[1,"{long}"],"action":0,"reward":1}}]"#),
+    ] {
+        let refused = post(&node.learner("/train_batch"), body).await;
+        assert_eq!((refused.status, refused.code()), (400, 4));
+        assert!(refused.text().len() < 500, "{}", refused.text());
+    }
+    for patch in [json!({"value_function": &long[..8000]}), json!({"alpha": &long[..8000]})] {
+        let refused = post(&node.learner("/learner/parameters"), patch.to_string()).await;
+        assert!(refused.status == 400 && refused.text().len() < 500, "{}", refused.text());
+    }
+}
+
+#[actix_rt::test]
+async fn parameters_that_the_memory_does_not_hold_are_refused_and_name_it() {
+    let node = TestNode::start(|settings| settings.learner_memory_bytes_max = 8 << 20);
+    for (patch, key) in [
+        (json!({"value_function": "tiles", "tiles_size": 10_000_000}), "tiles_size"),
+        (json!({"value_function": "kmeans", "clusters": 4096, "actions_n": 4096}), "clusters"),
+        (json!({"window_size": 100_000}), "window_size"),
+    ] {
+        let refused = post(&node.learner("/learner/parameters"), patch.to_string()).await;
+        assert_eq!(refused.status, 400);
+        for part in [key, "learner_memory_bytes_max"] {
+            assert!(refused.text().contains(part), "{}", refused.text());
+        }
+    }
 }
 
 #[actix_rt::test]

@@ -14,8 +14,11 @@ use crate::lock;
 use crate::rl::{EID_MAX, Eid};
 use crate::storage;
 
-/// EIDs reserved on disk at once.
-const EIDS_RESERVED: u64 = 1 << 20;
+/// EIDs reserved on disk at once. As many may be lost with a restart; a learner elsewhere that is
+/// trained on this node's decisions takes such a leap, and several (`eids_ahead_max`).
+const EIDS_RESERVED: u64 = 1 << 17;
+/// The largest EID that a file may reserve: what is left above outlasts any node.
+const RESERVED_MAX: Eid = EID_MAX - (1 << 40);
 /// How long a disk that failed is left alone.
 const RESERVE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -24,6 +27,22 @@ const RESERVE_AGAIN: Duration = Duration::from_secs(1);
 pub struct ReservedEids {
     /// No EID from here on was given yet.
     pub reserved_below: Eid,
+}
+
+impl ReservedEids {
+    /// Whether a node can go on after these.
+    ///
+    /// # Errors
+    /// Too few are left above.
+    pub fn check(self) -> Result<Self, String> {
+        match self.reserved_below > RESERVED_MAX {
+            true => Err(format!(
+                "reserved_below is {}, at most {RESERVED_MAX} leaves EIDs to give",
+                self.reserved_below
+            )),
+            false => Ok(self),
+        }
+    }
 }
 
 /// See the module.
@@ -37,6 +56,8 @@ pub struct Eids {
     reserved: Notify,
     /// When the disk failed last; it is not asked again at once.
     failed: Mutex<Option<Instant>>,
+    /// Whether it was said that none is left.
+    end_told: AtomicBool,
 }
 
 impl Eids {
@@ -50,6 +71,7 @@ impl Eids {
             reserving: AtomicBool::new(false),
             reserved: Notify::new(),
             failed: Mutex::default(),
+            end_told: AtomicBool::new(false),
         })
     }
 
@@ -66,7 +88,8 @@ impl Eids {
         Some(eid)
     }
 
-    /// The next one; waits for the disk if none is reserved. `None`: the disk fails.
+    /// The next one; waits for the disk if none is reserved. `None`: the disk fails, or none is
+    /// left.
     pub async fn wait(self: &Arc<Self>) -> Option<Eid> {
         loop {
             let reserved = self.reserved.notified();
@@ -83,9 +106,14 @@ impl Eids {
         }
     }
 
+    /// The one that is given next.
+    pub fn next(&self) -> Eid {
+        self.next.load(Ordering::Relaxed)
+    }
+
     /// Whether `eid` was given.
     pub fn gave(&self, eid: Eid) -> bool {
-        (1..self.next.load(Ordering::Relaxed)).contains(&eid)
+        (1..self.next()).contains(&eid)
     }
 
     /// What to reserve on disk, if half of what was reserved is used up.
@@ -95,8 +123,15 @@ impl Eids {
         (below - next < EIDS_RESERVED / 2).then_some(ReservedEids { reserved_below })
     }
 
-    /// Has more reserved, unless that is under way. `false`: the disk failed a moment ago.
+    /// Has more reserved, unless that is under way. `false`: the disk failed a moment ago, or none
+    /// is left.
     pub fn reserve(self: &Arc<Self>) -> bool {
+        if self.below.load(Ordering::Acquire) >= EID_MAX {
+            if !self.end_told.swap(true, Ordering::Relaxed) {
+                tracing::error!("no EIDs are left: once those reserved are given, calls run here");
+            }
+            return false;
+        }
         let failed = *lock(&self.failed);
         if failed.is_some_and(|at| at.elapsed() < RESERVE_AGAIN) {
             return false;
@@ -146,6 +181,19 @@ mod tests {
         let first = on_disk();
         while eids.wait().await.expect("reserved") < first.reserved_below + 10 {}
         assert!(on_disk().reserved_below > first.reserved_below);
+    }
+
+    #[actix_rt::test]
+    async fn at_their_end_nobody_waits_and_nothing_is_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let last = ReservedEids { reserved_below: EID_MAX - 2 };
+        assert!(last.check().is_err());
+        assert!(ReservedEids { reserved_below: RESERVED_MAX }.check().is_ok());
+        let eids = Eids::after(last, folder.path());
+        assert_eq!((eids.wait().await, eids.wait().await), (Some(EID_MAX - 2), Some(EID_MAX - 1)));
+        std::fs::remove_file(folder.path().join(storage::EIDS_FILE)).expect("written once");
+        assert_eq!((eids.wait().await, eids.take(), eids.reserve()), (None, None, false));
+        assert!(!folder.path().join(storage::EIDS_FILE).exists());
     }
 
     #[actix_rt::test]

@@ -23,9 +23,8 @@ use super::supervise::Guard;
 use crate::rl::learner::{Learner as Core, Snapshot};
 use crate::rl::model::{Model, Unfit};
 use crate::rl::parameters::{BadLearnerParameters, Parameters};
-use crate::rl::reward::RewardRule;
 use crate::rl::value::JobDone;
-use crate::rl::{BadEntry, Eid, State};
+use crate::rl::{BadEntry, Eid, Entry, State};
 use crate::saved::LearnerFile;
 use crate::storage::{self, StorageError};
 
@@ -46,7 +45,7 @@ pub struct Told {
 /// its first bad entry.
 #[derive(Clone, Message)]
 #[rtype(result = "Result<(), BadEntry>")]
-pub struct Train(pub Arc<[Told]>);
+pub struct Train(pub Arc<Vec<Told>>);
 
 /// The node has rewarded decisions of its own, to be trained on soon. Nothing is answered.
 #[derive(Clone, Copy, Message)]
@@ -148,6 +147,40 @@ impl Learner {
         });
     }
 
+    /// Whether `told` can be learnt from, by its form alone.
+    fn form(&self, told: &Told) -> Result<Entry, BadEntry> {
+        self.core.check(told.eid, Arc::clone(&told.state), told.action, told.reward)
+    }
+
+    /// Whether `told` is taken from whoever sent it.
+    fn check(&self, told: &Told) -> Result<(), BadEntry> {
+        let eids = &self.shared.eids;
+        // Others' numbers would make the node's own late, or be taken for them.
+        if self.shared.rewards_itself(told.eid) {
+            return Err(BadEntry::RewardedHere(told.eid));
+        }
+        if self.core.parameters().reward.is_node() && !eids.gave(told.eid) {
+            return Err(BadEntry::NotGiven(told.eid));
+        }
+        self.form(told)?;
+        self.core.check_told(told.eid, told.reward, eids.next())
+    }
+
+    /// Takes other parameters into use. Which decisions the node rewards from now on is settled
+    /// before any is taken by them.
+    fn set_parameters(&mut self, posted: Parameters, ctx: &Context<Self>) {
+        let before = self.core.parameters().reward.is_node();
+        self.core.set_parameters(posted);
+        let now = self.core.parameters().reward.is_node();
+        if now && !before {
+            self.shared.begin_rewarding();
+        }
+        self.trained(ctx);
+        if before && !now {
+            self.shared.end_rewarding();
+        }
+    }
+
     /// Trains on what the node has rewarded.
     fn take_rewards(&mut self, ctx: &Context<Self>) {
         let rewarded = self.shared.take_rewards();
@@ -227,16 +260,13 @@ impl Handler<Train> for Learner {
     type Result = Result<(), BadEntry>;
 
     fn handle(&mut self, Train(batch): Train, ctx: &mut Self::Context) -> Self::Result {
-        let own = matches!(self.core.parameters().reward, RewardRule::Node { .. });
-        let check = |told: &Told| {
-            // Others' numbers would make the node's own late, or be taken for them.
-            if own && !self.shared.eids.gave(told.eid) {
-                return Err(BadEntry::NotGiven(told.eid));
+        // How far EIDs may go is that for the whole batch, and all of it is checked first.
+        batch.iter().try_for_each(|told| self.check(told))?;
+        for told in batch.iter() {
+            if let Ok(entry) = self.form(told) {
+                self.core.take(entry);
             }
-            self.core.check(told.eid, Arc::clone(&told.state), told.action, told.reward)
-        };
-        let entries = batch.iter().map(check).collect::<Result<Vec<_>, _>>()?;
-        entries.into_iter().for_each(|entry| self.core.take(entry));
+        }
         self.trained(ctx);
         Ok(())
     }
@@ -272,8 +302,7 @@ impl Handler<ChangeLearnerParameters> for Learner {
         };
         AtomicResponse::new(Box::pin(save.into_actor(self).map(
             |saved: Result<Parameters, ChangeFailed>, actor, ctx| {
-                actor.core.set_parameters(saved?);
-                actor.trained(ctx);
+                actor.set_parameters(saved?, ctx);
                 Ok(())
             },
         )))

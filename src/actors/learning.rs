@@ -2,6 +2,7 @@
 //! their way from finished calls to training. One per node, shared by all its threads.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -23,11 +24,13 @@ use crate::rl::learner::Snapshot;
 use crate::rl::parameters::Compatibility;
 use crate::rl::reward::{Pending, RewardSink};
 use crate::rl::stats::{LearnerStats, RewardStats};
+use crate::rl::window::entry_bytes;
 use crate::rl::{Eid, Entry};
 use crate::storage::{self, StorageError};
 use crate::types::TaskType;
 
-/// Entries that wait to be trained on at most, should the Learner be away.
+/// Entries that wait to be trained on at most, should the Learner be away; fewer if they take more
+/// than their part of the learner's memory.
 const WAITING_MAX: usize = 100_000;
 /// Calls over which the recent share in time is taken.
 const RECENT: usize = 1000;
@@ -37,6 +40,8 @@ const RECENT: usize = 1000;
 struct Rewards {
     /// With the generation of their decision.
     waiting: Vec<(u64, Entry)>,
+    /// Bytes that they take.
+    bytes: usize,
     /// For which there was no room in `waiting`.
     dropped: u64,
     recent: VecDeque<bool>,
@@ -57,6 +62,8 @@ pub struct Learning {
     /// The EIDs of this node's decisions.
     pub eids: Arc<Eids>,
     rewards: Mutex<Rewards>,
+    /// The decisions that the node rewards itself, or did when it last rewarded any.
+    rewarded_here: Mutex<Range<Eid>>,
     /// The Learner actor.
     pub learner: Handle<Learner>,
     /// The model on disk.
@@ -137,10 +144,13 @@ impl Learning {
     /// As the Learner begins, with its files in `data_path`.
     pub fn new(snapshot: Snapshot, reserved: ReservedEids, data_path: &Path) -> Arc<Self> {
         let progress = (0, snapshot.live.inferences());
+        // What an earlier run decided was rewarded then, or is lost.
+        let rewarded_here = if snapshot.running.reward.is_node() { 0..Eid::MAX } else { 0..0 };
         Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             eids: Eids::after(reserved, data_path),
             rewards: Mutex::default(),
+            rewarded_here: Mutex::new(rewarded_here),
             learner: Handle::default(),
             model_file: ModelFile {
                 saved_at: Mutex::new(written_at(&data_path.join(storage::MODEL_FILE))),
@@ -167,6 +177,21 @@ impl Learning {
     /// Shows `snapshot` to all who decide.
     pub fn publish(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// Whether the node itself rewards the decision `eid`: nobody else may.
+    pub fn rewards_itself(&self, eid: Eid) -> bool {
+        lock(&self.rewarded_here).contains(&eid)
+    }
+
+    /// The node is about to reward its decisions; those taken before are their clients' still.
+    pub fn begin_rewarding(&self) {
+        *lock(&self.rewarded_here) = self.eids.next()..Eid::MAX;
+    }
+
+    /// No further decision is rewarded by the node; those that are under way still are.
+    pub fn end_rewarding(&self) {
+        lock(&self.rewarded_here).end = self.eids.next();
     }
 
     /// Whether the value function can tell the state of `question`; says so once if not.
@@ -230,7 +255,9 @@ impl Learning {
 
     /// The entries that wait to be trained on.
     pub fn take_rewards(&self) -> Vec<(u64, Entry)> {
-        std::mem::take(&mut lock(&self.rewards).waiting)
+        let mut rewards = lock(&self.rewards);
+        rewards.bytes = 0;
+        std::mem::take(&mut rewards.waiting)
     }
 
     /// Starts counting anew.
@@ -282,6 +309,7 @@ impl Learning {
 impl RewardSink for Learning {
     fn rewarded(&self, generation: u64, task_type: TaskType, entry: Entry) {
         let in_time = entry.reward > 0.0;
+        let bytes_max = self.snapshot.load().running.waiting_bytes();
         let first = {
             let mut rewards = lock(&self.rewards);
             // Types that are not told apart are counted as the first.
@@ -293,9 +321,12 @@ impl RewardSink for Learning {
                 let oldest = rewards.recent.pop_front();
                 rewards.recent_in_time -= usize::from(oldest == Some(true));
             }
-            match rewards.waiting.len() {
-                WAITING_MAX.. => rewards.dropped += 1,
-                _ => rewards.waiting.push((generation, entry)),
+            let bytes = rewards.bytes + entry_bytes(&entry.state);
+            if rewards.waiting.len() < WAITING_MAX && bytes <= bytes_max {
+                rewards.bytes = bytes;
+                rewards.waiting.push((generation, entry));
+            } else {
+                rewards.dropped += 1;
             }
             rewards.waiting.len() == 1
         };
@@ -374,6 +405,24 @@ mod tests {
         let number = nowhere.model_file.number(&snapshot).expect("changed");
         assert!(nowhere.model_file.write(number, &snapshot).is_err());
         assert!(nowhere.model_file.number(&snapshot).is_some(), "still not there");
+    }
+
+    #[test]
+    fn what_waits_while_the_learner_is_away_keeps_to_its_memory() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let small = Parameters { memory_bytes: 1 << 20, ..Parameters::default() };
+        let learning =
+            Learning::new(Core::new(small).snapshot(), ReservedEids::default(), folder.path());
+        let state: crate::rl::State = vec![0.0; 1000].into();
+        let room = (1 << 17) / entry_bytes(&state);
+        for eid in 0..100 {
+            let entry = Entry { eid, state: Arc::clone(&state), action: 0, reward: 0.0 };
+            learning.rewarded(0, TaskType(0.0), entry);
+        }
+        assert_eq!(learning.take_rewards().len(), room);
+        assert_eq!(learning.reward_stats().dropped, (100 - room) as u64);
+        learning.rewarded(0, TaskType(0.0), Entry { eid: 7, state, action: 0, reward: 0.0 });
+        assert_eq!(learning.take_rewards().len(), 1, "there is room again");
     }
 
     #[test]

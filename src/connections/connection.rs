@@ -81,6 +81,8 @@ pub struct Connection {
     doomed: AtomicBool,
     /// When it last made progress: its phase began, or an answer moved on.
     since_ms: AtomicU64,
+    /// Since when its client takes nothing of what is to be written; 0: it takes it.
+    stalled_ms: AtomicU64,
     /// When its phase began.
     began_ms: AtomicU64,
     /// Bytes that came or went in this phase.
@@ -140,6 +142,7 @@ impl Connection {
             slow: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
             since_ms: AtomicU64::new(now),
+            stalled_ms: AtomicU64::new(0),
             began_ms: AtomicU64::new(now),
             moved: AtomicU64::new(0),
             served: AtomicU32::new(0),
@@ -239,6 +242,15 @@ impl Connection {
     /// `bytes` came or went.
     pub fn moved(&self, bytes: usize) -> u64 {
         self.moved.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64
+    }
+
+    /// Something was to be written, and the client took some of it, or nothing.
+    pub fn wrote(&self, some: bool) {
+        if some {
+            self.stalled_ms.store(0, Ordering::Relaxed);
+        } else if self.stalled_ms.load(Ordering::Relaxed) == 0 {
+            self.stalled_ms.store(self.table.now_ms().max(1), Ordering::Relaxed);
+        }
     }
 
     /// Bytes that came or went in this phase.
@@ -349,6 +361,11 @@ impl Connection {
             Phase::Head => now.saturating_sub(began) > HEAD_MS,
             Phase::Answering => {
                 now.saturating_sub(self.since_ms.load(Ordering::Relaxed)) > ANSWER_MS
+            }
+            // It may be idle for ever, but not leave its answers unread.
+            Phase::Session => {
+                let stalled = self.stalled_ms.load(Ordering::Relaxed);
+                stalled > 0 && now.saturating_sub(stalled) > ANSWER_MS
             }
             Phase::Body if rate_min > 0 => {
                 let moved = self.moved.load(Ordering::Relaxed);

@@ -211,6 +211,20 @@ async fn a_body_makes_room_by_ending_those_that_stand_still_but_none_that_runs()
 }
 
 #[test]
+fn a_session_may_be_idle_but_not_leave_its_answers_unread() {
+    let table = table(9, false);
+    let (connection, _held) = open(&table, HERE);
+    connection.enter(Phase::Session, 0);
+    let later = table.now_ms() + 3_600_000;
+    assert!(!connection.is_too_slow(later, 0), "idle");
+    connection.wrote(false);
+    connection.wrote(false);
+    assert!(!connection.is_too_slow(table.now_ms(), 0) && connection.is_too_slow(later, 0));
+    connection.wrote(true);
+    assert!(!connection.is_too_slow(later, 0), "some was read");
+}
+
+#[test]
 fn an_ipv6_host_counts_as_its_network() {
     let (a, b) = ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9");
     let [a, b] = [a, b].map(|text| network(text.parse().expect("an address")));

@@ -369,11 +369,15 @@ impl AsyncWrite for Guarded {
             let _ = this.connection.grow(&mut this.held, wanted);
         }
         let polled = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.connection.wrote(polled.is_ready());
         match &polled {
             Poll::Ready(Ok(sent)) if *sent < buf.len() => this.connection.progressed(*sent),
             Poll::Ready(_) => {}
             // A last word is written as far as it goes at once.
-            Poll::Pending if phase == Phase::Answering && this.connection.ended().is_some() => {
+            Poll::Pending
+                if matches!(phase, Phase::Answering | Phase::Session)
+                    && this.connection.ended().is_some() =>
+            {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }
             Poll::Pending => this.connection.waits(cx.waker()),

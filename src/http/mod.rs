@@ -2,8 +2,10 @@
 //! knows header names, status codes and error codes.
 
 pub mod accompanied;
+mod bit_by_bit;
 pub mod body;
 pub mod discovery_api;
+mod entries;
 pub mod errors;
 pub mod function_api;
 mod guarded;

@@ -195,7 +195,7 @@ fn body_bytes_max(path: &str, settings: &Settings) -> Option<usize> {
         _ if path.starts_with("/function/") => bytes,
         _ if path.starts_with("/peer/function/") => message_bytes_max(bytes),
         "/train_batch" => bytes,
-        "/learner/model" => learner_api::MODEL.bytes,
+        "/learner/model" => learner_api::model_bounds(settings).bytes,
         _ => Bounds::SMALL.bytes,
     })
 }

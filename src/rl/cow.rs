@@ -4,13 +4,17 @@
 
 use std::sync::Arc;
 
-/// Rows in a chunk.
+/// Rows in a chunk at most.
 const CHUNK: usize = 64;
+/// Cells in a chunk at most, unless one row has more.
+const CELLS: usize = 4096;
 
 /// A growing table of rows of equal width.
 #[derive(Clone, Debug)]
 pub struct Rows<T> {
     width: usize,
+    /// Rows in a chunk.
+    chunk: usize,
     len: usize,
     chunks: Vec<Arc<Vec<T>>>,
 }
@@ -18,14 +22,15 @@ pub struct Rows<T> {
 impl<T: Clone> Rows<T> {
     /// No rows yet; each will have `width` cells, at least 1.
     pub fn new(width: usize) -> Self {
-        Self { width: width.max(1), len: 0, chunks: Vec::new() }
+        let width = width.max(1);
+        Self { width, chunk: (CELLS / width).clamp(1, CHUNK), len: 0, chunks: Vec::new() }
     }
 
     /// `len` rows of `cell`. Takes the memory of one chunk until rows are written.
     pub fn filled(width: usize, len: usize, cell: T) -> Self {
-        let width = width.max(1);
-        let chunk = Arc::new(vec![cell; width * CHUNK]);
-        Self { width, len, chunks: vec![chunk; len.div_ceil(CHUNK)] }
+        let empty = Self::new(width);
+        let chunk = Arc::new(vec![cell; empty.width * empty.chunk]);
+        Self { len, chunks: vec![chunk; len.div_ceil(empty.chunk)], ..empty }
     }
 
     /// How many there are.
@@ -40,21 +45,21 @@ impl<T: Clone> Rows<T> {
 
     /// The cells of row `at`, if there is one.
     pub fn get(&self, at: usize) -> Option<&[T]> {
-        let start = at % CHUNK * self.width;
-        self.chunks.get(at / CHUNK)?.get(start..start + self.width)
+        let start = at % self.chunk * self.width;
+        self.chunks.get(at / self.chunk)?.get(start..start + self.width)
     }
 
     /// The cells of row `at` for writing.
     pub fn get_mut(&mut self, at: usize) -> Option<&mut [T]> {
-        let start = at % CHUNK * self.width;
-        Arc::make_mut(self.chunks.get_mut(at / CHUNK)?).get_mut(start..start + self.width)
+        let start = at % self.chunk * self.width;
+        Arc::make_mut(self.chunks.get_mut(at / self.chunk)?).get_mut(start..start + self.width)
     }
 
     /// Adds a row of `width` cells at the end.
     pub fn push(&mut self, row: &[T]) {
         debug_assert_eq!(row.len(), self.width);
-        if self.len.is_multiple_of(CHUNK) {
-            self.chunks.push(Arc::new(Vec::with_capacity(self.width * CHUNK)));
+        if self.len.is_multiple_of(self.chunk) {
+            self.chunks.push(Arc::new(Vec::with_capacity(self.width * self.chunk)));
         }
         if let Some(last) = self.chunks.last_mut() {
             Arc::make_mut(last).extend_from_slice(row);

@@ -10,9 +10,11 @@ use super::behaviour::{Epsilon, choose};
 use super::model::{Counters, FORMAT, Model, Unfit};
 use super::parameters::{Compatibility, Parameters};
 use super::td::Estimates;
-use super::value::{Job, JobDone, ValueFunction};
+use super::value::{Job, JobDone, Saving, ValueFunction};
 use super::window::{Arrival, Window};
-use super::{BadEntry, EID_MAX, Eid, Entry, State, Transition, check_action, check_state};
+use super::{
+    BadEntry, EID_MAX, Eid, Entry, LEARNT_MAX, State, Transition, check_action, check_state,
+};
 
 /// What deciding counts, and ε: shared by all who decide, from one reset to the next.
 #[derive(Debug)]
@@ -76,6 +78,8 @@ pub struct Snapshot {
     pub held: usize,
     /// Entries with EIDs below this were learnt from or given up.
     pub expected_eid: Eid,
+    /// The largest that `expected_eid` was, resets included.
+    pub reached_eid: Eid,
 }
 
 impl Snapshot {
@@ -105,7 +109,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// It cannot be written as JSON.
-    pub fn model(&self) -> serde_json::Result<Model> {
+    pub fn model(&self) -> serde_json::Result<Model<Saving>> {
         Ok(Model {
             format: FORMAT,
             shape: self.running.shape(),
@@ -115,9 +119,15 @@ impl Snapshot {
             decisions: self.live.by_action(),
             counters: self.counters,
             expected_eid: self.expected_eid,
-            values: self.values.save()?,
+            reached_eid: self.reached_eid,
+            values: self.values.saving()?,
         })
     }
+}
+
+/// Counters begin where a file says: they stop at their end.
+fn count(counter: &mut u64, more: u64) {
+    *counter = counter.saturating_add(more);
 }
 
 /// See the module.
@@ -129,6 +139,8 @@ pub struct Learner {
     /// Grows with every value function that takes the place of another.
     values_number: u64,
     window: Window,
+    /// The largest EID that the window expected, resets included: a client goes on counting.
+    reached: Eid,
     live: Arc<Live>,
     counters: Counters,
     /// The entry that left the window last, if it makes a pair with the next.
@@ -147,6 +159,7 @@ impl Learner {
             estimates: Estimates { values, average_reward: 0.0 },
             values_number: 0,
             window: Window::new(parameters.window_rules(), 0),
+            reached: 0,
             live: Live::new(parameters.epsilon_start, 0, &[], parameters.actions_n),
             counters: Counters::default(),
             last: None,
@@ -168,6 +181,7 @@ impl Learner {
             },
             values_number: 0,
             window: Window::new(snapshot.running.window_rules(), snapshot.expected_eid),
+            reached: snapshot.reached_eid,
             live: Arc::clone(&snapshot.live),
             counters: snapshot.counters,
             last: None,
@@ -185,7 +199,8 @@ impl Learner {
         let actions_n = self.running.actions_n;
         self.live = Live::new(model.epsilon, model.inferences, &model.decisions, actions_n);
         self.counters = model.counters;
-        self.window = Window::new(self.running.window_rules(), model.expected_eid.min(EID_MAX));
+        self.window = Window::new(self.running.window_rules(), model.expected_eid);
+        self.reached = model.reached_eid.max(model.expected_eid);
         self.last = None;
         Ok(())
     }
@@ -227,13 +242,38 @@ impl Learner {
         Ok(Entry { eid, state, action, reward })
     }
 
+    /// Whether an entry with this EID and reward is taken from whoever can send one. `given`: the
+    /// EID that this node's next decision gets.
+    ///
+    /// Entries far ahead would make the window skip what lies between, and all of that late. So an
+    /// EID is at most `eids_ahead_max` beyond what was given here, expected, or reached before a
+    /// reset. Clients that count by one always pass, also where they count on beyond a reset or a
+    /// restart. Whoever may train can still push the window on, one step of `eids_ahead_max` after
+    /// the other, but not out of all reach: a reset brings it back to the EIDs that come then.
+    ///
+    /// # Errors
+    /// It is too far ahead, or the reward too large.
+    pub fn check_told(&self, eid: Eid, reward: f64, given: Eid) -> Result<(), BadEntry> {
+        let reached = given.max(self.window.expected()).max(self.reached);
+        let ahead_max = self.running.eids_ahead_max;
+        let max = reached.saturating_add(ahead_max);
+        if eid > max {
+            return Err(BadEntry::FarAhead { eid, max, reached, ahead_max });
+        }
+        let max = self.running.reward_abs_max;
+        match reward.abs() > max {
+            true => Err(BadEntry::Reward { reward, max }),
+            false => Ok(()),
+        }
+    }
+
     /// An entry comes, which was [`check`](Self::check)ed; whatever can be trained is.
     pub fn take(&mut self, entry: Entry) {
         let eid = entry.eid;
         match self.window.arrive(entry) {
             Arrival::Held => self.counters.eid_max_seen = self.counters.eid_max_seen.max(eid),
-            Arrival::Late => self.counters.late += 1,
-            Arrival::Duplicate => self.counters.duplicate += 1,
+            Arrival::Late => count(&mut self.counters.late, 1),
+            Arrival::Duplicate => count(&mut self.counters.duplicate, 1),
         }
         self.train();
     }
@@ -246,10 +286,12 @@ impl Learner {
             if release.cut {
                 self.last = None;
             }
-            self.counters.windows_trained += u64::from(release.window);
-            self.counters.skipped += release.skipped;
-            self.counters.late += release.late;
+            let counters = &mut self.counters;
+            count(&mut counters.windows_trained, u64::from(release.window));
+            count(&mut counters.skipped, release.skipped);
+            count(&mut counters.late, release.late);
         }
+        self.reached = self.reached.max(self.window.expected());
         self.leaving = leaving;
     }
 
@@ -271,14 +313,16 @@ impl Learner {
             let (rates, actions_n) = (self.running.rates(), self.running.actions_n);
             let average = self.estimates.average_reward;
             let delta = update(&mut self.estimates, &transition, &rates, actions_n);
-            if !self.estimates.average_reward.is_finite() {
+            // Nor is what is no number.
+            let within = |x: f64| x.abs() <= LEARNT_MAX;
+            if !within(self.estimates.average_reward) {
                 self.estimates.average_reward = average;
             }
             let mean = &mut self.counters.mean_abs_delta;
             let moved = *mean + (delta.abs() - *mean) / 1000.0;
-            *mean = if moved.is_finite() { moved } else { *mean };
+            *mean = if within(moved) { moved } else { *mean };
         }
-        self.counters.trained_items += 1;
+        count(&mut self.counters.trained_items, 1);
         self.counters.eid_last_trained = entry.eid;
         self.last = Some(entry);
     }
@@ -306,6 +350,7 @@ impl Learner {
         let fresh = Self::new(Parameters::clone(&self.posted));
         *self = Self {
             generation: self.generation + 1,
+            reached: self.reached,
             values_number: self.values_number + 1,
             ..fresh
         };
@@ -323,6 +368,7 @@ impl Learner {
             counters: self.counters,
             held: self.window.held(),
             expected_eid: self.window.expected(),
+            reached_eid: self.reached,
         }
     }
 

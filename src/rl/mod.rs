@@ -39,11 +39,12 @@ pub type State = Arc<[f64]>;
 /// The largest EID.
 pub const EID_MAX: Eid = i64::MAX as u64;
 
+/// The magnitude of what is learnt at most: larger values leave no step that could be told from
+/// them, and such a learner would stand still.
+pub const LEARNT_MAX: f64 = 1e100;
+
 /// Features of a state at most.
 pub const FEATURES_MAX: usize = 1024;
-
-/// Features that all states in one place hold together at most: 64 MiB.
-pub const FEATURES_HELD_MAX: usize = 8 << 20;
 
 /// One decision and what came of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,9 +83,35 @@ pub enum BadEntry {
     /// An EID beyond the largest.
     #[error("the EID {0} is larger than {EID_MAX}")]
     Eid(Eid),
+    /// An EID so far beyond all before that those in between would come too late.
+    #[error(
+        "the EID {eid} is larger than {max}, the largest that is taken now: decisions have come to \
+         {reached}, and eids_ahead_max, a parameter of the learner, is {ahead_max}"
+    )]
+    FarAhead {
+        /// As it came.
+        eid: Eid,
+        /// What may come at most.
+        max: Eid,
+        /// How far decisions have come.
+        reached: Eid,
+        /// The parameter.
+        ahead_max: u64,
+    },
     /// An EID that the node, which rewards its own decisions, never gave.
     #[error("the node rewards its own decisions, and never gave the EID {0}")]
     NotGiven(Eid),
+    /// An EID of a decision that the node rewards itself.
+    #[error("the node itself rewards the decision {0}: reward.source was node when it was taken")]
+    RewardedHere(Eid),
+    /// A reward that would outweigh all others.
+    #[error("the reward {reward} is beyond ±{max}, by reward_abs_max, a parameter of the learner")]
+    Reward {
+        /// As it came.
+        reward: f64,
+        /// The parameter.
+        max: f64,
+    },
     /// A number that is not finite.
     #[error("{0} is not a finite number")]
     NotFinite(&'static str),

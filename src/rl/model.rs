@@ -1,11 +1,15 @@
 //! The model: all that was learnt, as it stands in its file and travels between nodes.
 
+use std::fmt;
+
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::Eid;
+use super::parameters::ACTIONS_MAX;
 use super::parameters::Parameters;
+use super::{EID_MAX, Eid, LEARNT_MAX};
 
 /// The version of the form below.
 pub const FORMAT: u32 = 1;
@@ -34,10 +38,11 @@ pub struct Counters {
 
 /// See the module.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Model {
+pub struct Model<V = Box<RawValue>> {
     /// [`FORMAT`].
     pub format: u32,
     /// What it was learnt under: [`Parameters::shape`].
+    #[serde(deserialize_with = "read_shape")]
     pub shape: Map<String, Value>,
     /// R̄.
     pub average_reward: f64,
@@ -47,7 +52,7 @@ pub struct Model {
     #[serde(default)]
     pub inferences: u64,
     /// Decisions taken in the process, by action.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "read_decisions")]
     pub decisions: Vec<u64>,
     /// What else was counted.
     #[serde(default)]
@@ -55,8 +60,108 @@ pub struct Model {
     /// Entries with EIDs below this were learnt from or given up.
     #[serde(default)]
     pub expected_eid: Eid,
+    /// The largest that `expected_eid` was, resets included.
+    #[serde(default)]
+    pub reached_eid: Eid,
     /// The value function's own.
-    pub values: Box<RawValue>,
+    pub values: V,
+}
+
+/// Keys of a shape at most.
+const SHAPE_KEYS_MAX: usize = 32;
+/// Bytes of each key and each text in it.
+const SHAPE_TEXT_BYTES_MAX: usize = 64;
+
+/// A value of a shape: a text, a number, or true or false.
+struct Plain(Value);
+
+impl<'de> Deserialize<'de> for Plain {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct PlainVisitor;
+
+        impl Visitor<'_> for PlainVisitor {
+            type Value = Plain;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a number, true or false, or a text of {SHAPE_TEXT_BYTES_MAX} bytes")
+            }
+
+            fn visit_bool<E: Error>(self, value: bool) -> Result<Plain, E> {
+                Ok(Plain(value.into()))
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Plain, E> {
+                Ok(Plain(value.into()))
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Plain, E> {
+                Ok(Plain(value.into()))
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<Plain, E> {
+                Ok(Plain(value.into()))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Plain, E> {
+                match text.len() <= SHAPE_TEXT_BYTES_MAX {
+                    true => Ok(Plain(text.into())),
+                    false => Err(E::custom(format!("shape has a text of {} bytes", text.len()))),
+                }
+            }
+        }
+
+        from.deserialize_any(PlainVisitor)
+    }
+}
+
+fn read_shape<'de, D: Deserializer<'de>>(from: D) -> Result<Map<String, Value>, D::Error> {
+    struct ShapeVisitor;
+
+    impl<'de> Visitor<'de> for ShapeVisitor {
+        type Value = Map<String, Value>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("the parameters that it was learnt under")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut shape = Map::new();
+            while let Some((key, Plain(value))) = map.next_entry::<String, Plain>()? {
+                if shape.len() >= SHAPE_KEYS_MAX || key.len() > SHAPE_TEXT_BYTES_MAX {
+                    return Err(A::Error::custom("shape has too many keys, or one too long"));
+                }
+                shape.insert(key, value);
+            }
+            Ok(shape)
+        }
+    }
+
+    from.deserialize_map(ShapeVisitor)
+}
+
+fn read_decisions<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u64>, D::Error> {
+    struct DecisionsVisitor;
+
+    impl<'de> Visitor<'de> for DecisionsVisitor {
+        type Value = Vec<u64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {ACTIONS_MAX} counts")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<u64>, A::Error> {
+            let mut decisions = Vec::new();
+            while let Some(count) = list.next_element()? {
+                if decisions.len() >= ACTIONS_MAX {
+                    return Err(A::Error::custom(format!("decisions has more than {ACTIONS_MAX}")));
+                }
+                decisions.push(count);
+            }
+            Ok(decisions)
+        }
+    }
+
+    from.deserialize_seq(DecisionsVisitor)
 }
 
 /// Why a model cannot be used; nothing was changed.
@@ -83,10 +188,50 @@ impl Model {
                 return Err(Unfit(format!("its {key} is {has}, the learner's is {wanted}")));
             }
         }
-        if !(0.0..=1.0).contains(&self.epsilon) || !self.average_reward.is_finite() {
-            let (epsilon, average) = (self.epsilon, self.average_reward);
+        let (epsilon, average) = (self.epsilon, self.average_reward);
+        let learnt = -LEARNT_MAX..=LEARNT_MAX;
+        if !(0.0..=1.0).contains(&epsilon) || !learnt.contains(&average) {
             return Err(Unfit(format!("its epsilon is {epsilon}, its average reward {average}")));
         }
+        for (key, eid) in [("expected", self.expected_eid), ("reached", self.reached_eid)] {
+            if eid > EID_MAX {
+                return Err(Unfit(format!("its {key}_eid is {eid}, above {EID_MAX}")));
+            }
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_model_has_beside_its_values_is_small() {
+        let read = |shape: &str, decisions: &str| {
+            let text = format!(
+                r#"{{"format":1,"shape":{shape},"average_reward":0,"epsilon":0.5,
+                "decisions":{decisions},"values":[]}}"#
+            );
+            serde_json::from_str::<Model>(&text).map_err(|why| why.to_string())
+        };
+        let model = read(r#"{"actions_n":2,"td_form":"x","y":0.5,"z":true}"#, "[1,2]");
+        assert_eq!(model.expect("good").decisions, [1, 2]);
+        let long = "x".repeat(SHAPE_TEXT_BYTES_MAX + 1);
+        let keys: Vec<String> = (0..=SHAPE_KEYS_MAX).map(|n| format!("\"{n}\":0")).collect();
+        let counts = vec!["0"; ACTIONS_MAX + 1].join(",");
+        for (shape, decisions) in [
+            (r#"{"a":[0,0]}"#, "[]"),
+            (r#"{"a":{}}"#, "[]"),
+            (r#"{"a":null}"#, "[]"),
+            (&format!(r#"{{"a":"{long}"}}"#), "[]"),
+            (&format!(r#"{{"{long}":1}}"#), "[]"),
+            (&format!("{{{}}}", keys.join(",")), "[]"),
+            ("{}", &format!("[{counts}]")),
+            ("{}", "[-1]"),
+        ] {
+            let why = read(shape, decisions).expect_err(shape);
+            assert!(why.len() < 300, "{why}");
+        }
     }
 }

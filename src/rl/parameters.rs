@@ -7,7 +7,8 @@ use super::behaviour::Decay;
 use super::reward::RewardRule;
 use super::td::{self, Rates, TD_FORMS};
 use super::value::{self, VALUE_FUNCTIONS};
-use super::window::WindowRules;
+use super::window::{ENTRY_BYTES, WindowRules};
+use crate::types::cut;
 
 /// Whose learner it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,11 @@ pub enum Compatibility {
     V1,
 }
 
+/// Actions at most.
+pub const ACTIONS_MAX: usize = 4096;
+/// 2^62: with it no sum of EIDs overflows.
+const EIDS_AHEAD_MAX: f64 = 4_611_686_018_427_387_904.0;
+
 /// Parameters that cannot be used; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("; "))]
@@ -29,11 +35,17 @@ macro_rules! parameters {
     ($( $(#[doc = $doc:literal])+ $acts:ident $name:ident: $type:ty = $default:expr; )+) => {
         /// All of them. Those marked *reset* act from the next reset on, all others at once.
         #[derive(Clone, Debug, PartialEq, Serialize)]
-        pub struct Parameters { $( $(#[doc = $doc])+ pub $name: $type, )+ }
+        pub struct Parameters {
+            $( $(#[doc = $doc])+ pub $name: $type, )+
+            /// Bytes that what is learnt and held may take. No parameter that is posted or saved: a
+            /// setting of the node.
+            #[serde(skip)]
+            pub memory_bytes: usize,
+        }
 
         impl Default for Parameters {
             fn default() -> Self {
-                Self { $( $name: $default, )+ }
+                Self { $( $name: $default, )+ memory_bytes: 1 << 30 }
             }
         }
 
@@ -42,7 +54,10 @@ macro_rules! parameters {
                 $( if let Some(value) = from.get(stringify!($name)) {
                     match <$type>::deserialize(value) {
                         Ok(value) => self.$name = value,
-                        Err(why) => problems.push(format!("{}: {why}", stringify!($name))),
+                        Err(why) => {
+                            let why = why.to_string();
+                            problems.push(format!("{}: {}", stringify!($name), cut(&why)));
+                        }
                     }
                 } )+
             }
@@ -50,7 +65,8 @@ macro_rules! parameters {
             /// These where they act at once, and `running` where they act from the next reset on.
             #[must_use]
             pub fn acting_on(&self, running: &Self) -> Self {
-                Self { $( $name: parameters!(@$acts self running $name), )+ }
+                let memory_bytes = self.memory_bytes;
+                Self { $( $name: parameters!(@$acts self running $name), )+ memory_bytes }
             }
         }
     };
@@ -87,6 +103,10 @@ parameters! {
     reset compatibility: Compatibility = Compatibility::None;
     /// Who rewards: `{"source":"client"}` or `{"source":"node","deadlines_s":[…]}`.
     once reward: RewardRule = RewardRule::Client;
+    /// The magnitude of a reward that is told at most, above 0, at most 1e12.
+    once reward_abs_max: f64 = 1e5;
+    /// How far an EID that is told may be beyond all before, 1 to 4611686018427387904 (2^62).
+    once eids_ahead_max: u64 = 1_000_000;
     /// Entries held for reordering at most, 2 to 10000000.
     once entries_held_max: usize = 100_000;
     /// `qtable`: states remembered at most, 1 to 10000000. *reset*
@@ -121,9 +141,11 @@ impl Parameters {
                 problems.push(format!("{key}: {value} is not within {low} to {high}"));
             }
         };
-        range("actions_n", self.actions_n as f64, 1.0, 4096.0);
+        range("actions_n", self.actions_n as f64, 1.0, ACTIONS_MAX as f64);
         range("entries_held_max", self.entries_held_max as f64, 2.0, 1e7);
         range("window_size", self.window_size as f64, 2.0, self.entries_held_max.max(2) as f64);
+        range("reward_abs_max", self.reward_abs_max, f64::MIN_POSITIVE, 1e12);
+        range("eids_ahead_max", self.eids_ahead_max as f64, 1.0, EIDS_AHEAD_MAX);
         range("states_max", self.states_max as f64, 1.0, 1e7);
         range("tilings", self.tilings as f64, 1.0, 1024.0);
         range("tiles_size", self.tiles_size as f64, 1.0, 1e7);
@@ -140,12 +162,25 @@ impl Parameters {
         ] {
             range(key, value, 0.0, 1.0);
         }
+        let mut fits = |key: &str, need: usize, there: usize| {
+            if need > there {
+                problems.push(format!(
+                    "{key}: that takes {need} bytes of memory, and there are {there} for it, by \
+                     the node's setting learner_memory_bytes_max"
+                ));
+            }
+        };
+        let least = (self.value().least_bytes)(self);
+        fits(self.value().sized_by, least, self.values_bytes());
+        let window = usize::try_from(self.window_size).unwrap_or(usize::MAX);
+        fits("window_size", window.saturating_mul(ENTRY_BYTES), self.window_bytes());
         if let Err(why) = self.reward.check() {
             problems.push(format!("reward: {why}"));
         }
         let mut one_of = |key: &str, value: &str, names: &mut dyn Iterator<Item = &str>| {
             let names: Vec<&str> = names.collect();
             if !names.contains(&value) {
+                let value = cut(value);
                 problems.push(format!("{key}: {value:?} is none of {}", names.join(", ")));
             }
         };
@@ -177,6 +212,22 @@ impl Parameters {
         format!("{}{}", self.td().title, self.value().title)
     }
 
+    /// Bytes that the value function may take, its copies and its text when it is saved included:
+    /// three quarters of the learner's memory.
+    pub fn values_bytes(&self) -> usize {
+        self.memory_bytes / 4 * 3
+    }
+
+    /// Bytes that entries held for reordering may take: an eighth of the learner's memory.
+    pub fn window_bytes(&self) -> usize {
+        self.memory_bytes / 8
+    }
+
+    /// Bytes that the node's own rewards may take until they are trained on: an eighth as well.
+    pub fn waiting_bytes(&self) -> usize {
+        self.memory_bytes / 8
+    }
+
     /// How the window works by these.
     pub fn window_rules(&self) -> WindowRules {
         WindowRules {
@@ -184,6 +235,7 @@ impl Parameters {
             overlap: self.compatibility == Compatibility::None,
             attempts: self.entry_missing_max_attempts,
             held_max: self.entries_held_max,
+            bytes_max: self.window_bytes(),
         }
     }
 
@@ -267,6 +319,10 @@ mod tests {
             (json!({"reward": {"source": "node", "deadlines_s": [0]}}), "reward"),
             (json!({"reward": "node"}), "reward"),
             (json!({"reward": {"source": "node", "deadlines_s": [1], "x": 1}}), "reward"),
+            (json!({"reward_abs_max": 0.0}), "reward_abs_max"),
+            (json!({"reward_abs_max": 2e12}), "reward_abs_max"),
+            (json!({"eids_ahead_max": 0}), "eids_ahead_max"),
+            (json!({"eids_ahead_max": u64::MAX}), "eids_ahead_max"),
             (json!({"compatibility": "v2"}), "compatibility"),
             (json!({"compatibility": "v1", "value_function": "tiles"}), "compatibility"),
             (json!({"compatibility": "v1", "td_form": "q_learning"}), "compatibility"),

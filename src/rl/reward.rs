@@ -46,6 +46,11 @@ impl RewardRule {
         }
     }
 
+    /// Whether the node rewards its own decisions.
+    pub fn is_node(&self) -> bool {
+        matches!(self, Self::Node { .. })
+    }
+
     /// The deadline of a call of that type, `own` if it brings one; `None`: clients reward.
     pub fn deadline(&self, task_type: TaskType, own: Option<Duration>) -> Option<Duration> {
         let Self::Node { deadlines_s } = self else { return None };

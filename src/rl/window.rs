@@ -9,9 +9,9 @@
 //!   one pair in W is lost.)
 //! - An EID that never comes holds nothing up for ever: after `attempts` arrivals beyond a gap, the
 //!   oldest, it is skipped. What is held before it leaves, however short; no pair is made across it.
-//! - At most `held_max` entries are held, fewer if their states have very many features
-//!   ([`FEATURES_HELD_MAX`] in all): at that bound the oldest gap is skipped at once. Where there is
-//!   no gap, W entries are always held.
+//! - At most `held_max` entries are held, fewer if they take more than `bytes_max` bytes: at that
+//!   bound the oldest gap is skipped at once. Where there is no gap, W entries are always held,
+//!   unless they take too many bytes: then those that are there leave as a short window.
 //!
 //! Law: every order of arrival in which no entry is overtaken by W or more later ones lets the same
 //! entries leave in the same pairs as order by EID, provided that `attempts` ≥ W. (Entries without
@@ -23,7 +23,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Eid, Entry, FEATURES_HELD_MAX};
+use super::{Eid, Entry};
 
 /// How a window works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct WindowRules {
     pub attempts: u64,
     /// Entries held at most, at least W.
     pub held_max: usize,
+    /// Bytes that they take at most.
+    pub bytes_max: usize,
 }
 
 /// What became of an arrival.
@@ -64,6 +66,15 @@ pub struct Release {
 
 /// EIDs in a page.
 const PAGE: u64 = 64;
+/// Bytes that an entry takes beside its state's features, measured generously.
+pub const ENTRY_BYTES: usize = 112;
+/// Bytes that a page takes beside its entries.
+const PAGE_BYTES: usize = 320;
+
+/// Bytes that an entry with this state takes.
+pub fn entry_bytes(state: &[f64]) -> usize {
+    ENTRY_BYTES + size_of_val(state)
+}
 
 /// The entries of 64 consecutive EIDs.
 #[derive(Debug, Default)]
@@ -81,8 +92,8 @@ pub struct Window {
     /// By EID / 64; none is empty.
     pages: BTreeMap<u64, Page>,
     held: usize,
-    /// Features of all that is held.
-    features: usize,
+    /// Bytes that all of it takes.
+    bytes: usize,
     /// What comes below is late. Once `fixed`, the next expected EID.
     floor: Eid,
     fixed: bool,
@@ -103,7 +114,7 @@ impl Window {
             rules,
             pages: BTreeMap::new(),
             held: 0,
-            features: 0,
+            bytes: 0,
             floor,
             fixed: false,
             reached: floor,
@@ -146,7 +157,10 @@ impl Window {
             return Arrival::Duplicate;
         }
         let before = (page.bits & (bit - 1)).count_ones() as usize;
-        self.features += entry.state.len();
+        self.bytes += entry_bytes(&entry.state);
+        if page.bits == 0 {
+            self.bytes += PAGE_BYTES;
+        }
         page.entries.insert(before, entry);
         page.bits |= bit;
         self.held += 1;
@@ -184,7 +198,15 @@ impl Window {
             return Some(Release { window: true, cut: !self.follows, ..Release::default() });
         }
         let beyond = self.held as u64 - (end - front);
-        let full = self.held >= self.rules.held_max || self.features >= FEATURES_HELD_MAX;
+        let heavy = self.bytes >= self.rules.bytes_max;
+        let full = self.held >= self.rules.held_max || heavy;
+        if beyond == 0 && heavy && end > front {
+            self.take(end, Some(out));
+            self.runs.clear();
+            (self.floor, self.fixed, self.reached) = (end, true, end);
+            self.follows = self.rules.overlap;
+            return Some(Release { cut: !self.follows, ..Release::default() });
+        }
         if beyond == 0 || (beyond < self.rules.attempts && !full) {
             return None;
         }
@@ -220,7 +242,7 @@ impl Window {
             };
             for entry in page.entries.drain(..taken.count_ones() as usize) {
                 self.held -= 1;
-                self.features -= entry.state.len();
+                self.bytes -= entry_bytes(&entry.state);
                 if let Some(out) = &mut out {
                     out.push(entry);
                 }
@@ -230,6 +252,7 @@ impl Window {
                 break;
             }
             first.remove();
+            self.bytes -= PAGE_BYTES;
         }
         (before - self.held) as u64
     }
@@ -263,227 +286,4 @@ impl Window {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn rules(window: u64) -> WindowRules {
-        WindowRules { window, overlap: true, attempts: 100, held_max: 1000 }
-    }
-
-    fn entry(eid: Eid) -> Entry {
-        Entry { eid, state: [eid as f64].into(), action: 0, reward: 0.0 }
-    }
-
-    /// What left, with `|` where the next makes no pair with the last, and what was counted.
-    #[derive(Debug, Default, PartialEq)]
-    struct Left {
-        text: String,
-        windows: u64,
-        skipped: u64,
-        late: u64,
-        duplicate: u64,
-    }
-
-    fn feed(window: &mut Window, eids: impl IntoIterator<Item = Eid>) -> Left {
-        let (mut left, mut out) = (Left::default(), Vec::new());
-        for eid in eids {
-            match window.arrive(entry(eid)) {
-                Arrival::Held => {}
-                Arrival::Late => left.late += 1,
-                Arrival::Duplicate => left.duplicate += 1,
-            }
-            while let Some(release) = window.release(&mut out) {
-                for gone in out.drain(..) {
-                    left.text += &format!("{} ", gone.eid);
-                }
-                if release.cut {
-                    left.text += "| ";
-                }
-                left.windows += u64::from(release.window);
-                left.skipped += release.skipped;
-                left.late += release.late;
-            }
-        }
-        left
-    }
-
-    #[test]
-    fn the_last_entry_of_a_window_is_the_first_of_the_next() {
-        let mut window = Window::new(rules(3), 0);
-        assert_eq!(feed(&mut window, [1, 2]), Left::default());
-        assert_eq!(feed(&mut window, [3]).text, "1 2 3 ");
-        assert_eq!(feed(&mut window, [4]).text, "");
-        assert_eq!(
-            feed(&mut window, [5]),
-            Left { text: "4 5 ".into(), windows: 1, ..<_>::default() }
-        );
-        assert_eq!((window.held(), window.expected()), (0, 6));
-    }
-
-    #[test]
-    fn windows_that_do_not_overlap_begin_after_one_another() {
-        let mut window = Window::new(WindowRules { overlap: false, ..rules(3) }, 0);
-        let left = feed(&mut window, 1..=7);
-        assert_eq!((&*left.text, left.windows), ("1 2 3 | 4 5 6 | ", 2));
-    }
-
-    #[test]
-    fn it_starts_at_the_smallest_eid_from_which_w_are_consecutive() {
-        let mut window = Window::new(rules(3), 0);
-        assert_eq!(feed(&mut window, [2, 9, 12, 10, 5]).text, "");
-        let left = feed(&mut window, [11]);
-        assert_eq!((&*left.text, left.late), ("9 10 11 ", 2), "2 and 5 are late now");
-        assert_eq!(feed(&mut window, [6]), Left { late: 1, ..Left::default() });
-        assert_eq!(feed(&mut window, [13]).text, "12 13 ");
-    }
-
-    #[test]
-    fn what_comes_twice_is_a_duplicate_while_it_is_held_and_late_afterwards() {
-        let mut window = Window::new(rules(2), 0);
-        assert_eq!(feed(&mut window, [5, 5]).duplicate, 1);
-        assert_eq!(feed(&mut window, [6, 6, 5]).late, 2);
-    }
-
-    #[test]
-    fn a_gap_is_skipped_after_that_many_arrivals_beyond_it() {
-        let mut window = Window::new(WindowRules { attempts: 3, ..rules(3) }, 0);
-        assert_eq!(feed(&mut window, [1, 2, 3, 4]).text, "1 2 3 ");
-        assert_eq!(feed(&mut window, [7, 9]).text, "");
-        let left = feed(&mut window, [8]);
-        // 4 leaves though its window is short, 5 and 6 are given up, then 7, 8, 9 make a window.
-        assert_eq!((&*left.text, left.skipped, left.windows), ("4 | 7 8 9 ", 2, 1));
-        assert_eq!(feed(&mut window, [5]).late, 1);
-    }
-
-    #[test]
-    fn gaps_are_skipped_before_anything_was_trained_too() {
-        let mut window = Window::new(WindowRules { attempts: 2, ..rules(5) }, 0);
-        let left = feed(&mut window, [1, 2, 4, 5, 7, 8]);
-        assert_eq!((&*left.text, left.skipped), ("1 2 | 4 5 | ", 2));
-        assert_eq!(window.held(), 2);
-    }
-
-    #[test]
-    fn a_gap_at_the_front_is_skipped_too() {
-        let mut window = Window::new(WindowRules { attempts: 2, ..rules(2) }, 0);
-        assert_eq!(feed(&mut window, [1, 2, 4, 5, 6]).text, "1 2 | 4 5 6 ");
-    }
-
-    #[test]
-    fn at_the_bound_the_oldest_gap_is_skipped_at_once() {
-        let bound = WindowRules { held_max: 4, attempts: 1000, ..rules(3) };
-        let mut window = Window::new(bound, 0);
-        assert_eq!(feed(&mut window, [10, 20, 30]).text, "");
-        let left = feed(&mut window, [40]);
-        assert_eq!((&*left.text, left.skipped, window.held()), ("10 | ", 9, 3));
-    }
-
-    #[test]
-    fn very_large_states_reach_the_bound_sooner() {
-        let mut window = Window::new(rules(3), 0);
-        let state: crate::rl::State = vec![0.0; FEATURES_HELD_MAX / 4].into();
-        for eid in [1, 3, 5, 7, 9] {
-            let arrived = window.arrive(Entry { state: state.clone(), ..entry(eid) });
-            assert_eq!(arrived, Arrival::Held);
-            while window.release(&mut Vec::new()).is_some() {}
-        }
-        assert_eq!(window.held(), 3);
-    }
-
-    #[test]
-    fn one_entry_far_away_holds_nothing_up_and_skips_nothing() {
-        let mut window = Window::new(rules(2), 0);
-        let left = feed(&mut window, [1, 2, crate::rl::EID_MAX, 3, 4]);
-        assert_eq!((&*left.text, left.skipped), ("1 2 3 4 ", 0));
-    }
-
-    #[test]
-    fn a_smaller_window_lets_go_what_waited_for_a_larger_one() {
-        let mut window = Window::new(rules(10), 0);
-        feed(&mut window, [9, 3, 4, 5, 6]);
-        window.set_rules(rules(3));
-        assert_eq!(feed(&mut window, []).text, "");
-        let mut out = Vec::new();
-        while window.release(&mut out).is_some() {}
-        assert_eq!(out.iter().map(|e| e.eid).collect::<Vec<_>>(), [3, 4, 5]);
-    }
-
-    #[test]
-    fn a_smaller_window_lets_go_one_window_after_the_other() {
-        let cases = [(true, "11 12 13 14 15 16 17 18 ", 4), (false, "11 12 13 | 14 15 16 | ", 2)];
-        for (overlap, text, windows) in cases {
-            let mut window = Window::new(WindowRules { overlap, ..rules(10) }, 0);
-            feed(&mut window, 1..=18);
-            window.set_rules(WindowRules { overlap, ..rules(3) });
-            let left = feed(&mut window, [0]);
-            assert_eq!((&*left.text, left.windows, left.late), (text, windows, 1));
-        }
-    }
-
-    #[test]
-    fn below_the_floor_all_is_late() {
-        let mut window = Window::new(rules(2), 100);
-        assert_eq!(
-            feed(&mut window, [98, 99, 100, 101]),
-            Left { text: "100 101 ".into(), windows: 1, late: 2, ..Left::default() }
-        );
-    }
-
-    /// An order in which no entry is overtaken by `w` or more later ones: entry i leaves a line in
-    /// which at most `w − 1` later ones go before it.
-    fn overtaking(first: Eid, n: usize, w: usize) -> impl Strategy<Value = Vec<Eid>> {
-        prop::collection::vec(0..usize::MAX, n).prop_map(move |draws| {
-            let mut waiting: Vec<(Eid, usize)> = Vec::new();
-            let (mut order, mut next) = (Vec::new(), first);
-            for draw in draws {
-                while waiting.len() < w && next < first + n as Eid {
-                    waiting.push((next, 0));
-                    next += 1;
-                }
-                // The first that was overtaken often enough must go now.
-                let bound = waiting.iter().position(|(_, overtaken)| *overtaken + 1 >= w);
-                let pick = draw % (bound.unwrap_or(waiting.len() - 1) + 1);
-                let (eid, _) = waiting.remove(pick);
-                waiting.iter_mut().take(pick).for_each(|(_, overtaken)| *overtaken += 1);
-                order.push(eid);
-            }
-            order
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn whoever_is_overtaken_by_fewer_than_w_leaves_as_in_order(
-            (w, order, overlap) in (2usize..9, 0u64..200, 1usize..300, any::<bool>()).prop_flat_map(
-                |(w, first, n, overlap)| (Just(w), overtaking(first, n, w), Just(overlap)))
-        ) {
-            let rules = WindowRules { overlap, ..rules(w as u64) };
-            let mut sorted = order.clone();
-            sorted.sort_unstable();
-            let in_order = feed(&mut Window::new(rules, 0), sorted);
-            let reordered = feed(&mut Window::new(rules, 0), order);
-            prop_assert_eq!(in_order, reordered);
-        }
-
-        #[test]
-        fn whatever_comes_leaves_in_order_once_or_is_counted(
-            eids in prop::collection::vec(0u64..150, 0..400),
-            window in 2u64..7, attempts in 0u64..20, held_max in 7usize..30, overlap: bool,
-        ) {
-            let rules = WindowRules { window, overlap, attempts, held_max };
-            let mut reorder = Window::new(rules, 0);
-            let left = feed(&mut reorder, eids.iter().copied());
-            let gone: Vec<Eid> =
-                left.text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-            prop_assert!(gone.is_sorted_by(|a, b| a < b));
-            let counted = left.late + left.duplicate;
-            prop_assert_eq!(eids.len(), gone.len() + counted as usize + reorder.held());
-            prop_assert!(reorder.held() < held_max.max(window as usize));
-            for run in left.text.split('|') {
-                let run: Vec<Eid> = run.split_whitespace().flat_map(str::parse).collect();
-                prop_assert!(run.windows(2).all(|two| two[0] + 1 == two[1]), "{:?}", run);
-            }
-        }
-    }
-}
+mod tests;

@@ -14,6 +14,12 @@ fn entry(eid: Eid, state: &[f64], action: usize, reward: f64) -> Entry {
     Entry { eid, state: state.into(), action, reward }
 }
 
+/// What is saved of `snapshot`, read again.
+fn model(snapshot: &Snapshot) -> Model {
+    let text = serde_json::to_string(&snapshot.model().expect("JSON")).expect("JSON");
+    serde_json::from_str(&text).expect("all numbers are finite")
+}
+
 /// Replays a recording of v1's learner.
 fn replay(recording: &str) {
     let recording: Value = serde_json::from_str(recording).expect("JSON");
@@ -244,8 +250,7 @@ fn a_model_restores_all_that_was_learnt() {
         let learner = fed(patch.clone());
         let before = learner.snapshot();
         before.decide(&[1.0], 2, &mut SmallRng::seed_from_u64(1));
-        let text = serde_json::to_string(&before.model().expect("JSON")).expect("JSON");
-        let model: Model = serde_json::from_str(&text).expect("a model");
+        let model = model(&before);
         let mut restored = Learner::new(parameters(patch));
         restored.restore(&model).expect("it fits");
         let after = restored.snapshot();
@@ -262,7 +267,7 @@ fn a_model_restores_all_that_was_learnt() {
 
 #[test]
 fn a_model_that_does_not_fit_changes_nothing() {
-    let model = fed(json!({"window_size": 2})).snapshot().model().expect("JSON");
+    let model = model(&fed(json!({"window_size": 2})).snapshot());
     for patch in [
         json!({"actions_n": 3}),
         json!({"value_function": "tiles"}),
@@ -282,7 +287,7 @@ fn a_model_that_does_not_fit_changes_nothing() {
 
 #[test]
 fn what_another_learner_learnt_is_taken_over_without_its_history() {
-    let model = fed(json!({"window_size": 2})).snapshot().model().expect("JSON");
+    let model = model(&fed(json!({"window_size": 2})).snapshot());
     let mut learner = Learner::new(Parameters::default());
     learner.take(entry(500, &[2.0], 1, 0.0));
     learner.import(&model).expect("it fits");
@@ -351,9 +356,7 @@ fn rewards_beyond_all_measure_leave_a_model_that_can_be_saved_and_loaded() {
                 let reward = if eid % 3 == 0 { -f64::MAX } else { f64::MAX };
                 learner.take(entry(eid, &[(eid % 4) as f64], (eid % 2) as usize, reward));
             }
-            let model = learner.snapshot().model().expect("JSON");
-            let text = serde_json::to_string(&model).expect("JSON");
-            let model: Model = serde_json::from_str(&text).expect("all numbers are finite");
+            let model = model(&learner.snapshot());
             let name = (value_function.name, td_form.name);
             assert_eq!(Learner::new(parameters(patch)).restore(&model), Ok(()), "{name:?}");
         }

@@ -26,8 +26,9 @@ pub struct Estimates {
     pub average_reward: f64,
 }
 
-/// The largest step of a value. Steps up to it never add up to what is no number any more.
-const STEP_MAX: f64 = 1e280;
+/// The largest step of a value. Steps up to it never add up to more than
+/// [`LEARNT_MAX`](super::LEARNT_MAX).
+const STEP_MAX: f64 = 1e80;
 
 impl Estimates {
     /// Q(S, A) ← Q(S, A) + `step`. One beyond all measure is left out: a value that is lost would
@@ -81,11 +82,12 @@ pub const TD_FORMS: &[Listed] = &[
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
-    use crate::rl::value::qtable::{Keys, QTable};
+    use crate::rl::parameters::Parameters;
+    use crate::rl::value::qtable::QTable;
 
     /// Q(0, 0) = 1, Q(1, 0) = 2, Q(1, 1) = 5, R̄ = 0.5.
     pub(crate) fn estimates() -> Estimates {
-        let mut values = QTable::new(2, 100, Keys::Exact);
+        let mut values = QTable::new(&Parameters::default());
         for (state, action, value) in [(0.0, 0, 1.0), (1.0, 0, 2.0), (1.0, 1, 5.0)] {
             values.visit(&[state], action);
             values.add(&[state], action, value);

@@ -7,6 +7,9 @@
 //! 1): each centroid moves to the running mean of the states nearest to it, its row stays with it.
 //! State aggregation: Sutton & Barto, section 9.3.
 //!
+//! What does not fit in the learner's memory: no further centroid is made, and the centroids are
+//! fitted to fewer states.
+//!
 //! All states have the same number of features; features should be of comparable scale.
 
 use std::sync::Arc;
@@ -16,24 +19,38 @@ use linfa::traits::FitWith;
 use linfa_clustering::{IncrKMeansError, KMeans, KMeansInit, KMeansParams};
 use linfa_nn::distance::L2Dist;
 use ndarray::Array2;
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Job, JobDone, ValueFunction, Weights, check_rows, state_name};
-use crate::rl::check_state;
+use super::lists::{self, Form};
+use super::{Job, JobDone, Named, Saving, VALUE_BYTES, ValueFunction, Weights};
 use crate::rl::cow::Rows;
 use crate::rl::parameters::Parameters;
+use crate::rl::{FEATURES_MAX, check_state};
 
 type Model = KMeans<f64, L2Dist>;
 
 /// A feature's magnitude at most, so that squares stay finite.
 const FEATURE_MAX: f64 = 1e100;
 
+/// Bytes that a feature of a centroid may take: in the table, in a copy that was published, twice
+/// in a fit, and as text while the model is saved.
+const FEATURE_BYTES: usize = 4 * 8 + 24;
+/// Bytes that a feature of a state seen may take: gathered, and in a fit that is under way.
+const SEEN_BYTES: usize = 3 * 8;
+
+/// Bytes that a centroid of so many features and its values take.
+pub fn centroid_bytes(features: usize, actions_n: usize) -> usize {
+    features * FEATURE_BYTES + actions_n * VALUE_BYTES
+}
+
 /// See the module. Shape: clusters × actions.
 pub struct KMeansTable {
     actions_n: usize,
     clusters_max: usize,
     refit_states: usize,
+    /// Bytes that centroids and values may take, and states that wait for a fit.
+    bytes_max: usize,
+    seen_bytes_max: usize,
     /// Features of a state; 0 until the first was seen.
     features: usize,
     /// The centroids, one after the other.
@@ -46,13 +63,6 @@ pub struct KMeansTable {
     busy: bool,
 }
 
-/// As in the model file.
-#[derive(Serialize, Deserialize)]
-struct Saved {
-    centroids: Vec<Vec<f64>>,
-    table: Vec<Vec<f64>>,
-}
-
 impl KMeansTable {
     /// No centroids yet.
     pub fn new(parameters: &Parameters) -> Self {
@@ -60,6 +70,8 @@ impl KMeansTable {
             actions_n: parameters.actions_n,
             clusters_max: parameters.clusters,
             refit_states: parameters.refit_states,
+            bytes_max: parameters.values_bytes() / 4 * 3,
+            seen_bytes_max: parameters.values_bytes() / 4,
             features: 0,
             centroids: Arc::default(),
             values: Rows::new(parameters.actions_n),
@@ -74,19 +86,46 @@ impl KMeansTable {
     /// # Errors
     /// What does not fit, in words.
     pub fn load(parameters: &Parameters, saved: &RawValue) -> Result<Self, String> {
-        let Saved { centroids, table } =
-            serde_json::from_str(saved.get()).map_err(|why| why.to_string())?;
-        check_rows(&table, parameters.actions_n)?;
-        if centroids.len() != table.len() || centroids.len() > parameters.clusters {
+        let mut loaded = Self::new(parameters);
+        let lists_max = parameters.clusters;
+        let centroids = Form {
+            key: "centroids",
+            width: 1..=FEATURES_MAX,
+            lists_max,
+            numbers_max: loaded.bytes_max / FEATURE_BYTES,
+            magnitude_max: FEATURE_MAX,
+        };
+        let table = Form::learnt("table", parameters.actions_n, lists_max);
+        let [centroids, table] = lists::read(saved, [centroids, table])?;
+        if centroids.len() != table.len() {
             return Err(format!("{} centroids, {} rows", centroids.len(), table.len()));
         }
-        let mut loaded = Self::new(parameters);
-        for (centroid, row) in centroids.iter().zip(&table) {
+        for (centroid, row) in centroids.iter().zip(table.iter()) {
             check_state(centroid).map_err(|why| why.to_string())?;
             loaded.check(centroid)?;
+            if !loaded.has_room_for(centroid) {
+                return Err(format!(
+                    "its {} centroids take more than the {} bytes that there are for them, by \
+                     learner_memory_bytes_max",
+                    centroids.len(),
+                    loaded.bytes_max
+                ));
+            }
             loaded.add_centroid(centroid, row);
         }
         Ok(loaded)
+    }
+
+    /// Whether one more centroid may be made, of `state`.
+    fn has_room_for(&self, state: &[f64]) -> bool {
+        let (made, each) = (self.values.len(), centroid_bytes(state.len(), self.actions_n));
+        made < self.clusters_max && (made + 1).saturating_mul(each) <= self.bytes_max
+    }
+
+    /// Numbers of the states that a fit waits for.
+    fn wanted(&self) -> usize {
+        let states = self.seen_bytes_max / (SEEN_BYTES * self.features.max(1));
+        self.refit_states.min(states).max(1) * self.features
     }
 
     fn add_centroid(&mut self, state: &[f64], row: &[f64]) {
@@ -141,10 +180,10 @@ impl ValueFunction for KMeansTable {
 
     fn visit(&mut self, state: &[f64], action: usize) -> f64 {
         let known = self.nearest(state).is_some_and(|(_, distance)| distance == 0.0);
-        if !known && self.values.len() < self.clusters_max && self.check(state).is_ok() {
+        if !known && self.has_room_for(state) && self.check(state).is_ok() {
             self.add_centroid(state, &vec![0.0; self.actions_n]);
         }
-        if self.recent.len() < self.refit_states * self.features && state.len() == self.features {
+        if self.recent.len() < self.wanted() && state.len() == self.features {
             self.recent.extend_from_slice(state);
         }
         self.value(state, action)
@@ -175,24 +214,24 @@ impl ValueFunction for KMeansTable {
     }
 
     fn weights(&self) -> Weights {
-        let names = self.centroids.chunks_exact(self.features.max(1)).map(state_name);
         Weights {
-            states_map: names.enumerate().map(|(row, name)| (name, row)).collect(),
-            table: self.values.iter().map(<[f64]>::to_vec).collect(),
-            ..Weights::new(self.actions_n)
+            actions_n: self.actions_n,
+            states: Named::Flat(Arc::clone(&self.centroids), self.features),
+            table: Some(self.values.clone()),
+            weights: None,
         }
     }
 
     fn save(&self) -> serde_json::Result<Box<RawValue>> {
-        let centroids = self.centroids.chunks_exact(self.features.max(1));
-        serde_json::value::to_raw_value(&Saved {
-            centroids: centroids.map(<[f64]>::to_vec).collect(),
-            table: self.values.iter().map(<[f64]>::to_vec).collect(),
-        })
+        serde_json::value::to_raw_value(&self.saving()?)
+    }
+
+    fn saving(&self) -> serde_json::Result<Saving> {
+        Ok(Saving::Table("centroids", self.weights()))
     }
 
     fn job(&mut self) -> Option<Job> {
-        let enough = self.features > 0 && self.recent.len() >= self.refit_states * self.features;
+        let enough = self.features > 0 && self.recent.len() >= self.wanted();
         if self.busy || !enough {
             return None;
         }
@@ -299,6 +338,22 @@ mod tests {
         table.job_done(job());
         assert_eq!((table.states_seen(), table.value(&[4.0], 1)), (4, 7.0));
         assert!(table.job().is_some());
+    }
+
+    #[test]
+    fn centroids_and_states_seen_keep_to_the_memory() {
+        let small = Parameters { memory_bytes: 1 << 20, ..parameters(4096, 100_000) };
+        let mut table = KMeansTable::new(&small);
+        for n in 0..2000 {
+            table.visit(&[f64::from(n); 20], 0);
+        }
+        assert_eq!(table.states_seen(), table.bytes_max / centroid_bytes(20, 2));
+        assert!(table.recent.len() * SEEN_BYTES <= table.seen_bytes_max);
+        assert!(table.job().is_some(), "a fit comes earlier");
+        let saved = table.save().expect("JSON");
+        assert!(KMeansTable::load(&small, &saved).is_ok());
+        let smaller = Parameters { memory_bytes: 1 << 19, ..small };
+        assert!(KMeansTable::load(&smaller, &saved).is_err());
     }
 
     #[test]

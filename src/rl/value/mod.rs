@@ -2,19 +2,22 @@
 //! one lists them.
 
 pub mod kmeans;
+mod lists;
 pub mod qtable;
 pub mod tiles;
 
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::ser::{Serialize, SerializeStruct, Serializer};
 use serde_json::value::RawValue;
 
 use self::kmeans::KMeansTable;
-use self::qtable::{Keys, QTable};
+use self::lists::{Pairs, Seq};
+use self::qtable::QTable;
 use self::tiles::Tiles;
+use super::State;
+use super::cow::Rows;
 use super::parameters::Parameters;
 
 /// Work that a value function wants done away from those who train and decide.
@@ -67,6 +70,14 @@ pub trait ValueFunction: Copies + Send + Sync {
     /// It cannot be written as JSON.
     fn save(&self) -> serde_json::Result<Box<RawValue>>;
 
+    /// The same, to be written bit by bit: as text it may be much longer than it is.
+    ///
+    /// # Errors
+    /// It cannot be written as JSON.
+    fn saving(&self) -> serde_json::Result<Saving> {
+        self.save().map(Saving::Text)
+    }
+
     /// Work to be done in the background, if it is time; until [`job_done`](Self::job_done) no
     /// further is handed out.
     fn job(&mut self) -> Option<Job> {
@@ -96,24 +107,113 @@ impl<T: ValueFunction + Clone + 'static> Copies for T {
     }
 }
 
-/// `GET /learner/weights`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+/// Bytes that a value of a table may take: in the table, in a copy that was published, and as text
+/// while the model is saved.
+const VALUE_BYTES: usize = 8 + 8 + 24;
+
+/// The states of [`Weights`], each with its name.
+#[derive(Clone, Debug, Default)]
+enum Named {
+    /// There are none.
+    #[default]
+    None,
+    /// One after the other.
+    Rows(Rows<State>, fn(&[f64]) -> String),
+    /// One after the other, each of so many features.
+    Flat(Arc<Vec<f64>>, usize),
+}
+
+impl Named {
+    fn iter(&self) -> Box<dyn Iterator<Item = &[f64]> + '_> {
+        match self {
+            Self::None => Box::new(std::iter::empty()),
+            Self::Rows(states, _) => Box::new(states.iter().flatten().map(|state| &**state)),
+            Self::Flat(states, features) => Box::new(states.chunks_exact((*features).max(1))),
+        }
+    }
+}
+
+/// `GET /learner/weights`: `{"actions_map":{"0":0,…},"states_map":{"1,2":0,…},"table":[[…],…]}`, a
+/// row per state and a column per action; where there is no table, index and value of the weights
+/// that are not zero, `"weights":[[7,0.5],…]`. It shares what the value function has, and copies
+/// nothing when it is written.
+#[derive(Clone, Debug, Default)]
 pub struct Weights {
-    /// Actions by name, each with its column.
-    pub actions_map: BTreeMap<usize, usize>,
-    /// States by name, each with its row.
-    pub states_map: BTreeMap<String, usize>,
-    /// Q, a row per state and a column per action.
-    pub table: Vec<Vec<f64>>,
-    /// Where there is no table: index and value of the weights that are not zero.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub weights: Vec<(usize, f64)>,
+    actions_n: usize,
+    states: Named,
+    table: Option<Rows<f64>>,
+    weights: Option<Rows<f64>>,
 }
 
 impl Weights {
-    fn new(actions_n: usize) -> Self {
-        let actions_map = (0..actions_n).map(|action| (action, action)).collect();
-        Self { actions_map, ..Self::default() }
+    /// The names of the states, in the order of the table's rows.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        let name = match &self.states {
+            Named::Rows(_, name) => *name,
+            Named::None | Named::Flat(..) => state_name,
+        };
+        self.states.iter().map(name)
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &[f64]> {
+        self.table.iter().flat_map(Rows::iter)
+    }
+
+    fn not_zero(&self) -> impl Iterator<Item = (usize, f64)> {
+        let all = self.weights.iter().flat_map(Rows::iter).flatten().copied().enumerate();
+        all.filter(|(_, weight)| *weight != 0.0)
+    }
+}
+
+impl PartialEq for Weights {
+    fn eq(&self, other: &Self) -> bool {
+        self.actions_n == other.actions_n
+            && self.names().eq(other.names())
+            && self.rows().eq(other.rows())
+            && self.not_zero().eq(other.not_zero())
+    }
+}
+
+impl Serialize for Weights {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut all = to.serialize_struct("Weights", 4)?;
+        let actions = || (0..self.actions_n).map(|action| (action, action));
+        all.serialize_field("actions_map", &Pairs(actions))?;
+        all.serialize_field("states_map", &Pairs(|| self.names().zip(0usize..)))?;
+        all.serialize_field("table", &Seq(|| self.rows()))?;
+        if self.not_zero().next().is_some() {
+            all.serialize_field("weights", &Seq(|| self.not_zero()))?;
+        }
+        all.end()
+    }
+}
+
+/// What [`ValueFunction::save`] writes, shared with the value function and not made to text yet.
+pub enum Saving {
+    /// Text after all.
+    Text(Box<RawValue>),
+    /// The states under a key of their own, and the table.
+    Table(&'static str, Weights),
+    /// The weights alone.
+    Weights(Weights),
+}
+
+impl Serialize for Saving {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Text(text) => text.serialize(to),
+            Self::Table(key, table) => {
+                let mut all = to.serialize_struct("Table", 2)?;
+                all.serialize_field(key, &Seq(|| table.states.iter()))?;
+                all.serialize_field("table", &Seq(|| table.rows()))?;
+                all.end()
+            }
+            Self::Weights(weights) => {
+                let mut all = to.serialize_struct("Weights", 1)?;
+                all.serialize_field("weights", &Seq(|| weights.not_zero()))?;
+                all.end()
+            }
+        }
     }
 }
 
@@ -130,6 +230,10 @@ pub struct Listed {
     pub title: &'static str,
     /// An empty one.
     pub make: Make,
+    /// The parameter that says how much memory it takes at least.
+    pub sized_by: &'static str,
+    /// How much that is, in bytes, under these parameters.
+    pub least_bytes: fn(&Parameters) -> usize,
     /// Further parameters that a model must agree with to fit.
     pub shape: &'static [&'static str],
     /// One from a model file.
@@ -141,7 +245,9 @@ pub const VALUE_FUNCTIONS: &[Listed] = &[
     Listed {
         name: "qtable",
         title: "QTable",
-        make: |p| Box::new(QTable::new(p.actions_n, p.states_max, Keys::of(p))),
+        make: |p| Box::new(QTable::new(p)),
+        sized_by: "actions_n",
+        least_bytes: |p| qtable::row_bytes(1, p.actions_n),
         shape: &[],
         load: |p, saved| Ok(Box::new(QTable::load(p, saved)?)),
     },
@@ -149,6 +255,8 @@ pub const VALUE_FUNCTIONS: &[Listed] = &[
         name: "tiles",
         title: "Tiles",
         make: |p| Box::new(Tiles::new(p)),
+        sized_by: "tiles_size",
+        least_bytes: |p| p.tiles_size.saturating_mul(tiles::WEIGHT_BYTES),
         shape: &["tilings", "tiles_size", "tiles_scale"],
         load: |p, saved| Ok(Box::new(Tiles::load(p, saved)?)),
     },
@@ -156,6 +264,8 @@ pub const VALUE_FUNCTIONS: &[Listed] = &[
         name: "kmeans",
         title: "KMeans",
         make: |p| Box::new(KMeansTable::new(p)),
+        sized_by: "clusters",
+        least_bytes: |p| p.clusters.saturating_mul(kmeans::centroid_bytes(1, p.actions_n)) / 3 * 4,
         shape: &["clusters"],
         load: |p, saved| Ok(Box::new(KMeansTable::load(p, saved)?)),
     },
@@ -164,12 +274,4 @@ pub const VALUE_FUNCTIONS: &[Listed] = &[
 /// A state's name: its features, separated by commas, whole ones without decimals.
 fn state_name(state: &[f64]) -> String {
     state.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-}
-
-/// Rows of a saved table, each as wide as there are actions and finite.
-fn check_rows(rows: &[Vec<f64>], actions_n: usize) -> Result<(), String> {
-    match rows.iter().find(|row| row.len() != actions_n || row.iter().any(|q| !q.is_finite())) {
-        Some(row) => Err(format!("a row is {row:?}, where {actions_n} finite values must stand")),
-        None => Ok(()),
-    }
 }

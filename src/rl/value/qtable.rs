@@ -1,8 +1,8 @@
 //! `qtable`: one value per state and action. Sutton & Barto, chapter 6.
 //!
 //! States are told apart exactly, 1.5 from 1 and `1,12` from `11,2`. Values are zero until they
-//! are trained. At most `states_max` states are remembered, fewer if they have very many features
-//! ([`FEATURES_HELD_MAX`] in all); further ones stay at zero.
+//! are trained. At most `states_max` states are remembered, fewer if they would take more than the
+//! learner's memory; further ones stay at zero.
 //!
 //! v1 glues the features of a state, cut to whole numbers, into one text, so that `1,12` and
 //! `11,2` are one state; [`Keys::Glued`] does the same.
@@ -12,17 +12,25 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{ValueFunction, Weights, check_rows, state_name};
+use super::lists::{self, Form};
+use super::{Named, Saving, VALUE_BYTES, ValueFunction, Weights, state_name};
 use crate::rl::cow::Rows;
 use crate::rl::parameters::{Compatibility, Parameters};
-use crate::rl::{FEATURES_HELD_MAX, State, check_state};
+use crate::rl::{FEATURES_MAX, State, check_state};
 
 /// A feature's magnitude from which it is not glued any more: its text would be longer than any that
 /// v1's clients send.
 const GLUED_MAX: f64 = 1e18;
+/// Characters of a feature in a glued key at most.
+const GLUED_CHARACTERS: usize = 20;
+
+/// The beginning of a state's name, for messages.
+fn shown(state: &[f64]) -> String {
+    let first = state.get(..8).unwrap_or(state);
+    state_name(first) + if first.len() < state.len() { ",…" } else { "" }
+}
 
 /// How states are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,16 +67,29 @@ impl Keys {
         match self {
             Self::Exact => check_state(canonical).map_err(|why| why.to_string()),
             Self::Glued if !canonical.is_empty() && canonical.iter().all(is_text) => Ok(()),
-            Self::Glued => Err(format!("{} is no key", state_name(canonical))),
+            Self::Glued => Err(format!("{} is no key", shown(canonical))),
         }
     }
 
-    fn name(self, canonical: &[f64]) -> String {
+    /// What writes the name of a canonical state.
+    fn names(self) -> fn(&[f64]) -> String {
         match self {
-            Self::Exact => state_name(canonical),
-            Self::Glued => canonical.iter().map(|byte| char::from(*byte as u8)).collect(),
+            Self::Exact => state_name,
+            Self::Glued => |key| key.iter().map(|byte| char::from(*byte as u8)).collect(),
         }
     }
+}
+
+/// Bytes that a state takes beside its features and values: its allocation, its place in the index
+/// and its reference, the latter two also in a copy that was published.
+const ROW_BYTES: usize = 160;
+/// Bytes that a feature may take: as a number, and as text while the model is saved. States are
+/// shared by all copies.
+const FEATURE_BYTES: usize = 8 + 24;
+
+/// Bytes that a state of so many features and its values take.
+pub fn row_bytes(features: usize, actions_n: usize) -> usize {
+    ROW_BYTES + features * FEATURE_BYTES + actions_n * VALUE_BYTES
 }
 
 /// Keys of the index are hashes already.
@@ -100,8 +121,9 @@ pub struct QTable {
     keys: Keys,
     states_max: usize,
     actions_n: usize,
-    /// Features of all states together.
-    features: usize,
+    /// Bytes that all states may take, and do.
+    bytes_max: usize,
+    bytes: usize,
     /// Keyed at random, so that nobody can choose states that share a hash. Nothing that is learnt
     /// depends on it.
     hasher: RandomState,
@@ -112,25 +134,19 @@ pub struct QTable {
     values: Rows<f64>,
 }
 
-/// As in the model file.
-#[derive(Serialize, Deserialize)]
-struct Saved {
-    states: Vec<Vec<f64>>,
-    table: Vec<Vec<f64>>,
-}
-
 impl QTable {
-    /// No states yet; at most `states_max` will be remembered, each with `actions_n` values.
-    pub fn new(actions_n: usize, states_max: usize, keys: Keys) -> Self {
+    /// No states yet.
+    pub fn new(parameters: &Parameters) -> Self {
         Self {
-            keys,
-            states_max,
-            actions_n,
-            features: 0,
+            keys: Keys::of(parameters),
+            states_max: parameters.states_max,
+            actions_n: parameters.actions_n,
+            bytes_max: parameters.values_bytes(),
+            bytes: 0,
             hasher: RandomState::new(),
             index: vec![Arc::default(); SHARDS],
             states: Rows::new(1),
-            values: Rows::new(actions_n),
+            values: Rows::new(parameters.actions_n),
         }
     }
 
@@ -139,24 +155,35 @@ impl QTable {
     /// # Errors
     /// What does not fit, in words.
     pub fn load(parameters: &Parameters, saved: &RawValue) -> Result<Self, String> {
-        let saved: Saved = serde_json::from_str(saved.get()).map_err(|why| why.to_string())?;
-        check_rows(&saved.table, parameters.actions_n)?;
-        let states = saved.states.len();
-        if states != saved.table.len() {
-            return Err(format!("there are {states} states and {} rows", saved.table.len()));
+        let (actions_n, there) = (parameters.actions_n, parameters.values_bytes());
+        let lists_max = parameters.states_max.min(there / row_bytes(1, actions_n));
+        let states = Form {
+            key: "states",
+            width: 1..=FEATURES_MAX * GLUED_CHARACTERS,
+            lists_max,
+            numbers_max: there / FEATURE_BYTES,
+            magnitude_max: f64::MAX,
+        };
+        let [states, rows] =
+            lists::read(saved, [states, Form::learnt("table", actions_n, lists_max)])
+                .map_err(|why| format!("{why} (states_max and the learner's memory bound it)"))?;
+        if states.len() != rows.len() {
+            return Err(format!("there are {} states and {} rows", states.len(), rows.len()));
         }
-        if states > parameters.states_max {
-            return Err(format!("{states} states are more than states_max"));
-        }
-        let mut table = Self::new(parameters.actions_n, states, Keys::of(parameters));
-        for (state, row) in saved.states.iter().zip(&saved.table) {
+        let mut table = Self::new(parameters);
+        for (state, row) in states.iter().zip(rows.iter()) {
             table.keys.check(state)?;
             if table.row(state).is_some() {
-                return Err(format!("the state {} is there twice", state_name(state)));
+                return Err(format!("the state {} is there twice", shown(state)));
             }
-            table.file(state, row);
+            if !table.file(state, row) {
+                return Err(format!(
+                    "its {} states take more than the {there} bytes that there are for them, by \
+                     learner_memory_bytes_max",
+                    states.len()
+                ));
+            }
         }
-        table.states_max = parameters.states_max;
         Ok(table)
     }
 
@@ -181,24 +208,26 @@ impl QTable {
         }
     }
 
-    /// Gives a canonical state that has none a row.
-    fn file(&mut self, state: &[f64], values: &[f64]) {
+    /// Gives a canonical state that has none a row, if there is room for one.
+    fn file(&mut self, state: &[f64], values: &[f64]) -> bool {
         let row = self.states.len();
-        let Ok(number) = u32::try_from(row) else { return };
-        if row >= self.states_max || self.features + state.len() > FEATURES_HELD_MAX {
-            return;
+        let Ok(number) = u32::try_from(row) else { return false };
+        let bytes = self.bytes + row_bytes(state.len(), self.actions_n);
+        if row >= self.states_max || bytes > self.bytes_max {
+            return false;
         }
         let hash = self.hash(state);
-        let Some(shard) = self.index.get_mut(hash as usize % SHARDS) else { return };
+        let Some(shard) = self.index.get_mut(hash as usize % SHARDS) else { return false };
         let shard = Arc::make_mut(shard);
         let mut key = hash;
         while shard.contains_key(&key) {
             key = key.wrapping_add(1);
         }
         shard.insert(key, number);
-        self.features += state.len();
+        self.bytes = bytes;
         self.states.push(&[state.into()]);
         self.values.push(values);
+        true
     }
 }
 
@@ -249,19 +278,20 @@ impl ValueFunction for QTable {
     }
 
     fn weights(&self) -> Weights {
-        let names = self.states.iter().flatten().map(|state| self.keys.name(state));
         Weights {
-            states_map: names.enumerate().map(|(row, name)| (name, row)).collect(),
-            table: self.values.iter().map(<[f64]>::to_vec).collect(),
-            ..Weights::new(self.actions_n)
+            actions_n: self.actions_n,
+            states: Named::Rows(self.states.clone(), self.keys.names()),
+            table: Some(self.values.clone()),
+            weights: None,
         }
     }
 
     fn save(&self) -> serde_json::Result<Box<RawValue>> {
-        serde_json::value::to_raw_value(&Saved {
-            states: self.states.iter().flatten().map(|state| state.to_vec()).collect(),
-            table: self.values.iter().map(<[f64]>::to_vec).collect(),
-        })
+        serde_json::value::to_raw_value(&self.saving()?)
+    }
+
+    fn saving(&self) -> serde_json::Result<Saving> {
+        Ok(Saving::Table("states", self.weights()))
     }
 }
 
@@ -270,8 +300,16 @@ mod tests {
     use super::super::Copies;
     use super::*;
 
+    fn empty(actions_n: usize, states_max: usize, keys: Keys) -> QTable {
+        let compatibility = match keys {
+            Keys::Exact => Compatibility::None,
+            Keys::Glued => Compatibility::V1,
+        };
+        QTable::new(&Parameters { actions_n, states_max, compatibility, ..Parameters::default() })
+    }
+
     fn trained(keys: Keys) -> QTable {
-        let mut table = QTable::new(2, 1000, keys);
+        let mut table = empty(2, 1000, keys);
         for (state, action, amount) in
             [([1.0, 12.0], 0, 1.0), ([11.0, 2.0], 0, 2.0), ([1.0, 12.0], 1, 3.0)]
         {
@@ -290,8 +328,7 @@ mod tests {
         assert_eq!(table.value(&[11.0, 2.0], 0), 2.0);
         assert_eq!(table.value(&[1.0, 12.0, 0.0], 0), 0.0, "never seen");
         assert_eq!(table.states_seen(), 2);
-        let names: Vec<String> = table.weights().states_map.into_keys().collect();
-        assert_eq!(names, ["1,12", "11,2"]);
+        assert_eq!(table.weights().names().collect::<Vec<_>>(), ["1,12", "11,2"]);
     }
 
     #[test]
@@ -299,12 +336,12 @@ mod tests {
         let table = trained(Keys::Glued);
         assert_eq!(table.value(&[11.0, 2.0], 0), 3.0, "1 + 2: they are one state");
         assert_eq!(table.value(&[1.9, 12.5], 1), 3.0, "and so is what has the same whole part");
-        assert_eq!(table.weights().states_map, [("112".to_owned(), 0)].into());
+        assert_eq!(table.weights().names().collect::<Vec<_>>(), ["112"]);
     }
 
     #[test]
     fn minus_zero_is_zero() {
-        let mut table = QTable::new(1, 10, Keys::Exact);
+        let mut table = empty(1, 10, Keys::Exact);
         table.visit(&[0.0], 0);
         table.add(&[-0.0], 0, 1.0);
         assert_eq!((table.value(&[0.0], 0), table.states_seen()), (1.0, 1));
@@ -322,7 +359,7 @@ mod tests {
 
     #[test]
     fn states_beyond_the_bound_stay_at_zero() {
-        let mut table = QTable::new(1, 500, Keys::Exact);
+        let mut table = empty(1, 500, Keys::Exact);
         for n in 0..600 {
             table.visit(&[f64::from(n)], 0);
             table.add(&[f64::from(n)], 0, 1.0);
@@ -332,8 +369,30 @@ mod tests {
     }
 
     #[test]
+    fn states_beyond_the_memory_stay_at_zero_and_a_model_of_so_many_is_refused() {
+        let memory = |memory_bytes| Parameters { memory_bytes, ..Parameters::default() };
+        let (small, large) = (memory(1 << 20), memory(1 << 24));
+        let [mut few, mut all] = [QTable::new(&small), QTable::new(&large)];
+        for n in 0..3000 {
+            let state = [f64::from(n); 20];
+            few.visit(&state, 0);
+            all.visit(&state, 0);
+            few.add(&state, 0, 1.0);
+        }
+        let room = small.values_bytes() / row_bytes(20, 2);
+        assert_eq!((few.states_seen(), all.states_seen()), (room, 3000));
+        assert_eq!((few.value(&[0.0; 20], 0), few.value(&[2999.0; 20], 0)), (1.0, 0.0));
+        let [few, all] = [few, all].map(|table| table.save().expect("JSON"));
+        assert!(QTable::load(&small, &few).is_ok() && QTable::load(&large, &all).is_ok());
+        let why = QTable::load(&small, &all).err().expect("too much");
+        assert!(why.contains("memory"), "{why}");
+        // What is counted covers the text as well.
+        assert!(few.get().len() < room * row_bytes(20, 2));
+    }
+
+    #[test]
     fn states_with_one_hash_are_told_apart() {
-        let mut table = QTable::new(1, 10, Keys::Exact);
+        let mut table = empty(1, 10, Keys::Exact);
         table.visit(&[1.0], 0);
         // The first state's place in the index, under the hash of another.
         let other = [2.0];
@@ -350,7 +409,7 @@ mod tests {
     fn glued_keys_longer_than_any_state_are_loaded_too() {
         let parameters =
             Parameters { actions_n: 1, compatibility: Compatibility::V1, ..Parameters::default() };
-        let mut table = QTable::new(1, 10, Keys::Glued);
+        let mut table = empty(1, 10, Keys::Glued);
         table.visit(&[-10.0; 600], 0);
         table.add(&[-10.0; 600], 0, 1.0);
         let loaded = QTable::load(&parameters, &table.save().expect("JSON")).expect("it fits");
@@ -373,6 +432,7 @@ mod tests {
             r#"{"states":[[1]],"table":[]}"#,
             r#"{"states":[[1],[1]],"table":[[0,0],[0,0]]}"#,
             r#"{"states":[[]],"table":[[0,0]]}"#,
+            r#"{"states":[[1]],"table":[[0,1e101]]}"#,
             "7",
         ] {
             let bad = RawValue::from_string(bad.to_owned()).expect("JSON");

@@ -11,12 +11,15 @@
 //! what it means for a table. Tiles that hash to one weight share it, so `tiles_size` should be
 //! several times the number of tiles in use.
 
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{ValueFunction, Weights};
+use super::lists::{self, Form};
+use super::{Saving, VALUE_BYTES, ValueFunction, Weights};
 use crate::rl::cow::Rows;
 use crate::rl::parameters::Parameters;
+
+/// Bytes that a weight takes: it stands alone in its row.
+pub const WEIGHT_BYTES: usize = VALUE_BYTES;
 
 /// See the module. Shape: `size` weights.
 #[derive(Clone)]
@@ -27,12 +30,6 @@ pub struct Tiles {
     scale: f64,
     weights: Rows<f64>,
     touched: usize,
-}
-
-/// As in the model file: the weights that are not zero.
-#[derive(Serialize, Deserialize)]
-struct Saved {
-    weights: Vec<(usize, f64)>,
 }
 
 impl Tiles {
@@ -52,11 +49,15 @@ impl Tiles {
     /// # Errors
     /// What does not fit, in words.
     pub fn load(parameters: &Parameters, saved: &RawValue) -> Result<Self, String> {
-        let saved: Saved = serde_json::from_str(saved.get()).map_err(|why| why.to_string())?;
+        let [weights] = lists::read(saved, [Form::learnt("weights", 2, parameters.tiles_size)])?;
         let mut tiles = Self::new(parameters);
-        for (at, weight) in saved.weights {
-            match tiles.weights.get_mut(at).and_then(<[f64]>::first_mut) {
-                Some(place) if weight.is_finite() && weight != 0.0 && *place == 0.0 => {
+        for pair in weights.iter() {
+            let &[at, weight] = pair else { continue };
+            // A cast saturates.
+            let index = Some(at as usize).filter(|index| *index as f64 == at);
+            let place = index.and_then(|index| tiles.weights.get_mut(index)?.first_mut());
+            match place {
+                Some(place) if weight != 0.0 && *place == 0.0 => {
                     *place = weight;
                     tiles.touched += 1;
                 }
@@ -120,15 +121,19 @@ impl ValueFunction for Tiles {
     }
 
     fn weights(&self) -> Weights {
-        let weights = self.weights.iter().flatten().copied().enumerate();
         Weights {
-            weights: weights.filter(|(_, weight)| *weight != 0.0).collect(),
-            ..Weights::new(self.actions_n)
+            actions_n: self.actions_n,
+            weights: Some(self.weights.clone()),
+            ..Weights::default()
         }
     }
 
     fn save(&self) -> serde_json::Result<Box<RawValue>> {
-        serde_json::value::to_raw_value(&Saved { weights: self.weights().weights })
+        serde_json::value::to_raw_value(&self.saving()?)
+    }
+
+    fn saving(&self) -> serde_json::Result<Saving> {
+        Ok(Saving::Weights(self.weights()))
     }
 }
 

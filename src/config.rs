@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::memory;
 use crate::policy::params::parse_bool;
 use crate::policy::registry::SchedulerSpec;
-use crate::types::{FunctionName, InitServer, check_machine};
+use crate::types::{FunctionName, InitServer, check_init_servers, check_machine};
 
 /// Something wrong in the configuration, with the key that caused it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,7 +159,7 @@ settings! {
     machine_group_name: String = String::new();
     /// Interface whose address is the node's own when none is configured.
     default_iface: String = "eth0".to_owned();
-    /// Nodes to join through: IP addresses, or host names, of which all addresses are asked at every poll.
+    /// Nodes to join through, at most 64: IP addresses, or host names, of which all addresses (at most 64) are asked at every poll.
     init_servers: Vec<String> = Vec::new();
     /// Seconds between polls of the known machines, 0.05 to 3600.
     poll_time_s: f64 = 1.5;
@@ -345,10 +345,8 @@ impl Settings {
             let why = format!("{:?} is neither an IP address nor a host name", self.openfaas_host);
             problems.push(problem("openfaas_host", why));
         }
-        for server in &self.init_servers {
-            if let Err(why) = server.parse::<InitServer>() {
-                problems.push(problem("init_servers", why));
-            }
+        if let Err(why) = check_init_servers(&self.init_servers) {
+            problems.push(problem("init_servers", why));
         }
         if let Err(why) = SchedulerSpec::from_words(&self.scheduler).build() {
             problems.push(problem("scheduler", why));

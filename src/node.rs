@@ -240,7 +240,7 @@ fn keep(
     for machine in known {
         if let Some(ip) = machine.address() {
             let is = Introduction { name: machine.name, group: machine.group_name };
-            membership.hearsay(ip, is, At::default());
+            membership.remembered(ip, is, At::default());
         }
     }
     let published = Published { identity: identity.clone(), peers: Vec::new() };

@@ -1,10 +1,13 @@
 //! The nouns that every layer speaks of. No IO, no clock.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use crate::membership::may_be_own;
 
 /// A function's name: one DNS label, underscores allowed, 1 to 63 characters.
 ///
@@ -140,21 +143,56 @@ pub fn url_host(host: &str) -> String {
     }
 }
 
+/// Bytes of a machine's name or group, of a call's tracing id in a message, and of a hop's id.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Nodes to join through at most.
+pub const INIT_SERVERS_MAX: usize = 64;
+
 /// Whether these can be a machine's address, name and group; empty ones are unset. Names and groups
-/// travel in headers, so they are printable ASCII.
+/// travel in headers, so they are printable ASCII, of at most [`NAME_BYTES_MAX`] bytes.
 ///
 /// # Errors
 /// The key of the first that cannot, and why.
 pub fn check_machine(ip: &str, id: &str, group: &str) -> Result<(), (&'static str, String)> {
-    if !ip.is_empty() && ip.parse::<IpAddr>().is_err() {
-        return Err(("machine_ip", format!("{ip:?} is no IP address")));
+    if !ip.is_empty() {
+        let not = |what| Err(("machine_ip", format!("{:?} is no {what}", shortened(ip, 64))));
+        match ip.parse::<IpAddr>() {
+            Err(_) => return not("IP address"),
+            Ok(ip) if !may_be_own(ip) => return not("address that a machine can have"),
+            Ok(_) => {}
+        }
     }
     for (key, text) in [("machine_id", id), ("machine_group_name", group)] {
+        if text.len() > NAME_BYTES_MAX {
+            let bytes = text.len();
+            return Err((key, format!("it has {bytes} bytes, at most {NAME_BYTES_MAX} are taken")));
+        }
         if !text.bytes().all(|c| (b' '..=b'~').contains(&c)) {
             return Err((key, format!("{text:?} has characters other than printable ASCII")));
         }
     }
     Ok(())
+}
+
+/// Whether these can be the nodes to join through.
+///
+/// # Errors
+/// They are too many, or one is neither an address nor a name.
+pub fn check_init_servers(servers: &[String]) -> Result<(), String> {
+    if servers.len() > INIT_SERVERS_MAX {
+        return Err(format!("there are {}, at most {INIT_SERVERS_MAX} are taken", servers.len()));
+    }
+    servers.iter().try_for_each(|server| server.parse::<InitServer>().map(drop))
+}
+
+/// The first `max` characters of `text`, with an ellipsis where there are more: what strangers send
+/// is told in messages and logs, but not at any length.
+pub fn shortened(text: &str, max: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(max) {
+        Some((end, _)) => Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default())),
+        None => Cow::Borrowed(text),
+    }
 }
 
 /// A node to join through, as an operator names it.
@@ -182,6 +220,7 @@ impl std::str::FromStr for InitServer {
         let last = labels.rsplit('.').next().unwrap_or_default();
         let number = last.bytes().all(|c| c.is_ascii_digit());
         if text.len() > 253 || number || !labels.split('.').all(label) {
+            let text = shortened(text, 64);
             return Err(format!("{text:?} is neither an IP address nor a host name"));
         }
         Ok(Self::Name(text.to_owned()))

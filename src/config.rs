@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::memory;
 use crate::policy::params::parse_bool;
 use crate::policy::registry::SchedulerSpec;
+use crate::storage::{TEXT_BYTES_MAX, read_text};
 use crate::types::{FunctionName, InitServer, check_init_servers, check_machine};
 
 /// Something wrong in the configuration, with the key that caused it.
@@ -285,8 +286,8 @@ impl Settings {
         let (environment, warnings) = known_environment(environment);
         let mut layers = Config::builder();
         if let Some(path) = file {
-            check_file(path, &mut problems)?;
-            layers = layers.add_source(File::from(path).format(FileFormat::Toml));
+            let text = check_file(path, &mut problems)?;
+            layers = layers.add_source(File::from_str(&text, FileFormat::Toml));
         }
         let flags = flags.iter().map(|(key, value)| (*key, value.clone()));
         for (key, value) in environment.into_iter().chain(flags) {
@@ -372,17 +373,20 @@ impl Settings {
     }
 }
 
-/// Keys that the file must not have, and whether it can be parsed at all.
-fn check_file(path: &Path, problems: &mut Vec<Problem>) -> Result<(), Vec<Problem>> {
+/// The file's text; keys that it must not have, and whether it can be parsed at all.
+fn check_file(path: &Path, problems: &mut Vec<Problem>) -> Result<String, Vec<Problem>> {
     let named = path.display().to_string();
-    let table = std::fs::read_to_string(path)
-        .map_err(|why| why.to_string())
-        .and_then(|text| text.parse::<toml::Table>().map_err(|why| why.to_string()));
+    let table = read_text(path, TEXT_BYTES_MAX).map_err(|why| why.to_string()).and_then(|text| {
+        match text.parse::<toml::Table>() {
+            Ok(table) => Ok((text, table)),
+            Err(why) => Err(why.to_string()),
+        }
+    });
     match table {
-        Ok(table) => {
+        Ok((text, table)) => {
             let unknown = table.keys().filter(|key| Settings::KEYS.iter().all(|(k, _)| k != key));
             problems.extend(unknown.map(|key| problem(key, format!("no such setting ({named})"))));
-            Ok(())
+            Ok(text)
         }
         Err(why) => {
             problems.push(problem(&named, why));

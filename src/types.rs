@@ -2,9 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::membership::may_be_own;
@@ -134,6 +137,34 @@ where
 {
     Ok(<Option<T> as serde::Deserialize>::deserialize(from)?.unwrap_or_default())
 }
+
+/// For structs that must be JSON objects: serde alone takes `[1, 2]` for one as well.
+pub(crate) fn object<'de, D, T>(from: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de>,
+{
+    struct Object<T>(PhantomData<T>);
+
+    impl<'de, T: serde::Deserialize<'de>> Visitor<'de> for Object<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+
+    from.deserialize_map(Object(PhantomData))
+}
+
+/// A struct that must be a JSON object; see [`object`].
+#[derive(Deserialize)]
+#[serde(transparent, bound = "T: serde::Deserialize<'de>")]
+pub(crate) struct Object<T>(#[serde(deserialize_with = "object")] pub(crate) T);
 
 /// `host` as it stands in a URL's authority: an IPv6 address gets its brackets.
 pub fn url_host(host: &str) -> String {
@@ -325,6 +356,23 @@ mod tests {
         for text in ["zz", "", "NaN", "inf"] {
             assert_eq!(TaskType::from_text(text), TaskType(0.0), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_must_be_an_object_is_no_list() {
+        #[derive(Deserialize)]
+        struct Pair {
+            a: u8,
+        }
+        let read = |text| serde_json::from_str::<Object<Pair>>(text).map(|pair| pair.0.a);
+        assert_eq!(read(r#"{"a":7}"#).ok(), Some(7));
+        assert!(read("[7]").is_err() && read("7").is_err() && read("null").is_err());
+    }
+
+    #[test]
+    fn what_strangers_send_is_shortened_between_characters() {
+        assert_eq!(shortened("abc", 3), "abc");
+        assert_eq!(shortened("éèà", 2), "éè…");
     }
 
     #[test]

@@ -237,7 +237,8 @@ async fn a_changed_configuration_is_saved_and_used_at_once() {
     let config = node.addr.send(GetMachineConfig).await.expect("it lives").expect("an IP");
     assert_eq!(config.machine_id.as_deref(), Some("p2pfaas-10.0.0.5"));
     let file = node.folder.path().join(storage::DISCOVERY_FILE);
-    let saved: MachinePatch = storage::read(&file, "it").expect("readable").expect("there");
+    let saved: MachinePatch =
+        storage::read(&file, "it", &storage::CONFIGURATION).expect("readable").expect("there");
     assert_eq!(saved.machine_id.as_deref(), Some(""), "unset stays unset");
 }
 
@@ -251,7 +252,8 @@ async fn the_known_machines_are_saved_alive_or_not() {
     assert!(node.list().await.is_empty());
     node.addr.send(Flush).await.expect("it lives");
     let file = node.folder.path().join(storage::MACHINES_FILE);
-    let saved: Vec<WireMachine> = storage::read(&file, "it").expect("readable").expect("there");
+    let saved = storage::read_bounded(&file, 9999).expect("readable");
+    let saved = crate::wire::read_machines(&saved, 9).expect("a list");
     assert_eq!((&*saved[0].ip, &*saved[0].name), ("10.0.0.1", "n1"));
 }
 

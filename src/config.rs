@@ -253,6 +253,8 @@ settings! {
     log_format: LogFormat = LogFormat::Text;
     /// What is logged: production, development, or a filter such as `info,p2pfaas=debug`.
     log_env: String = "production".to_owned();
+    /// Lines of one kind that are logged at once; then one a second, and what is left out is counted. 0: no limit.
+    log_burst: u32 = 20;
 }
 
 /// v1's environment names whose keys have other names here.

@@ -12,6 +12,7 @@ use prometheus::{
 
 use crate::lock;
 use crate::rl::stats::LearnerStats;
+use crate::telemetry::lines_dropped;
 
 /// Function names told apart at most; calls by further names count as `other`, since a name is
 /// whatever a client types.
@@ -41,6 +42,7 @@ pub struct Metrics {
     machines: IntGaugeVec,
     restarts: IntCounterVec,
     fallbacks: IntCounter,
+    log_lines_dropped: IntCounter,
     learner: LearnerMetrics,
     rendering: Mutex<()>,
     functions: Mutex<HashMap<String, Arc<FunctionMetrics>>>,
@@ -106,6 +108,13 @@ impl Metrics {
                 IntCounter::new(
                     "p2pfaas_learner_fallbacks_total",
                     "Calls run here because the learner's decision could not be had",
+                ),
+            ),
+            log_lines_dropped: register(
+                &registry,
+                IntCounter::new(
+                    "p2pfaas_log_lines_dropped_total",
+                    "Lines that the process left out of its log, because there were too many alike",
                 ),
             ),
             learner: LearnerMetrics::new(&registry),
@@ -187,6 +196,8 @@ impl Metrics {
         // What one sets, another must not clear before it is gathered.
         let _alone = lock(&self.rendering);
         self.learner.set(learner);
+        let known = self.log_lines_dropped.get();
+        self.log_lines_dropped.inc_by(lines_dropped().saturating_sub(known));
         self.running.set(load.running.into());
         self.waiting.set(load.waiting.into());
         self.k.set(k.into());
@@ -361,6 +372,7 @@ mod tests {
             r#"p2pfaas_machines{standing="alive"} 2"#,
             r#"p2pfaas_actor_restarts_total{actor="queue"} 1"#,
             "p2pfaas_learner_fallbacks_total 1",
+            "p2pfaas_log_lines_dropped_total ",
             "p2pfaas_learner_epsilon 0.5",
             "p2pfaas_learner_average_reward 0.25",
             "p2pfaas_learner_mean_abs_delta 0.125",

@@ -10,10 +10,6 @@
 use memchr::memchr2;
 use serde::de::DeserializeOwned;
 
-use crate::types::shortened;
-
-/// Characters of why something is not read.
-const WHY_CHARS_MAX: usize = 300;
 /// Characters of a number at most; the longest that a program prints has some 330.
 const NUMBER_BYTES_MAX: usize = 512;
 /// Levels of nesting that can be bounded; `serde_json` itself goes no deeper than 127.
@@ -81,10 +77,7 @@ pub enum BadJson {
 /// It does not, or is not of that form.
 pub fn read<T: DeserializeOwned>(text: &[u8], bounds: &Bounds) -> Result<T, BadJson> {
     check(text, bounds)?;
-    serde_json::from_slice(text).map_err(|why| {
-        // It repeats what it does not expect, at any length.
-        BadJson::Unreadable(shortened(&why.to_string(), WHY_CHARS_MAX).into_owned())
-    })
+    serde_json::from_slice(text).map_err(|why| BadJson::Unreadable(why.to_string()))
 }
 
 /// The same for what must be an object.

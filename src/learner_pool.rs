@@ -260,10 +260,7 @@ async fn serve(mut socket: Socket, patience: Duration, jobs: &Jobs) {
             Ok(Some(text)) => match read_answer(&text) {
                 // Nobody may be waiting any more.
                 Some(answer) => drop(job.reply.send(answer)),
-                None => {
-                    let text = String::from_utf8_lossy(text.get(..128).unwrap_or(&text));
-                    tracing::warn!(?text, "the learner's answer cannot be read");
-                }
+                None => tracing::warn!(?text, "the learner's answer cannot be read"),
             },
             Ok(None) => return jobs.again(job),
             Err(_) => return,

@@ -171,8 +171,7 @@ const SAVING: Duration = Duration::from_secs(10);
 fn learning(settings: &Settings, dynamic: &Dynamic) -> Result<Arc<Learning>, StartError> {
     let learner = load_learner(&settings.data_path, dynamic.learner.clone())?;
     let file = settings.data_path.join(storage::EIDS_FILE);
-    let reserved: Option<ReservedEids> =
-        storage::read(&file, "the reserved EIDs", &storage::CONFIGURATION)?;
+    let reserved: Option<ReservedEids> = storage::read(&file, "the reserved EIDs")?;
     let reserved = reserved.unwrap_or_default();
     Ok(Learning::new(learner.snapshot(), reserved, &settings.data_path))
 }

@@ -7,7 +7,6 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -212,7 +211,7 @@ impl Dynamic {
             queue_enabled: settings.queue_enabled,
         };
         let stored: Option<LimitsPatch> =
-            read(&file(storage::QUEUE_FILE), "the scheduler's configuration")?;
+            storage::read(&file(storage::QUEUE_FILE), "the scheduler's configuration")?;
         let limits = stored.unwrap_or_default().over(base);
 
         let machine = read_machine(&file(storage::DISCOVERY_FILE), settings)?;
@@ -230,10 +229,6 @@ impl Dynamic {
     }
 }
 
-fn read<T: DeserializeOwned>(path: &Path, what: &'static str) -> Result<Option<T>, StorageError> {
-    storage::read(path, what, &storage::CONFIGURATION)
-}
-
 fn unusable(path: &Path, what: &'static str, why: String) -> StorageError {
     StorageError::Unreadable { path: path.to_owned(), what, why }
 }
@@ -248,7 +243,7 @@ fn read_machine(path: &Path, settings: &Settings) -> Result<Layered<MachineConfi
         machine_group_name: settings.machine_group_name.clone(),
         init_servers: settings.init_servers.clone(),
     };
-    let stored: MachinePatch = read(path, WHAT)?.unwrap_or_default();
+    let stored: MachinePatch = storage::read(path, WHAT)?.unwrap_or_default();
     // v1 keeps whatever init servers it was told: one that cannot be found is only warned of.
     stored.check_identity().map_err(|why| unusable(path, WHAT, why))?;
     let set = |text: Option<String>| text.filter(|t| !t.is_empty());
@@ -271,7 +266,7 @@ fn read_machine(path: &Path, settings: &Settings) -> Result<Layered<MachineConfi
 
 fn read_scheduler(path: &Path) -> Result<Option<SchedulerSpec>, StorageError> {
     const WHAT: &str = "a scheduler's name and parameters";
-    let stored: Option<SchedulerSpec> = read(path, WHAT)?;
+    let stored: Option<SchedulerSpec> = storage::read(path, WHAT)?;
     if let Some(spec) = &stored {
         spec.build().map_err(|why| unusable(path, WHAT, why.to_string()))?;
     }
@@ -280,7 +275,7 @@ fn read_scheduler(path: &Path) -> Result<Option<SchedulerSpec>, StorageError> {
 
 fn read_learner(path: &Path) -> Result<Parameters, StorageError> {
     const WHAT: &str = "the learner's parameters";
-    let stored: Option<LearnerFile> = read(path, WHAT)?;
+    let stored: Option<LearnerFile> = storage::read(path, WHAT)?;
     let stored = stored.map_or_else(Map::new, |file| file.learner_parameters);
     Parameters::default().merged(&stored).map_err(|why| unusable(path, WHAT, why.to_string()))
 }
@@ -292,7 +287,7 @@ fn read_learner(path: &Path) -> Result<Parameters, StorageError> {
 /// The model cannot be read, or not be set aside.
 pub fn load_learner(folder: &Path, parameters: Parameters) -> Result<Learner, StorageError> {
     let path = folder.join(storage::MODEL_FILE);
-    let model: Option<Model> = storage::read(&path, "a learner's model", &storage::MODEL)?;
+    let model: Option<Model> = storage::read_within(&path, "a learner's model", &storage::MODEL)?;
     let mut learner = Learner::new(parameters);
     if let Some(model) = model
         && let Err(unfit) = learner.restore(&model)

@@ -111,12 +111,23 @@ pub fn read_text(path: &Path, max: usize) -> io::Result<String> {
     text.map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why.utf8_error()))
 }
 
-/// Reads `path`, which must hold a JSON object of that form within `bounds`. `None`: there is no such
-/// file.
+/// Reads `path`, which must hold a JSON object of that form within the bounds of a
+/// [`CONFIGURATION`]. `None`: there is no such file.
 ///
 /// # Errors
 /// The file is there but cannot be read or parsed.
 pub fn read<T: DeserializeOwned>(
+    path: &Path,
+    what: &'static str,
+) -> Result<Option<T>, StorageError> {
+    read_within(path, what, &CONFIGURATION)
+}
+
+/// The same within other bounds.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_within<T: DeserializeOwned>(
     path: &Path,
     what: &'static str,
     bounds: &Bounds,
@@ -210,7 +221,7 @@ mod tests {
     }
 
     fn read_numbers(path: &Path) -> Result<Option<Numbers>, StorageError> {
-        read(path, "numbers", &CONFIGURATION)
+        read(path, "numbers")
     }
 
     #[test]

@@ -226,6 +226,13 @@ pub fn shortened(text: &str, max: usize) -> Cow<'_, str> {
     }
 }
 
+/// The same for what is shown on a terminal: no control characters, which could move its cursor or
+/// write over what else stands there.
+pub fn printable(text: &str, max: usize) -> String {
+    let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    shortened(text, max).chars().map(shown).collect()
+}
+
 /// A node to join through, as an operator names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InitServer {
@@ -373,6 +380,7 @@ mod tests {
     fn what_strangers_send_is_shortened_between_characters() {
         assert_eq!(shortened("abc", 3), "abc");
         assert_eq!(shortened("éèà", 2), "éè…");
+        assert_eq!(printable("a\u{1b}[2J\nb", 99), "a\u{fffd}[2J\u{fffd}b");
     }
 
     #[test]

@@ -142,11 +142,7 @@ mod tests {
         assert_eq!(eids.take(), None, "nothing is reserved");
         assert_eq!(eids.wait().await, Some(1));
         let file = folder.path().join(storage::EIDS_FILE);
-        let on_disk = || {
-            storage::read::<ReservedEids>(&file, "EIDs", &storage::CONFIGURATION)
-                .expect("there")
-                .expect("one")
-        };
+        let on_disk = || storage::read::<ReservedEids>(&file, "EIDs").expect("there").expect("one");
         let first = on_disk();
         while eids.wait().await.expect("reserved") < first.reserved_below + 10 {}
         assert!(on_disk().reserved_below > first.reserved_below);
@@ -173,8 +169,7 @@ mod tests {
         assert!(!eids.gave(0), "that one says that nobody decided");
         // After a crash all that was reserved counts as given.
         let file = folder.path().join(storage::EIDS_FILE);
-        let reserved =
-            storage::read(&file, "EIDs", &storage::CONFIGURATION).expect("there").expect("one");
+        let reserved = storage::read(&file, "EIDs").expect("there").expect("one");
         let again = Eids::after(reserved, folder.path());
         again.write();
         let next = again.take().expect("reserved");

@@ -359,13 +359,9 @@ mod tests {
         let mut third = place(&gate);
         drop((running, second));
         assert!(given(&mut third).await.is_none(), "and nothing new starts");
-        let saved: LimitsPatch = storage::read(
-            &folder.path().join(storage::QUEUE_FILE),
-            "limits",
-            &storage::CONFIGURATION,
-        )
-        .expect("a file")
-        .expect("one");
+        let saved: LimitsPatch = storage::read(&folder.path().join(storage::QUEUE_FILE), "limits")
+            .expect("a file")
+            .expect("one");
         assert_eq!(
             (saved.parallel_running_functions_max, saved.queue_length_max),
             (Some(0), Some(4))

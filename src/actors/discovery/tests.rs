@@ -237,8 +237,7 @@ async fn a_changed_configuration_is_saved_and_used_at_once() {
     let config = node.addr.send(GetMachineConfig).await.expect("it lives").expect("an IP");
     assert_eq!(config.machine_id.as_deref(), Some("p2pfaas-10.0.0.5"));
     let file = node.folder.path().join(storage::DISCOVERY_FILE);
-    let saved: MachinePatch =
-        storage::read(&file, "it", &storage::CONFIGURATION).expect("readable").expect("there");
+    let saved: MachinePatch = storage::read(&file, "it").expect("readable").expect("there");
     assert_eq!(saved.machine_id.as_deref(), Some(""), "unset stays unset");
 }
 

@@ -1,13 +1,22 @@
 //! A bound on what the bodies of all calls hold together, from the moment a body is announced.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 /// Bytes that may be held, and are.
 #[derive(Debug)]
 pub struct Budget {
+    /// Tells budgets apart; above 0.
+    number: u32,
     max: u64,
     held: AtomicU64,
+    /// Those that wait for something to be given back.
+    waiting: AtomicUsize,
+    given_back: Notify,
 }
 
 /// Bytes taken from a budget; given back when dropped.
@@ -20,7 +29,55 @@ pub struct Held {
 impl Budget {
     /// Of `max` bytes.
     pub fn new(max: u64) -> Arc<Self> {
-        Arc::new(Self { max, held: AtomicU64::new(0) })
+        static NUMBERS: AtomicU32 = AtomicU32::new(1);
+        Arc::new(Self {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            max,
+            held: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            given_back: Notify::new(),
+        })
+    }
+
+    /// A number that no other budget of this process has.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Bytes that are not held.
+    pub fn free(&self) -> u64 {
+        self.max.saturating_sub(self.held.load(Ordering::Acquire))
+    }
+
+    /// Takes `bytes` whether or not there are as many left: for what is made up for at once.
+    pub fn take_anyway(self: &Arc<Self>, bytes: u64) -> Held {
+        self.held.fetch_add(bytes, Ordering::AcqRel);
+        Held { budget: Arc::clone(self), bytes }
+    }
+
+    /// Waits until `bytes` could be taken, for at most `patience`.
+    pub async fn wait_for(&self, bytes: u64, patience: Duration) {
+        let _waits = Waits::of(&self.waiting);
+        let _ = timeout(patience, async {
+            loop {
+                let given_back = self.given_back.notified();
+                tokio::pin!(given_back);
+                // From here on it hears of what is given back.
+                given_back.as_mut().enable();
+                if self.free() >= bytes {
+                    return;
+                }
+                given_back.await;
+            }
+        })
+        .await;
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.held.fetch_sub(bytes, Ordering::AcqRel);
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            self.given_back.notify_waiters();
+        }
     }
 
     /// Takes `bytes`, if there are as many left.
@@ -36,13 +93,28 @@ impl Budget {
 
     /// Takes `bytes`, or what is left if that is less but anything: for what is held already.
     pub fn take_up_to(self: &Arc<Self>, bytes: u64) -> Option<Held> {
-        let free = self.max.saturating_sub(self.held.load(Ordering::Acquire));
-        self.take(bytes.min(free)).filter(|held| held.bytes > 0 || bytes == 0)
+        self.take(bytes.min(self.free())).filter(|held| held.bytes > 0 || bytes == 0)
     }
 
     /// The bytes that may be held in all.
     pub fn max(&self) -> u64 {
         self.max
+    }
+}
+
+/// One that waits; counted while it lives, for it may be dropped in the middle of it.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn of(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::AcqRel);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -59,13 +131,39 @@ impl Held {
     pub fn shrink(&mut self, bytes: u64) {
         let surplus = self.bytes.saturating_sub(bytes);
         self.bytes -= surplus;
-        self.budget.held.fetch_sub(surplus, Ordering::AcqRel);
+        self.budget.give_back(surplus);
+    }
+
+    /// The bytes that are held.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The budget that they are of.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// The share of a call's body becomes that of its answer of `bytes`; what there is no room for
+    /// is taken all the same, since the answer is there.
+    #[must_use]
+    pub fn for_answer(mut self, bytes: usize) -> Self {
+        let bytes = bytes as u64;
+        self.shrink(bytes);
+        let more = bytes - self.bytes;
+        self.join(Arc::clone(&self.budget).take_anyway(more));
+        self
+    }
+
+    /// Takes over what `other`, of the same budget, holds.
+    pub fn join(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.budget.held.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.budget.give_back(self.bytes);
     }
 }
 

@@ -147,8 +147,10 @@ settings! {
     learner_ws_port: u16 = 8765;
     /// Threads that serve the scheduler API, 1 to 256.
     workers: usize = std::thread::available_parallelism().map_or(2, usize::from);
-    /// Connections that a worker serves at once, 1 to 1000000.
-    connections_max: usize = 8192;
+    /// Connections of clients on all ports at once, 1 to 1000000; beyond it the least useful ones end.
+    connections_max: usize = 16384;
+    /// Bytes that clients' connections hold together at most, their buffers included. Unset: an 8th of the memory, 512 MiB at most.
+    connections_bytes_max: u64 = memory::share(8, 512 << 20);
     /// Folder that holds all the node's files.
     data_path: PathBuf = PathBuf::from("/data");
 
@@ -228,7 +230,9 @@ settings! {
     /// Effective cores of the board that fn-work emulates, 0.01 to 1024.
     fn_work_cores: f64 = 2.0;
 
-    /// Seconds that a call's body may take to arrive, 0.001 to 86400.
+    /// Bytes a second that a body must come with at least, after some seconds of grace. 0: any rate will do.
+    body_rate_min: u64 = 4096;
+    /// Seconds that a body may take to arrive, 0.001 to 86400.
     body_timeout_s: f64 = 60.0;
     /// Bytes that the bodies of all calls on the node hold together at most. Unset: an 8th of the memory, 512 MiB at most.
     bodies_bytes_max: u64 = memory::share(8, 512 << 20);
@@ -245,6 +249,8 @@ settings! {
     /// Seconds after which a connection to a peer whose machine does not answer at all is given up, 1 to 3600.
     peer_silence_timeout_s: f64 = 10.0;
 
+    /// Names of this node under which browsers may change it, beside its addresses and names of the local network.
+    host_names: Vec<String> = Vec::new();
     /// Who may change the node through its routes: any, loopback or off.
     admin: Admin = Admin::Any;
     /// Seconds that running calls have to finish when the node is told to stop, 0 to 3600.
@@ -348,6 +354,11 @@ impl Settings {
             let why = format!("{:?} is neither an IP address nor a host name", self.openfaas_host);
             problems.push(problem("openfaas_host", why));
         }
+        for name in &self.host_names {
+            if let Err(why) = name.parse::<InitServer>() {
+                problems.push(problem("host_names", why));
+            }
+        }
         if let Err(why) = check_init_servers(&self.init_servers) {
             problems.push(problem("init_servers", why));
         }
@@ -398,7 +409,7 @@ fn check_file(path: &Path, problems: &mut Vec<Problem>) -> Result<String, Vec<Pr
 }
 
 /// Keys whose values are lists, comma-separated in the environment.
-const LISTS: &[&str] = &["init_servers", "fns_list", "routes"];
+const LISTS: &[&str] = &["init_servers", "fns_list", "routes", "host_names"];
 
 /// Keys whose values are booleans, written as v1 takes them.
 const BOOLEANS: &[&str] = &["queue_enabled", "embedded_functions", "openfaas_enabled"];

@@ -22,17 +22,16 @@ use crate::actors::queue::Entry;
 use crate::actors::replicas::{Replicas, Steer};
 use crate::actors::scheduler::{Adviser, Askable, Schedule};
 use crate::actors::switch::Active;
-use crate::budget::{Budget, Held};
-use crate::config::Settings;
+use crate::budget::Held;
 use crate::error::Error;
 use crate::faas::{Answer, Functions, Invocation};
+use crate::http::body::Uploads;
 use crate::http::headers;
 use crate::learner_pool::LearnerPool;
-use crate::limit::TimeLimit;
 use crate::metrics::FunctionMetrics;
 use crate::peer::{Forward, ForwardFailure, PeerClient};
 use crate::policy::{Decision, Heard, Learnt, Task};
-use crate::queue::Arriving;
+use crate::queue::{Arriving, Refusal};
 use crate::state::{NodeState, Phase};
 use crate::types::{FunctionName, Peer, shortened};
 use crate::wire::{PeerHop, PeerRequest, Timings, seconds};
@@ -40,22 +39,10 @@ use crate::wire::{PeerHop, PeerRequest, Timings, seconds};
 /// Peers that are tried for one call before it runs here; each costs up to the connection
 /// time-out.
 const FORWARDS_MAX: usize = 3;
-
-/// What bodies that arrive on one thread must keep to.
-pub struct Uploads {
-    /// The time that each may take.
-    pub limit: TimeLimit,
-    /// What all of them may hold.
-    pub budget: Arc<Budget>,
-}
-
-impl Uploads {
-    /// For the current thread, within `budget`.
-    pub fn new(settings: &Settings, budget: &Arc<Budget>) -> Self {
-        let limit = TimeLimit::new(Settings::seconds(settings.body_timeout_s));
-        Self { limit, budget: Arc::clone(budget) }
-    }
-}
+/// Bytes of headers that a forwarded call may have before they take a share of the bodies' budget, and
+/// how often those beyond are held while it is under way.
+const HEADERS_COVERED: usize = 8 << 10;
+const HEADERS_TIMES: usize = 3;
 
 /// A worker thread's share of the node.
 pub struct Worker {
@@ -79,16 +66,21 @@ impl Worker {
             Arc::clone(&node.settings),
             node.discovery.clone(),
             Arc::clone(&node.metrics),
+            node.call_bodies(),
         ));
-        let functions =
-            Functions::new(&node.settings, Arc::clone(&node.embedded), node.openfaas.clone());
+        let functions = Functions::new(
+            &node.settings,
+            Arc::clone(&node.embedded),
+            node.openfaas.clone(),
+            node.call_bodies(),
+        );
         let replicas = Replicas::new(
             Arc::clone(&node.in_force),
             node.source(),
             Askable { prober: Rc::clone(&peers) as _, adviser: adviser(&node) },
             Arc::clone(&node.metrics),
         );
-        let uploads = Uploads::new(&node.settings, &node.bodies);
+        let uploads = Uploads::new(&node.settings, node.call_bodies());
         Self { node, replicas, functions, uploads, peers, metrics: RefCell::default() }
     }
 }
@@ -217,6 +209,7 @@ impl Worker {
     pub fn refused(&self, error: &Error, arrival: Instant) {
         let metrics = self.node.metrics.of_others();
         metrics.request("none", error.outcome(), arrival.elapsed());
+        self.node.refused(error);
     }
 
     async fn run_or_forward(
@@ -246,8 +239,11 @@ impl Worker {
                 Decision::Forward(_) if been_here => break,
                 Decision::Forward(peer) => peer,
             };
-            let message = message.get_or_insert_with(|| self.message(&call)).clone()?;
-            match self.forward(&call, &peer, message).await {
+            let (message, _held) = match &message {
+                Some(made) => made,
+                None => message.insert(self.message(&call).await?),
+            };
+            match self.forward(&call, &peer, message.clone()).await {
                 Ok(forwarded) => {
                     course.elsewhere = Some(forwarded.peers);
                     return Ok(forwarded.answer);
@@ -302,7 +298,9 @@ impl Worker {
         };
         let name = call.invocation.name.clone();
         let started = Instant::now();
-        let answer = self.functions.run(call.invocation, slot).await?;
+        let mut answer = self.functions.run(call.invocation, slot).await?;
+        let bytes = answer.body.len();
+        answer.held.get_or_insert_with(|| call.held.for_answer(bytes));
         let execution = started.elapsed();
         course.execution = Some(execution);
         self.metrics_of(&name).executed(started - arrived, execution);
@@ -330,7 +328,7 @@ impl Worker {
     }
 
     /// The call as a peer message. Made once, whoever it is sent to.
-    fn message(&self, call: &Call) -> Result<Bytes, Error> {
+    async fn message(&self, call: &Call) -> Result<(Bytes, Held), Error> {
         let invocation = &call.invocation;
         let me = self.node.published.load().identity.clone();
         let mut path = call.path.clone();
@@ -353,7 +351,13 @@ impl Worker {
             method: (invocation.method != Method::POST).then(|| invocation.method.to_string()),
             query: (!invocation.query.is_empty()).then(|| invocation.query.clone()),
         };
+        let body_bytes = request.payload.as_ref().map_or(0, String::len);
         let message = serde_json::to_vec(&request);
-        message.map(Bytes::from).map_err(|why| Error::Internal(why.to_string()))
+        let message = message.map_err(|why| Error::Internal(why.to_string()))?;
+        // What the body takes, its own share stands for; its headers are held several times as well.
+        let headers = message.len().saturating_sub(body_bytes);
+        let bytes = headers.saturating_sub(HEADERS_COVERED).saturating_mul(HEADERS_TIMES);
+        let held = self.uploads.bodies.take(bytes as u64, None).await;
+        Ok((Bytes::from(message), held.ok_or(Refusal::BytesFull)?))
     }
 }

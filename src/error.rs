@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::metrics::Refused;
 use crate::policy::params::BadParameters;
 use crate::queue::Refusal;
 use crate::types::{BadFunctionName, FunctionName};
@@ -25,6 +26,16 @@ pub enum Error {
         /// The time that it had.
         limit: Duration,
     },
+    /// A body that comes more slowly than the least rate.
+    #[error("The body came too slowly")]
+    BodyTooSlow,
+    /// There is no room now for a request like this; others needed it more.
+    #[error("The node has no room for this now: try again")]
+    Busy,
+    /// A change that a page of another site asks for, or that goes to a name which is none of this
+    /// node's: a browser may have been led here.
+    #[error("This node is not changed from another site: {0}")]
+    Foreign(String),
     /// No route has this path.
     #[error("There is nothing at this path")]
     UnknownPath,
@@ -128,8 +139,25 @@ impl Error {
             | Self::FunctionBroke { .. }
             | Self::Gateway(_) => "function_failed",
             Self::Stopped | Self::Internal(_) => "node_failed",
+            Self::Busy => "full",
             _ => "bad_request",
         }
+    }
+}
+
+impl Error {
+    /// Under which kind the metrics count a refusal, if this is one.
+    pub fn refusal(&self) -> Option<Refused> {
+        Some(match self {
+            Self::Malformed(_) => Refused::Malformed,
+            Self::BodyTooLarge { .. } => Refused::LargeBody,
+            Self::BodyTimedOut { .. } => Refused::LateBody,
+            Self::CannotSchedule(Refusal::BytesFull) => Refused::Bytes,
+            Self::Foreign(_) => Refused::Foreign,
+            Self::AdminClosed => Refused::Closed,
+            // Those that were ended for it were counted then.
+            _ => return None,
+        })
     }
 }
 

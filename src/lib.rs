@@ -32,6 +32,7 @@ pub mod budget;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod connections;
 pub mod dispatch;
 pub mod error;
 pub mod experiment;

@@ -27,6 +27,56 @@ const BUCKETS: &[f64] = &[
     60.0,
 ];
 
+/// What a node refuses or ends so that it goes on serving: the kinds that are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// A connection, for want of room and of any that could end for it.
+    Connection,
+    /// A connection that made room for others.
+    Room,
+    /// A request whose head came too slowly.
+    SlowHead,
+    /// A body that came too slowly.
+    SlowBody,
+    /// An answer that its client does not read.
+    SlowAnswer,
+    /// A request that the parser refused: malformed, or its head too large.
+    BadHead,
+    /// A body larger than its route takes.
+    LargeBody,
+    /// A body that was not whole in time.
+    LateBody,
+    /// A body, or an answer, for which there was no room.
+    Bytes,
+    /// A message or header that cannot be read or is beyond its bounds.
+    Malformed,
+    /// A change that comes from a page of another site, or by a name that is none of this node's.
+    Foreign,
+    /// A change that the operator lets nobody make, or not from there.
+    Closed,
+    /// One change too many at a time.
+    Busy,
+}
+
+impl Refused {
+    /// All kinds, with the label of each.
+    pub const KINDS: &'static [(Self, &'static str)] = &[
+        (Self::Connection, "connection"),
+        (Self::Room, "room"),
+        (Self::SlowHead, "slow_head"),
+        (Self::SlowBody, "slow_body"),
+        (Self::SlowAnswer, "slow_answer"),
+        (Self::BadHead, "bad_head"),
+        (Self::LargeBody, "large_body"),
+        (Self::LateBody, "late_body"),
+        (Self::Bytes, "bytes"),
+        (Self::Malformed, "malformed"),
+        (Self::Foreign, "foreign"),
+        (Self::Closed, "closed"),
+        (Self::Busy, "busy"),
+    ];
+}
+
 /// The metrics of one node.
 pub struct Metrics {
     registry: Registry,
@@ -44,10 +94,18 @@ pub struct Metrics {
     fallbacks: IntCounter,
     log_lines_dropped: IntCounter,
     learner: LearnerMetrics,
+    /// In the order of [`Refused::KINDS`].
+    refusals: Vec<IntCounter>,
     rendering: Mutex<()>,
     functions: Mutex<HashMap<String, Arc<FunctionMetrics>>>,
     others: OnceLock<Arc<FunctionMetrics>>,
     peers: Mutex<HashSet<String>>,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
 }
 
 impl Default for Metrics {
@@ -70,7 +128,16 @@ impl Metrics {
             let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
             register(&registry, HistogramVec::new(opts, &["function"]))
         };
+        let refusals = counter(
+            "p2pfaas_refusals_total",
+            "What was refused or ended so that others are served, by kind",
+            &["kind"],
+        );
         Self {
+            refusals: Refused::KINDS
+                .iter()
+                .map(|(_, label)| refusals.with_label_values(&[label]))
+                .collect(),
             requests: counter(
                 "p2pfaas_requests_total",
                 "Calls that ended, by function, scheduler and outcome",
@@ -184,6 +251,13 @@ impl Metrics {
     /// A call runs here because the learner's decision could not be had.
     pub fn fallback(&self) {
         self.fallbacks.inc();
+    }
+
+    /// Something was refused.
+    pub fn refused(&self, what: Refused) {
+        if let Some(counter) = self.refusals.get(what as usize) {
+            counter.inc();
+        }
     }
 
     /// An actor was started again.
@@ -342,6 +416,10 @@ mod tests {
         metrics.machines(2, 1, 0);
         metrics.restarted("queue");
         metrics.fallback();
+        for (kind, _) in Refused::KINDS {
+            metrics.refused(*kind);
+        }
+        metrics.refused(Refused::Busy);
         let rewards = RewardStats {
             in_time: [(1, 5)].into(),
             missed: [(0, 2)].into(),
@@ -373,6 +451,9 @@ mod tests {
             r#"p2pfaas_actor_restarts_total{actor="queue"} 1"#,
             "p2pfaas_learner_fallbacks_total 1",
             "p2pfaas_log_lines_dropped_total ",
+            r#"p2pfaas_refusals_total{kind="connection"} 1"#,
+            r#"p2pfaas_refusals_total{kind="slow_body"} 1"#,
+            r#"p2pfaas_refusals_total{kind="busy"} 2"#,
             "p2pfaas_learner_epsilon 0.5",
             "p2pfaas_learner_average_reward 0.25",
             "p2pfaas_learner_mean_abs_delta 0.125",

@@ -81,6 +81,7 @@ impl Node {
         let published = Arc::clone(&kept.published);
         let state = Arc::new(NodeState::new(settings, gate, active, published, learning, openfaas));
 
+        actix_rt::spawn(state.connections.sweeping());
         let (say_broken, broken) = oneshot::channel();
         let root = Guard::new(move |_| {
             // Nobody listens any more when the node was stopped on purpose.
@@ -207,6 +208,7 @@ fn tree(state: &Arc<NodeState>, dynamic: &Dynamic, kept: Rc<Kept>, root: Guard) 
             Arc::clone(&settings),
             state.discovery.clone(),
             Arc::clone(&metrics),
+            state.call_bodies(),
         ));
         let how = DiscoverySettings {
             poll_time: Settings::seconds(settings.poll_time_s),

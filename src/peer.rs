@@ -15,8 +15,11 @@ use tokio::time::timeout;
 use crate::actors::discovery::{Discovery, PollAnswer, Poller, Unreachable};
 use crate::actors::scheduler::Prober;
 use crate::actors::supervise::Handle;
-use crate::client::{Hosts, Renewed, SendFailure, addresses, is_link_local, read_body};
+use crate::client::{
+    Hosts, Renewed, SendFailure, addresses, is_link_local, read_body, read_held_body,
+};
 use crate::config::Settings;
+use crate::connections::Bodies;
 use crate::faas::Answer;
 use crate::http::headers;
 use crate::json::Bounds;
@@ -41,6 +44,7 @@ pub struct PeerClient {
     metrics: Arc<Metrics>,
     probe_limit: TimeLimit,
     forward_limit: TimeLimit,
+    bodies: Bodies,
 }
 
 /// A call as it is handed to a peer.
@@ -125,6 +129,7 @@ impl PeerClient {
         settings: Arc<Settings>,
         discovery: Handle<Discovery>,
         metrics: Arc<Metrics>,
+        bodies: Bodies,
     ) -> Self {
         let connect = Duration::from_millis(settings.peer_connect_timeout_ms);
         let probe = Duration::from_millis(settings.probe_timeout_ms);
@@ -138,6 +143,7 @@ impl PeerClient {
             settings,
             discovery,
             metrics,
+            bodies,
         }
     }
 
@@ -219,12 +225,14 @@ impl PeerClient {
         let sent = request.send_body(call.message.clone()).await.map_err(SendFailure::from);
         let mut response = sent.inspect_err(|failure| self.report(&peer.host, failure))?;
         let limit = message_bytes_max(self.settings.body_bytes_max);
-        let message = read_body(&mut response, limit)
+        let (message, held) = read_held_body(&mut response, limit, &self.bodies)
             .await
             .map_err(|why| ForwardFailure::Broke(why.to_string()))?;
         let http_headers = headers::from_function(response.headers());
-        let forwarded = read_answer(&message, response.status(), http_headers)
+        let mut forwarded = read_answer(&message, response.status(), http_headers)
             .map_err(ForwardFailure::Nothing)?;
+        let bytes = forwarded.answer.body.len();
+        forwarded.answer.held = held.map(|held| held.for_answer(bytes));
         // Limits follow each node's memory. A function's own 413 has an execution time.
         let executed = |hop: &PeerHop| hop.timings.execution_time.is_some();
         let too_large = forwarded.answer.status == StatusCode::PAYLOAD_TOO_LARGE;
@@ -316,7 +324,7 @@ fn read_answer(
         Some(told) => headers::from_function(&headers::from_json(told)),
         None => guessed_type(http_headers, &body),
     };
-    let answer = Answer { status, headers, body: body.into() };
+    let answer = Answer { status, headers, body: body.into(), held: None };
     Ok(Forwarded { answer, peers: read.peers_list.unwrap_or_default() })
 }
 

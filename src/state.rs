@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::actors::discovery::{Discovery, Published};
 use crate::actors::learning::Learning;
@@ -15,9 +15,14 @@ use crate::actors::supervise::Handle;
 use crate::actors::switch::{Active, Switch};
 use crate::budget::Budget;
 use crate::config::Settings;
+use crate::connections::{Bodies, Connections};
+use crate::error::Error;
 use crate::faas::{embedded, openfaas};
 use crate::lock;
 use crate::metrics::Metrics;
+
+/// Changes of the configuration under way at most: each waits for the disk.
+const CHANGES_MAX: usize = 8;
 
 /// How far the node is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,10 +63,14 @@ pub struct NodeState {
     pub bodies: Arc<Budget>,
     /// What the bodies of all requests to the learner may hold: they must not crowd out calls.
     pub learner_bodies: Arc<Budget>,
+    /// All connections of clients.
+    pub connections: Arc<Connections>,
     /// Calls handed to peers right now.
     pub forwarding: Forwarding,
     /// How far the node is on its way out.
     pub phase: watch::Sender<Phase>,
+    /// Changes that may wait for one another; those of clients that are gone, too.
+    pub changes: Arc<Semaphore>,
     /// Held while limits or algorithm are changed, so that changes of both do not mix.
     pub changing: tokio::sync::Mutex<()>,
     requests: AtomicU64,
@@ -77,7 +86,9 @@ impl NodeState {
         learning: Arc<Learning>,
         openfaas: Option<Arc<openfaas::Access>>,
     ) -> Self {
+        let metrics: Arc<Metrics> = Arc::default();
         Self {
+            connections: Connections::of(&settings, &metrics),
             embedded: embedded::Shared::new(&settings),
             bodies: Budget::new(settings.bodies_bytes_max),
             openfaas,
@@ -90,9 +101,10 @@ impl NodeState {
             queue: Handle::default(),
             switch: Handle::default(),
             discovery: Handle::default(),
-            metrics: Arc::default(),
+            metrics,
             forwarding: Forwarding::default(),
             phase: watch::Sender::new(Phase::Serving),
+            changes: Arc::new(Semaphore::new(CHANGES_MAX)),
             changing: tokio::sync::Mutex::default(),
             requests: AtomicU64::new(0),
         }
@@ -101,6 +113,24 @@ impl NodeState {
     /// What the Schedulers read.
     pub fn source(&self) -> NodeSource {
         NodeSource { gate: Arc::clone(&self.gate), published: Arc::clone(&self.published) }
+    }
+
+    /// The budget of calls' bodies and answers.
+    pub fn call_bodies(&self) -> Bodies {
+        Bodies { budget: Arc::clone(&self.bodies), connections: Arc::clone(&self.connections) }
+    }
+
+    /// The budget of requests to the learner and of its answers.
+    pub fn learner_bodies(&self) -> Bodies {
+        let budget = Arc::clone(&self.learner_bodies);
+        Bodies { budget, connections: Arc::clone(&self.connections) }
+    }
+
+    /// Counts what was refused, if `error` is a refusal.
+    pub fn refused(&self, error: &Error) {
+        if let Some(what) = error.refusal() {
+            self.metrics.refused(what);
+        }
     }
 
     /// A number for the next call that is handed to a peer.

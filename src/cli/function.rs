@@ -3,17 +3,21 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
+use actix_server::Server as ActixServer;
 use actix_web::http::header;
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use actix_web::{App, HttpRequest, HttpResponse, web};
 use clap::Args;
 
 use super::{Failure, broken, load, told_to_stop};
-use crate::config::Settings;
+use crate::budget::Budget;
+use crate::connections::{Bodies, Connections};
 use crate::faas::embedded::{EmbeddedName, Shared};
+use crate::http::accompanied::{self, Along};
+use crate::http::body::{Uploads, read_body};
 use crate::http::errors;
-use crate::http::function_api::read_body;
+use crate::http::server::{bind, serve};
+use crate::metrics::Metrics;
 use crate::telemetry;
 
 #[derive(Args)]
@@ -28,10 +32,12 @@ pub(super) struct FunctionArgs {
     workers: usize,
 }
 
+/// A thread's share of the server.
 struct Server {
     function: EmbeddedName,
     shared: Arc<Shared>,
-    settings: Settings,
+    uploads: Uploads,
+    body_bytes_max: usize,
 }
 
 async fn call(
@@ -39,18 +45,21 @@ async fn call(
     payload: web::Payload,
     server: web::Data<Server>,
 ) -> HttpResponse {
-    let body = match read_body(&request, payload, server.settings.body_bytes_max).await {
-        Ok(body) => body,
+    let read = read_body(&request, payload, server.body_bytes_max, &server.uploads).await;
+    let (body, held) = match read {
+        Ok(read) => read,
         Err(error) => return errors::response(&error),
     };
     let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
     let query = request.query_string();
     let answer = server.shared.run(server.function, query, content_type, body, ()).await;
+    let held = held.for_answer(answer.body.len());
     let mut response = HttpResponse::build(answer.status);
     for (name, value) in &answer.headers {
         response.append_header((name.clone(), value.clone()));
     }
-    response.body(answer.body)
+    let along = Along { held: Some(held), ..Along::default() };
+    accompanied::respond(&mut response, answer.body, along, request.conn_data())
 }
 
 pub(super) fn run(args: &FunctionArgs) -> Result<(), Failure> {
@@ -61,28 +70,40 @@ pub(super) fn run(args: &FunctionArgs) -> Result<(), Failure> {
     let (workers, drain_s) = (settings.workers, settings.drain_timeout_s);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let shared = Shared::new(&settings);
-    let server = web::Data::new(Server { function: args.name, shared, settings });
-    let app = move || {
-        App::new()
-            .app_data(server.clone())
-            .route("/_/health", web::get().to(HttpResponse::Ok))
-            .default_service(web::to(call))
+    let connections = Connections::of(&settings, &Arc::new(Metrics::new()));
+    let bodies = Bodies {
+        budget: Budget::new(settings.bodies_bytes_max),
+        connections: Arc::clone(&connections),
+    };
+    let (function, body_bytes_max) = (args.name, settings.body_bytes_max);
+    let app = {
+        move || {
+            App::new()
+                .app_data(web::Data::new(Server {
+                    function,
+                    shared: Arc::clone(&shared),
+                    uploads: Uploads::new(&settings, bodies.clone()),
+                    body_bytes_max,
+                }))
+                .route("/_/health", web::get().to(HttpResponse::Ok))
+                .default_service(web::to(call))
+        }
     };
     actix_rt::System::new().block_on(async {
-        let server = HttpServer::new(app)
+        let unavailable =
+            |why: std::io::Error| Failure::Unavailable(format!("cannot listen on {why}"));
+        let builder = ActixServer::build()
             .workers(workers)
             // Each picture that is worked on holds its pixels: no more at once than cores.
             .worker_max_blocking_threads(cores.div_ceil(workers).max(1))
-            .tcp_nodelay(true)
-            .h1_allow_half_closed(false)
-            .keep_alive(Duration::from_secs(75))
             .shutdown_timeout(drain_s)
-            .disable_signals()
-            .bind(args.listen)
-            .map_err(|why| {
-                Failure::Unavailable(format!("cannot listen on {}: {why}", args.listen))
-            })?
+            .disable_signals();
+        let listener = bind(args.listen.ip(), args.listen.port()).map_err(unavailable)?;
+        let limits = Arc::new(move |_: &str| Some(body_bytes_max));
+        let server = serve(builder, listener, Arc::clone(&connections), limits, app)
+            .map_err(unavailable)?
             .run();
+        actix_rt::spawn(connections.sweeping());
         let handle = server.handle();
         actix_rt::spawn(async move {
             if told_to_stop().await.is_ok() {

@@ -10,6 +10,12 @@ use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 
 use super::socket::ENDED;
+use crate::budget::Held;
+use crate::connections::Bodies;
+
+/// Bytes up to which a body of a known length takes no share of a budget; in steps of as many the
+/// others do.
+const HELD_BYTES_MIN: u64 = 16 << 10;
 
 /// Why a body could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +32,9 @@ pub enum BodyFailure {
     /// The connection ended first.
     #[error("the connection was closed in the middle of the answer")]
     Truncated,
+    /// There is no room for it among the bodies and answers that the node holds.
+    #[error("there is no room for the answer")]
+    NoRoom,
     /// Anything else.
     #[error("{0}")]
     Unreadable(String),
@@ -42,6 +51,33 @@ pub async fn read_body<S>(
 where
     S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
 {
+    read(response, limit_bytes, None).await.map(|(body, _)| body)
+}
+
+/// The same within a budget: what there is no room for is not read on until there is. Small bodies
+/// of a known length take no share.
+///
+/// # Errors
+/// It is larger, not whole, or there is no room for it.
+pub async fn read_held_body<S>(
+    response: &mut ClientResponse<S>,
+    limit_bytes: usize,
+    bodies: &Bodies,
+) -> Result<(Bytes, Option<Held>), BodyFailure>
+where
+    S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
+{
+    read(response, limit_bytes, Some(bodies)).await
+}
+
+async fn read<S>(
+    response: &mut ClientResponse<S>,
+    limit_bytes: usize,
+    bodies: Option<&Bodies>,
+) -> Result<(Bytes, Option<Held>), BodyFailure>
+where
+    S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
+{
     // Without a length and without chunks, a body ends with its connection.
     let delimited = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING]
         .iter()
@@ -52,10 +88,22 @@ where
     }
     if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         // These have no body, whatever length they tell; `awc` would wait for it.
-        return Ok(Bytes::new());
+        return Ok((Bytes::new(), None));
     }
     if !delimited && response.version() == Version::HTTP_11 {
         return Err(BodyFailure::NoLength);
+    }
+    let length = response.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > limit_bytes as u64) {
+        return Err(BodyFailure::TooLarge(limit_bytes));
+    }
+    let mut held = None;
+    if let Some(bodies) = bodies
+        && length.is_none_or(|length| length > HELD_BYTES_MIN)
+    {
+        let bytes = length.unwrap_or(HELD_BYTES_MIN);
+        held = Some(bodies.take_for_answer(bytes).await.ok_or(BodyFailure::NoRoom)?);
     }
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
@@ -71,19 +119,26 @@ where
             (Some(Err(why)), _) => return Err(BodyFailure::Unreadable(why.to_string())),
             (Some(Ok(chunk)), _) => chunk,
         };
-        let held = first.as_ref().map_or(0, Bytes::len) + rest.len();
-        if held + chunk.len() > limit_bytes {
+        let bytes = first.as_ref().map_or(0, Bytes::len) + rest.len() + chunk.len();
+        if bytes > limit_bytes {
             return Err(BodyFailure::TooLarge(limit_bytes));
+        }
+        if let (Some(bodies), Some(held)) = (bodies, &mut held)
+            && bytes as u64 > held.bytes()
+        {
+            let more = (bytes as u64 - held.bytes()).max(HELD_BYTES_MIN);
+            held.join(bodies.take_for_answer(more).await.ok_or(BodyFailure::NoRoom)?);
         }
         match first {
             None => first = Some(chunk),
             Some(_) => rest.extend_from_slice(&chunk),
         }
     }
-    Ok(match first {
+    let body = match first {
         None => Bytes::new(),
         // Most answers come in one piece and are handed on as it is.
         Some(whole) if rest.is_empty() => whole,
         Some(start) => [&start[..], &rest].concat().into(),
-    })
+    };
+    Ok((body, held))
 }

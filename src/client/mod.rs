@@ -24,7 +24,7 @@ use awc::error::{ConnectError, SendRequestError};
 use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
 
-pub use self::body::{BodyFailure, read_body};
+pub use self::body::{BodyFailure, read_body, read_held_body};
 use self::socket::Socket;
 
 /// Idle connections are given up before the servers at the other end (75 s here, unlimited in v1)

@@ -24,8 +24,10 @@ use self::embedded::Embedded;
 use self::openfaas::OpenFaas;
 use self::route::Route;
 use crate::actors::queue::Slot;
+use crate::budget::Held;
 use crate::client::{Hosts, Renewed};
 use crate::config::Settings;
+use crate::connections::Bodies;
 use crate::error::Error;
 use crate::limit::{Expired, TimeLimit};
 use crate::types::FunctionName;
@@ -46,7 +48,7 @@ pub struct Invocation {
 }
 
 /// What a function answered, whatever its status.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Answer {
     /// The function's status.
     pub status: StatusCode,
@@ -54,6 +56,9 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// Its body.
     pub body: Bytes,
+    /// Its body's share of the node's budget, where it has one of its own. It goes along until the
+    /// client has taken the last byte.
+    pub held: Option<Held>,
 }
 
 /// A way to run functions.
@@ -82,10 +87,13 @@ impl Functions {
         settings: &Settings,
         embedded: Arc<embedded::Shared>,
         gateway: Option<Arc<openfaas::Access>>,
+        bodies: Bodies,
     ) -> Self {
         let connect = Duration::from_millis(settings.function_connect_timeout_ms);
-        let remote =
-            |hosts| remote::Remote::new(Renewed::new(connect, hosts), settings.body_bytes_max);
+        let remote = |hosts| {
+            let client = Renewed::new(connect, hosts);
+            remote::Remote::new(client, settings.body_bytes_max, bodies.clone())
+        };
         let routed = remote(Hosts::Any);
         let route =
             |(name, url): (&String, &String)| (name.clone(), Route::new(url, routed.clone()));

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::remote::Remote;
 use super::{Answer, Backend, Invocation};
 use crate::actors::queue::Slot;
-use crate::client::{Renewed, SendFailure, read_body};
+use crate::client::{Renewed, SendFailure};
 use crate::config::Settings;
 use crate::error::Error;
 use crate::http::headers;
@@ -169,9 +169,9 @@ impl OpenFaas {
             let sent = if body.is_empty() { request.send() } else { request.send_body(body) };
             let mut response = sent.await.map_err(|why| failed(reason(why.into())))?;
             let headers = headers::from_function(response.headers());
-            let read = read_body(&mut response, API_BYTES_MAX).await;
-            let body = read.map_err(|why| failed(why.to_string()))?;
-            Ok::<_, Error>(Answer { status: response.status(), headers, body })
+            let read = self.functions.read(&mut response, API_BYTES_MAX).await;
+            let (body, held) = read.map_err(|why| failed(why.to_string()))?;
+            Ok::<_, Error>(Answer { status: response.status(), headers, body, held })
         };
         let late = |_| failed(format!("no answer within {} s", API_TIME.as_secs()));
         let answer = timeout(API_TIME, asked).await.map_err(late)??;

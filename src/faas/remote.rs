@@ -2,10 +2,16 @@
 //! that only differ in where the function is.
 
 use actix_web::http::{Method, Uri};
+use awc::ClientResponse;
+use awc::error::PayloadError;
+use bytes::Bytes;
+use futures_util::Stream;
 
 use super::{Answer, Invocation};
 use crate::actors::queue::Slot;
-use crate::client::{Renewed, SendFailure, read_body};
+use crate::budget::Held;
+use crate::client::{BodyFailure, Renewed, SendFailure, read_held_body};
+use crate::connections::Bodies;
 use crate::error::Error;
 use crate::http::headers;
 use crate::types::FunctionName;
@@ -15,12 +21,28 @@ use crate::types::FunctionName;
 pub struct Remote {
     client: Renewed,
     answer_bytes_max: usize,
+    bodies: Bodies,
 }
 
 impl Remote {
-    /// `answer_bytes_max` bounds what a function may answer.
-    pub fn new(client: Renewed, answer_bytes_max: usize) -> Self {
-        Self { client, answer_bytes_max }
+    /// `answer_bytes_max` bounds what a function may answer, `bodies` what all of them may hold.
+    pub fn new(client: Renewed, answer_bytes_max: usize, bodies: Bodies) -> Self {
+        Self { client, answer_bytes_max, bodies }
+    }
+
+    /// Reads an answer's body, of at most `limit_bytes`.
+    ///
+    /// # Errors
+    /// It is larger, not whole, or there is no room for it.
+    pub async fn read<S>(
+        &self,
+        response: &mut ClientResponse<S>,
+        limit_bytes: usize,
+    ) -> Result<(Bytes, Option<Held>), BodyFailure>
+    where
+        S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
+    {
+        read_held_body(response, limit_bytes, &self.bodies).await
     }
 
     /// Calls the function at `uri`; dropping the future closes the connection, so the slot is
@@ -33,11 +55,12 @@ impl Remote {
         let sent = if bodiless { request.send() } else { request.send_body(body) };
         let mut response = sent.await.map_err(|why| failed(&name, why.into()))?;
         let passed = headers::from_function(response.headers());
-        let body = read_body(&mut response, self.answer_bytes_max)
+        let (body, held) = self
+            .read(&mut response, self.answer_bytes_max)
             .await
             .map_err(|why| Error::FunctionBroke { name, why: why.to_string() })?;
         drop(slot);
-        Ok(Answer { status: response.status(), headers: passed, body })
+        Ok(Answer { status: response.status(), headers: passed, body, held })
     }
 }
 

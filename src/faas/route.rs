@@ -54,14 +54,21 @@ impl Backend for Route {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
+    use crate::client::{Hosts, Renewed};
+    use crate::config::Settings;
+    use crate::connections::{Bodies, Connections};
+    use std::sync::Arc;
     use std::time::Duration;
 
     #[actix_rt::test]
     async fn a_calls_query_is_added_to_the_routes_own() {
-        let remote = Remote::new(
-            crate::client::Renewed::new(Duration::from_secs(1), crate::client::Hosts::Any),
-            1,
-        );
+        let bodies = Bodies {
+            budget: Budget::new(1),
+            connections: Connections::of(&Settings::default(), &Arc::default()),
+        };
+        let client = Renewed::new(Duration::from_secs(1), Hosts::Any);
+        let remote = Remote::new(client, 1, bodies);
         for (url, query, whole) in [
             ("http://a/x", "", "http://a/x"),
             ("http://a/x", "b=1", "http://a/x?b=1"),

@@ -7,20 +7,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, MessageBody};
+use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::errors;
 use crate::budget::Held;
+use crate::connections::{Bodies, Connection};
+use crate::error::Error;
 use crate::rl::reward::Pending;
 
-/// What goes along with an answer; dropped with it.
-pub trait GoesAlong: Unpin + 'static {
-    /// The connection has taken the last byte.
-    fn taken(&self) {}
-}
-
-/// A share of a budget of bytes.
-impl GoesAlong for Held {}
+/// A share of a budget up to which an answer is handed on alone.
+const SMALL_BYTES: u64 = 16 << 10;
 
 /// A decision that is to be rewarded. If the client goes away before the last byte was taken, its
 /// call never counts as answered.
@@ -31,27 +29,74 @@ pub struct Rewarded {
     pub pending: Arc<Pending>,
 }
 
-impl GoesAlong for Rewarded {
-    fn taken(&self) {
-        self.pending.answered(self.arrival.elapsed());
+/// What goes along with an answer; dropped with it.
+#[derive(Default)]
+pub struct Along {
+    /// Its share of a budget of bytes.
+    pub held: Option<Held>,
+    /// The decision that it rewards.
+    pub rewarded: Option<Rewarded>,
+}
+
+/// Answers `body` with what goes along, to the client of `connection`.
+pub fn respond(
+    builder: &mut HttpResponseBuilder,
+    body: impl Into<Bytes>,
+    along: Along,
+    connection: Option<&Arc<Connection>>,
+) -> HttpResponse {
+    let Along { held, rewarded } = along;
+    let held = held.filter(|held| held.bytes() > SMALL_BYTES);
+    if held.is_none() && rewarded.is_none() {
+        return builder.body(body.into());
+    }
+    if let (Some(held), Some(connection)) = (&held, connection) {
+        connection.holds_body(held.budget(), held.bytes());
+    }
+    builder.body(Accompanied::new(body, Along { held, rewarded }).boxed())
+}
+
+/// Answers a body that this node has made itself, within `bodies`.
+pub async fn respond_within(
+    builder: &mut HttpResponseBuilder,
+    body: Vec<u8>,
+    bodies: &Bodies,
+    connection: Option<&Arc<Connection>>,
+) -> HttpResponse {
+    let bytes = body.len() as u64;
+    if bytes <= SMALL_BYTES {
+        return builder.body(body);
+    }
+    match bodies.take(bytes, connection.map(|connection| &**connection)).await {
+        Some(held) => {
+            let along = Along { held: Some(held), ..Along::default() };
+            respond(builder, body, along, connection)
+        }
+        None => errors::response(&Error::Busy),
     }
 }
 
 /// A body of one piece, with what goes along.
-pub struct Accompanied<T: GoesAlong> {
+struct Accompanied {
     /// `None` once it was handed on.
     body: Option<Bytes>,
-    along: T,
+    along: Along,
 }
 
-impl<T: GoesAlong> Accompanied<T> {
-    /// `body` with `along`.
-    pub fn new(body: impl Into<Bytes>, along: T) -> Self {
+impl Accompanied {
+    fn new(body: impl Into<Bytes>, along: Along) -> Self {
         Self { body: Some(body.into()), along }
+    }
+
+    /// The connection has taken the last byte.
+    fn taken(&self) {
+        if let Some(Rewarded { arrival, pending }) = &self.along.rewarded {
+            pending.answered(arrival.elapsed());
+        }
     }
 }
 
-impl<T: GoesAlong> MessageBody for Accompanied<T> {
+impl MessageBody for Accompanied {
     type Error = Infallible;
 
     fn size(&self) -> BodySize {
@@ -66,18 +111,18 @@ impl<T: GoesAlong> MessageBody for Accompanied<T> {
             Some(body) if !body.is_empty() => Poll::Ready(Some(Ok(body))),
             // Asked for more only after the connection has taken what there was.
             _ => {
-                self.along.taken();
+                self.taken();
                 Poll::Ready(None)
             }
         }
     }
 }
 
-impl<T: GoesAlong> Drop for Accompanied<T> {
+impl Drop for Accompanied {
     fn drop(&mut self) {
         // An empty body is never asked for.
         if self.body.as_ref().is_some_and(Bytes::is_empty) {
-            self.along.taken();
+            self.taken();
         }
     }
 }
@@ -100,14 +145,15 @@ mod tests {
         }
     }
 
-    fn body(text: &'static str, sink: &Arc<Kept>) -> Accompanied<Rewarded> {
+    fn body(text: &'static str, sink: &Arc<Kept>) -> Accompanied {
         let entry = Entry { eid: 1, state: [0.0].into(), action: 0, reward: 0.0 };
         let deadline = Duration::from_secs(1);
         let pending = Pending::new(entry, TaskType(0.0), 0, deadline, Arc::clone(sink) as _);
-        Accompanied::new(text, Rewarded { arrival: Instant::now(), pending })
+        let rewarded = Some(Rewarded { arrival: Instant::now(), pending });
+        Accompanied::new(text, Along { rewarded, ..Along::default() })
     }
 
-    fn poll(body: &mut Accompanied<Rewarded>) -> Option<Bytes> {
+    fn poll(body: &mut Accompanied) -> Option<Bytes> {
         let mut context = Context::from_waker(std::task::Waker::noop());
         match Pin::new(body).poll_next(&mut context) {
             Poll::Ready(next) => next.map(|chunk| chunk.unwrap_or_else(|never| match never {})),

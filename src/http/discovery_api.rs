@@ -1,13 +1,15 @@
 //! :19000, the list of machines and its configuration.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use super::function_api::read_body;
-use super::node_api::{changed, check_admin, internal};
+use super::accompanied::respond_within;
+use super::body::{Uploads, read_body};
+use super::node_api::{begin_change, changed, check_admin, internal};
 use super::{errors, headers};
 use crate::actors::discovery::{ChangeMachineConfig, GetMachineConfig, ListMachines, Reset};
 use crate::error::Error;
@@ -17,7 +19,21 @@ use crate::saved::MachinePatch;
 use crate::state::NodeState;
 use crate::wire::{MACHINE_AGENT, read_object};
 
-type Node = web::Data<Arc<NodeState>>;
+/// A thread's share of the discovery server.
+pub struct DiscoveryWorker {
+    node: Arc<NodeState>,
+    uploads: Uploads,
+}
+
+impl DiscoveryWorker {
+    /// For the current thread.
+    pub fn new(node: Arc<NodeState>) -> Self {
+        let uploads = Uploads::new(&node.settings, node.call_bodies());
+        Self { node, uploads }
+    }
+}
+
+type Worker = web::Data<Rc<DiscoveryWorker>>;
 
 /// `GET /`.
 pub async fn greeting() -> HttpResponse {
@@ -40,21 +56,29 @@ fn caller(request: &HttpRequest) -> Option<(IpAddr, Introduction)> {
 }
 
 /// `GET /list`.
-pub async fn list(request: HttpRequest, node: Node) -> HttpResponse {
+pub async fn list(request: HttpRequest, worker: Worker) -> HttpResponse {
     let message = ListMachines { caller: caller(&request) };
-    match node.discovery.ask(|| message.clone()).await {
-        Ok(listing) => HttpResponse::Ok()
-            .insert_header((headers::MACHINE_IP.clone(), listing.identity.ip_text()))
-            .insert_header((headers::MACHINE_NAME.clone(), listing.identity.id))
-            .insert_header((headers::MACHINE_GROUP.clone(), listing.identity.group))
-            .json(listing.machines),
+    match worker.node.discovery.ask(|| message.clone()).await {
+        Ok(listing) => {
+            let mut builder = HttpResponse::Ok();
+            builder
+                .content_type("application/json")
+                .insert_header((headers::MACHINE_IP.clone(), listing.identity.ip_text()))
+                .insert_header((headers::MACHINE_NAME.clone(), listing.identity.id))
+                .insert_header((headers::MACHINE_GROUP.clone(), listing.identity.group));
+            let bodies = &worker.uploads.bodies;
+            match serde_json::to_vec(&listing.machines) {
+                Ok(list) => respond_within(&mut builder, list, bodies, request.conn_data()).await,
+                Err(why) => errors::response(&internal(why)),
+            }
+        }
         Err(gone) => errors::response(&internal(gone)),
     }
 }
 
 /// `GET /configuration`.
-pub async fn configuration(node: Node) -> HttpResponse {
-    match node.discovery.ask(|| GetMachineConfig).await {
+pub async fn configuration(worker: Worker) -> HttpResponse {
+    match worker.node.discovery.ask(|| GetMachineConfig).await {
         Ok(Ok(config)) => HttpResponse::Ok().json(config),
         Ok(Err(no_ip)) => errors::no_machine_ip(no_ip),
         Err(gone) => errors::response(&internal(gone)),
@@ -65,24 +89,26 @@ pub async fn configuration(node: Node) -> HttpResponse {
 pub async fn change_configuration(
     request: HttpRequest,
     payload: web::Payload,
-    node: Node,
+    worker: Worker,
 ) -> HttpResponse {
     let change = async {
-        check_admin(&request, &node)?;
-        let body = read_body(&request, payload, Bounds::SMALL.bytes).await?;
+        check_admin(&request, &worker.node)?;
+        let (body, _held) =
+            read_body(&request, payload, Bounds::SMALL.bytes, &worker.uploads).await?;
         let patch: MachinePatch = read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
         patch.check().map_err(Error::Malformed)?;
+        let _begun = begin_change(&worker.node)?;
         let change = || ChangeMachineConfig(patch.clone());
-        node.discovery.ask(change).await.map_err(internal)?.map_err(internal)
+        worker.node.discovery.ask(change).await.map_err(internal)?.map_err(internal)
     };
-    changed(change.await)
+    changed(&worker.node, change.await)
 }
 
 /// `GET /reset`.
-pub async fn reset(request: HttpRequest, node: Node) -> HttpResponse {
+pub async fn reset(request: HttpRequest, worker: Worker) -> HttpResponse {
     let reset = async {
-        check_admin(&request, &node)?;
-        node.discovery.ask(|| Reset).await.map_err(internal)
+        check_admin(&request, &worker.node)?;
+        worker.node.discovery.ask(|| Reset).await.map_err(internal)
     };
-    changed(reset.await)
+    changed(&worker.node, reset.await)
 }

@@ -1,7 +1,7 @@
 //! The one table from errors to wire codes and HTTP statuses.
 
-use actix_web::HttpResponse;
-use actix_web::http::StatusCode;
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, NoMachineIp};
@@ -15,6 +15,11 @@ pub struct WireError {
     pub message: String,
 }
 
+/// Bytes of an error's message at most.
+const MESSAGE_BYTES_MAX: usize = 1 << 10;
+/// Seconds after which a client that was refused for want of room may try again.
+const RETRY_AFTER_S: &str = "1";
+
 /// The wire code and the HTTP status of an error.
 pub fn code_and_status(error: &Error) -> (u32, StatusCode) {
     use StatusCode as S;
@@ -22,13 +27,14 @@ pub fn code_and_status(error: &Error) -> (u32, StatusCode) {
         Error::NotAMachine | Error::BadScheduler(_) | Error::Stopped | Error::Internal(_) => {
             (1, S::INTERNAL_SERVER_ERROR)
         }
-        Error::AdminClosed => (1, S::FORBIDDEN),
+        Error::AdminClosed | Error::Foreign(_) => (1, S::FORBIDDEN),
         Error::UnknownPath | Error::UnknownFunction(_) => (3, S::NOT_FOUND),
         Error::Malformed(_) => (4, S::BAD_REQUEST),
         Error::WrongMethod => (4, S::METHOD_NOT_ALLOWED),
         Error::NotAWebSocket => (4, S::UPGRADE_REQUIRED),
         Error::BodyTooLarge { .. } => (4, S::PAYLOAD_TOO_LARGE),
-        Error::BodyTimedOut { .. } => (4, S::REQUEST_TIMEOUT),
+        Error::BodyTimedOut { .. } | Error::BodyTooSlow => (4, S::REQUEST_TIMEOUT),
+        Error::Busy => (400, S::TOO_MANY_REQUESTS),
         Error::FunctionUnreachable { .. } | Error::FunctionBroke { .. } => (5, S::BAD_GATEWAY),
         Error::FunctionTimedOut { .. } => (5, S::GATEWAY_TIMEOUT),
         Error::BadFunctionName(_) | Error::FunctionNotServed(_) => (100, S::BAD_REQUEST),
@@ -46,10 +52,20 @@ pub fn status_and_body(error: &Error) -> (StatusCode, Vec<u8>) {
     (status, body(code, error.to_string()))
 }
 
+/// An answer that says what went wrong, without its body.
+pub fn begin(status: StatusCode) -> HttpResponseBuilder {
+    let mut response = HttpResponse::build(status);
+    response.content_type("application/json");
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        response.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
+    }
+    response
+}
+
 /// An answer that says what went wrong.
 pub fn response(error: &Error) -> HttpResponse {
     let (status, body) = status_and_body(error);
-    HttpResponse::build(status).content_type("application/json").body(body)
+    begin(status).body(body)
 }
 
 /// Discovery's error while this machine has no address.
@@ -59,7 +75,13 @@ pub fn no_machine_ip(error: NoMachineIp) -> HttpResponse {
         .body(body(100, error.to_string()))
 }
 
-fn body(code: u32, message: String) -> Vec<u8> {
+fn body(code: u32, mut message: String) -> Vec<u8> {
+    // Many a message repeats what was sent, some with every byte escaped.
+    if message.len() > MESSAGE_BYTES_MAX {
+        let end = (0..=MESSAGE_BYTES_MAX).rev().find(|at| message.is_char_boundary(*at));
+        message.truncate(end.unwrap_or(0));
+        message.push_str(" …");
+    }
     // A struct of a number and a string always serialises.
     serde_json::to_vec(&WireError { code, message }).unwrap_or_default()
 }
@@ -85,6 +107,9 @@ mod tests {
             (Error::Malformed(why.clone()), 4, 400),
             (Error::BodyTooLarge { limit_bytes: 1 }, 4, 413),
             (Error::BodyTimedOut { limit }, 4, 408),
+            (Error::BodyTooSlow, 4, 408),
+            (Error::Busy, 400, 429),
+            (Error::Foreign(why.clone()), 1, 403),
             (Error::UnknownPath, 3, 404),
             (Error::WrongMethod, 4, 405),
             (Error::NotAWebSocket, 4, 426),
@@ -112,6 +137,15 @@ mod tests {
             let (_, body) = status_and_body(&error);
             let body: WireError = serde_json::from_slice(&body).expect("JSON");
             assert_eq!((body.code, body.message), (code, error.to_string()));
+        }
+    }
+
+    #[test]
+    fn a_message_repeats_only_so_much_of_what_was_sent() {
+        for sent in ["\u{7f}".repeat(100_000), "é".repeat(100_000), "x".to_owned()] {
+            let (_, body) = status_and_body(&Error::Malformed(format!("{sent:?}")));
+            let body: WireError = serde_json::from_slice(&body).expect("JSON");
+            assert!(body.message.len() <= MESSAGE_BYTES_MAX + 4, "{}", body.message.len());
         }
     }
 

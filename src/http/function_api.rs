@@ -2,26 +2,22 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use actix_web::body::MessageBody;
-use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::header::HeaderValue;
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use bytes::Bytes;
 use percent_encoding::percent_decode_str;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use super::accompanied::{Accompanied, Rewarded};
+use super::accompanied::{self, Along, Rewarded};
+use super::body::read_body;
 use super::{errors, headers};
-use crate::budget::{Budget, Held};
-use crate::dispatch::{Call, Outcome, Uploads, Worker};
+use crate::connections::Connection;
+use crate::dispatch::{Call, Outcome, Worker};
 use crate::error::Error;
 use crate::faas::{Answer, Functions, Invocation};
-use crate::limit::Expired;
 use crate::policy::{Learnt, Task};
-use crate::queue::Refusal;
 use crate::types::{FunctionName, TaskType};
 use crate::wire::{PeerHop, Timings, float_text, seconds_text, six_decimals};
 
@@ -50,7 +46,7 @@ pub async fn call(
             }
         }
     };
-    respond(outcome, &worker)
+    respond(outcome, &worker, request.conn_data())
 }
 
 /// The function that a path names: decoded once, then checked.
@@ -69,103 +65,6 @@ pub fn function_name(
     functions.check(&percent_decode_str(raw).decode_utf8_lossy())
 }
 
-/// Reads a body of at most `limit_bytes`.
-///
-/// # Errors
-/// It is larger, or ends early.
-pub async fn read_body(
-    request: &HttpRequest,
-    payload: web::Payload,
-    limit_bytes: usize,
-) -> Result<Bytes, Error> {
-    let told = headers::text(request.headers(), &header::CONTENT_LENGTH).parse::<usize>();
-    if told.is_ok_and(|told| told > limit_bytes) {
-        return Err(Error::BodyTooLarge { limit_bytes });
-    }
-    match payload.to_bytes_limited(limit_bytes).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(why)) => Err(unreadable(why)),
-        Err(_) => Err(Error::BodyTooLarge { limit_bytes }),
-    }
-}
-
-/// Bytes of a refused body that are taken off the wire: a body of 16 MiB as base64, and some more.
-const DRAINED_BYTES_MAX: usize = 32 << 20;
-/// The longest pause in a refused body after which its sender is answered all the same.
-const DRAINED_PAUSE: Duration = Duration::from_millis(100);
-
-/// Reads a call's body of at most `limit_bytes`, within the node's budget of bytes and time.
-///
-/// # Errors
-/// It is larger, ends early or comes too slowly; or the calls that are here hold too much already.
-pub async fn read_call_body(
-    request: &HttpRequest,
-    mut payload: web::Payload,
-    limit_bytes: usize,
-    uploads: &Uploads,
-) -> Result<(Bytes, Held), Error> {
-    let from = request.headers();
-    let announced = headers::text(from, &header::CONTENT_LENGTH).parse().ok();
-    let chunked = from.contains_key(header::TRANSFER_ENCODING);
-    let at_first = match announced {
-        Some(bytes) => bytes,
-        // A share to begin with, and more as it comes.
-        None if chunked => limit_bytes.min(uploads.budget.max() as usize / 4),
-        None => 0,
-    };
-    let read = read_within(&mut payload, at_first, limit_bytes, &uploads.budget);
-    let late = |Expired| Error::BodyTimedOut { limit: uploads.limit.length() };
-    let read = uploads.limit.hold(Box::pin(read)).await.map_err(late)?;
-    if let Err(Error::BodyTooLarge { .. } | Error::CannotSchedule(_)) = &read {
-        drain(&mut payload).await;
-    }
-    read
-}
-
-/// Reads a body of which `at_first` bytes are taken from the budget before any has come.
-async fn read_within(
-    payload: &mut web::Payload,
-    at_first: usize,
-    limit_bytes: usize,
-    budget: &Arc<Budget>,
-) -> Result<(Bytes, Held), Error> {
-    if at_first > limit_bytes {
-        return Err(Error::BodyTooLarge { limit_bytes });
-    }
-    let mut held = budget.take(at_first as u64).ok_or(Refusal::BytesFull)?;
-    let mut body = BytesMut::new();
-    while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(unreadable)?;
-        let bytes = body.len() + chunk.len();
-        if bytes > limit_bytes {
-            return Err(Error::BodyTooLarge { limit_bytes });
-        }
-        held.grow_to(bytes as u64).ok_or(Refusal::BytesFull)?;
-        // Once, and not for those that announce a body and send none.
-        if body.is_empty() {
-            body.reserve(at_first.max(chunk.len()));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    held.shrink(body.len() as u64);
-    Ok((body.freeze(), held))
-}
-
-/// Takes what is still coming off the wire and keeps nothing of it. A connection that is closed
-/// while its client sends is reset, and the client never reads why its call was refused.
-async fn drain(payload: &mut web::Payload) {
-    let mut bytes = 0;
-    while bytes < DRAINED_BYTES_MAX
-        && let Ok(Some(Ok(chunk))) = timeout(DRAINED_PAUSE, payload.next()).await
-    {
-        bytes += chunk.len();
-    }
-}
-
-fn unreadable(why: impl std::fmt::Display) -> Error {
-    Error::Malformed(format!("the body cannot be read: {why}"))
-}
-
 async fn read(
     request: &HttpRequest,
     payload: web::Payload,
@@ -177,7 +76,7 @@ async fn read(
         return Err(Error::WrongMethod);
     }
     let limit_bytes = worker.node.settings.body_bytes_max;
-    let (body, held) = read_call_body(request, payload, limit_bytes, &worker.uploads).await?;
+    let (body, held) = read_body(request, payload, limit_bytes, &worker.uploads).await?;
     let from = request.headers();
     let task_type = headers::text(from, &headers::TASK_TYPE);
     let deadline = headers::deadline(from).map_err(Error::Malformed)?;
@@ -205,17 +104,23 @@ async fn read(
     })
 }
 
-fn respond(outcome: Outcome, worker: &Worker) -> HttpResponse {
+fn respond(
+    outcome: Outcome,
+    worker: &Worker,
+    connection: Option<&Arc<Connection>>,
+) -> HttpResponse {
     let Outcome { result, scheduler, timings, learnt, arrival, elsewhere } = outcome;
     let executed = result.is_ok();
     let success = result.as_ref().is_ok_and(|answer| answer.status.is_success());
+    let mut along = Along::default();
     let mut response = match result {
-        Ok(answer) => from_answer(&answer),
+        Ok(mut answer) => {
+            along.held = answer.held.take();
+            from_answer(&answer)
+        }
         Err(error) => {
             let (status, body) = errors::status_and_body(&error);
-            let mut response = HttpResponse::build(status);
-            response.content_type("application/json");
-            (response, Bytes::from(body))
+            (errors::begin(status), Bytes::from(body))
         }
     };
     let builder = &mut response.0;
@@ -226,14 +131,12 @@ fn respond(outcome: Outcome, worker: &Worker) -> HttpResponse {
         None if executed => executed_here(builder, timings),
         None => {}
     }
-    let Some(learnt) = learnt else { return response.0.body(response.1) };
-    decided_by_learner(builder, &learnt);
-    match learnt.pending {
-        Some(pending) if success => {
-            response.0.body(Accompanied::new(response.1, Rewarded { arrival, pending }).boxed())
-        }
-        _ => response.0.body(response.1),
+    if let Some(learnt) = learnt {
+        decided_by_learner(builder, &learnt);
+        let pending = learnt.pending.filter(|_| success);
+        along.rewarded = pending.map(|pending| Rewarded { arrival, pending });
     }
+    accompanied::respond(&mut response.0, response.1, along, connection)
 }
 
 fn decided_by_learner(builder: &mut HttpResponseBuilder, learnt: &Learnt) {

@@ -144,11 +144,14 @@ fn comes_from_function(name: &HeaderName) -> bool {
 
 /// The headers of a client's request that the function gets, the tracing id among them.
 pub fn for_function(from: &HeaderMap) -> HeaderMap {
-    // A sender names further headers of its connection in `Connection`.
-    let named = text(from, &header::CONNECTION).to_ascii_lowercase();
-    let of_connection = |name: &HeaderName| {
-        !named.is_empty() && named.split(',').any(|token| token.trim() == name.as_str())
-    };
+    // A sender names further headers of its connection in `Connection`, in one line or in several.
+    let named: Vec<String> = from
+        .get_all(header::CONNECTION)
+        .filter_map(utf8)
+        .flat_map(|line| line.split(','))
+        .map(|token| token.trim().to_ascii_lowercase())
+        .collect();
+    let of_connection = |name: &HeaderName| named.iter().any(|token| token == name.as_str());
     let mut headers = HeaderMap::with_capacity(from.len());
     for (name, value) in from {
         let goes = goes_to_function(name) && !of_connection(name) || *name == TRACING_ID;

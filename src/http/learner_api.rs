@@ -5,7 +5,6 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix_web::body::MessageBody;
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use rand::SeedableRng;
@@ -14,16 +13,14 @@ use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
-use super::accompanied::Accompanied;
-use super::function_api::{read_body, read_call_body};
-use super::node_api::{changed, check_admin, internal};
+use super::accompanied::{self, Along};
+use super::body::{Uploads, read_body};
+use super::node_api::{begin_change, changed, check_admin, internal};
 use super::{errors, headers};
 use crate::actors::learner::{
     ChangeFailed, ChangeLearnerParameters, ImportFailed, ImportModel, Look, ResetLearner, Told,
     Train,
 };
-use crate::budget::Held;
-use crate::dispatch::Uploads;
 use crate::error::Error;
 use crate::json::{self, Bounds};
 use crate::queue::Refusal;
@@ -34,7 +31,7 @@ use crate::state::NodeState;
 use crate::wire::read_object;
 
 /// A model that is imported. Its values are bounded again by the memory of the learner.
-const MODEL: Bounds = Bounds {
+pub const MODEL: Bounds = Bounds {
     bytes: 128 << 20,
     depth: 8,
     entries: 16 << 20,
@@ -61,7 +58,7 @@ impl LearnerWorker {
     /// For the current thread.
     pub fn new(node: Arc<NodeState>) -> Self {
         let rng = RefCell::new(SmallRng::seed_from_u64(rand::random()));
-        let uploads = Uploads::new(&node.settings, &node.learner_bodies);
+        let uploads = Uploads::new(&node.settings, node.learner_bodies());
         Self { uploads, node, rng, aside: Semaphore::new(1) }
     }
 
@@ -282,7 +279,7 @@ pub async fn train_batch(
 ) -> HttpResponse {
     let trained = async {
         let limit_bytes = worker.node.settings.body_bytes_max;
-        let (body, _held) = read_call_body(&request, payload, limit_bytes, &worker.uploads).await?;
+        let (body, _held) = read_body(&request, payload, limit_bytes, &worker.uploads).await?;
         let batch = match body.len() {
             PARSED_ASIDE_BYTES.. => {
                 actix_rt::task::spawn_blocking(move || read_batch(&body)).await.map_err(internal)?
@@ -313,9 +310,11 @@ pub async fn change_parameters(
 ) -> HttpResponse {
     let change = async {
         check_admin(&request, &worker.node)?;
-        let body = read_body(&request, payload, Bounds::SMALL.bytes).await?;
+        let (body, _held) =
+            read_body(&request, payload, Bounds::SMALL.bytes, &worker.uploads).await?;
         let patch: Map<String, Value> =
             read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
+        let _begun = begin_change(&worker.node)?;
         let change = || ChangeLearnerParameters(patch.clone());
         let changed = worker.node.learning.learner.ask(change).await.map_err(internal)?;
         changed.map_err(|why| match why {
@@ -323,7 +322,7 @@ pub async fn change_parameters(
             ChangeFailed::Storage(why) => internal(why),
         })
     };
-    changed(change.await)
+    changed(&worker.node, change.await)
 }
 
 /// `GET /learner/stats`.
@@ -339,6 +338,7 @@ pub async fn stats(worker: Worker) -> HttpResponse {
 /// Answers JSON that may take a while to make, without holding up decisions. What it holds counts
 /// as a body until it is sent.
 async fn made_aside(
+    request: &HttpRequest,
     worker: &LearnerWorker,
     make: fn(&Snapshot) -> serde_json::Result<Vec<u8>>,
 ) -> HttpResponse {
@@ -347,24 +347,27 @@ async fn made_aside(
         let snapshot = worker.look().await?;
         let made = actix_rt::task::spawn_blocking(move || make(&snapshot));
         let body = made.await.map_err(internal)?.map_err(internal)?;
-        let held = worker.uploads.budget.take_up_to(body.len() as u64);
+        let held = worker.uploads.bodies.budget.take_up_to(body.len() as u64);
         let held = held.ok_or(Refusal::BytesFull)?;
-        Ok(Accompanied::new(body, held))
+        Ok((body, held))
     };
-    let json = |body: Accompanied<Held>| {
-        HttpResponse::Ok().content_type("application/json").body(body.boxed())
+    let json = |(body, held)| {
+        let along = Along { held: Some(held), ..Along::default() };
+        let mut builder = HttpResponse::Ok();
+        builder.content_type("application/json");
+        accompanied::respond(&mut builder, body, along, request.conn_data())
     };
     answer(made.await.map(json))
 }
 
 /// `GET /learner/weights`.
-pub async fn weights(worker: Worker) -> HttpResponse {
-    made_aside(&worker, |snapshot| serde_json::to_vec(&snapshot.values.weights())).await
+pub async fn weights(request: HttpRequest, worker: Worker) -> HttpResponse {
+    made_aside(&request, &worker, |snapshot| serde_json::to_vec(&snapshot.values.weights())).await
 }
 
 /// `GET /learner/model`.
-pub async fn model(worker: Worker) -> HttpResponse {
-    made_aside(&worker, |snapshot| serde_json::to_vec(&snapshot.model()?)).await
+pub async fn model(request: HttpRequest, worker: Worker) -> HttpResponse {
+    made_aside(&request, &worker, |snapshot| serde_json::to_vec(&snapshot.model()?)).await
 }
 
 /// `POST /learner/model`.
@@ -375,7 +378,7 @@ pub async fn import_model(
 ) -> HttpResponse {
     let import = async {
         check_admin(&request, &worker.node)?;
-        let (body, _held) = read_call_body(&request, payload, MODEL.bytes, &worker.uploads).await?;
+        let (body, _held) = read_body(&request, payload, MODEL.bytes, &worker.uploads).await?;
         let read = actix_rt::task::spawn_blocking(move || read_object::<Model>(&body, &MODEL));
         let model = Arc::new(read.await.map_err(internal)?.map_err(Error::Malformed)?);
         let import = || ImportModel(Arc::clone(&model));
@@ -385,7 +388,7 @@ pub async fn import_model(
             ImportFailed::Storage(why) => internal(why),
         })
     };
-    changed(import.await)
+    changed(&worker.node, import.await)
 }
 
 /// `GET /learner/reset`.
@@ -394,7 +397,7 @@ pub async fn reset(request: HttpRequest, worker: Worker) -> HttpResponse {
         check_admin(&request, &worker.node)?;
         worker.node.learning.learner.ask(|| ResetLearner).await.map_err(internal)?.map_err(internal)
     };
-    changed(reset.await)
+    changed(&worker.node, reset.await)
 }
 
 #[cfg(test)]

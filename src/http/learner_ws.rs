@@ -5,6 +5,7 @@
 //! none that is idle.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, StreamHandler, WrapFuture};
 use actix_web::http::Method;
@@ -14,6 +15,7 @@ use actix_web_actors::ws;
 
 use super::errors;
 use super::learner_api::LearnerWorker;
+use crate::connections::{self, Connection};
 use crate::error::Error;
 use crate::json::{self, Bounds};
 use crate::rl::FEATURES_MAX;
@@ -52,6 +54,9 @@ pub async fn connect(
     let session = Session { worker: Rc::clone(&worker), parts: None };
     let started =
         ws::WsResponseBuilder::new(session, &request, payload).frame_size(FRAME_BYTES_MAX).start();
+    if let (Ok(_), Some(connection)) = (&started, request.conn_data::<Arc<Connection>>()) {
+        connection.enter(connections::Phase::Session, 0);
+    }
     started.unwrap_or_else(|_| {
         let mut refused = errors::response(&Error::NotAWebSocket);
         let websocket = HeaderValue::from_static("websocket");

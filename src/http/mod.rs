@@ -2,12 +2,16 @@
 //! knows header names, status codes and error codes.
 
 pub mod accompanied;
+pub mod body;
 pub mod discovery_api;
 pub mod errors;
 pub mod function_api;
+mod guarded;
 pub mod headers;
 pub mod learner_api;
 pub mod learner_ws;
 pub mod node_api;
+pub mod origin;
 pub mod peer_api;
 pub mod server;
+mod watched;

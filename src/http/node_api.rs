@@ -7,8 +7,12 @@ use std::sync::Arc;
 use actix_web::http::{Method, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::function_api::{from_answer, read_body};
+use super::accompanied::{self, Along};
+use super::body::read_body;
+use super::function_api::from_answer;
+use super::origin::check_origin;
 use super::{errors, headers};
 use crate::actors::queue::{ChangeLimits, RestoreLimits};
 use crate::actors::switch::SwapScheduler;
@@ -16,6 +20,7 @@ use crate::config::Admin;
 use crate::dispatch::Worker;
 use crate::error::Error;
 use crate::json::Bounds;
+use crate::metrics::Refused;
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::LimitsPatch;
 use crate::state::{NodeState, Phase};
@@ -56,10 +61,26 @@ pub async fn scheduler(worker: Shared) -> HttpResponse {
 /// Whether this request may change the node.
 ///
 /// # Errors
-/// The operator allows it to nobody, or only to programs on this machine.
+/// The operator allows it to nobody, or only to programs on this machine; or a browser was led here
+/// by another site.
 pub fn check_admin(request: &HttpRequest, node: &NodeState) -> Result<(), Error> {
     let from = request.peer_addr().map(|from| from.ip());
-    if may_change(node.settings.admin, from) { Ok(()) } else { Err(Error::AdminClosed) }
+    if !may_change(node.settings.admin, from) {
+        return Err(Error::AdminClosed);
+    }
+    check_origin(request.headers(), &node.settings.host_names)
+}
+
+/// Lets a change of the configuration begin, whole as it is now, of which only a few may be under way
+/// at a time. What is answered goes along with the change to its end.
+///
+/// # Errors
+/// There are too many.
+pub fn begin_change(node: &NodeState) -> Result<OwnedSemaphorePermit, Error> {
+    Arc::clone(&node.changes).try_acquire_owned().map_err(|_| {
+        node.metrics.refused(Refused::Busy);
+        Error::Busy
+    })
 }
 
 fn may_change(admin: Admin, from: Option<IpAddr>) -> bool {
@@ -72,10 +93,13 @@ fn may_change(admin: Admin, from: Option<IpAddr>) -> bool {
 }
 
 /// Turns a change's outcome into an answer: empty 200, or what went wrong.
-pub fn changed(result: Result<(), Error>) -> HttpResponse {
+pub fn changed(node: &NodeState, result: Result<(), Error>) -> HttpResponse {
     match result {
         Ok(()) => HttpResponse::Ok().finish(),
-        Err(error) => errors::response(&error),
+        Err(error) => {
+            node.refused(&error);
+            errors::response(&error)
+        }
     }
 }
 
@@ -102,18 +126,26 @@ pub async fn change_configuration(
     let node = Arc::clone(&worker.node);
     let change = async {
         check_admin(&request, &node)?;
-        let body = read_body(&request, payload, Bounds::SMALL.bytes).await?;
+        let (body, _held) =
+            read_body(&request, payload, Bounds::SMALL.bytes, &worker.uploads).await?;
         let change: Change = read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
-        to_the_end(change_all(change, Arc::clone(&node))).await
+        let begun = begin_change(&node)?;
+        to_the_end(begun, change_all(change, Arc::clone(&node))).await
     };
-    changed(change.await)
+    changed(&worker.node, change.await)
 }
 
 /// Goes on with a change though the client hangs up in the middle of it.
 async fn to_the_end<T: 'static>(
+    begun: OwnedSemaphorePermit,
     change: impl Future<Output = Result<T, Error>> + 'static,
 ) -> Result<T, Error> {
-    actix_rt::spawn(change).await.map_err(internal)?
+    let to_its_end = async move {
+        let changed = change.await;
+        drop(begun);
+        changed
+    };
+    actix_rt::spawn(to_its_end).await.map_err(internal)?
 }
 
 /// All of `change` or nothing: what can be wrong with it is checked before anything is touched,
@@ -146,16 +178,17 @@ pub async fn change_scheduler(
 ) -> HttpResponse {
     let change = async {
         check_admin(&request, &worker.node)?;
-        let body = read_body(&request, payload, Bounds::SMALL.bytes).await?;
+        let (body, _held) =
+            read_body(&request, payload, Bounds::SMALL.bytes, &worker.uploads).await?;
         let spec: SchedulerSpec = read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
         let (policy, node) = (spec.build()?, Arc::clone(&worker.node));
-        to_the_end(async move {
+        to_the_end(begin_change(&node)?, async move {
             let _alone = node.changing.lock().await;
             swap(policy, &node).await
         })
         .await
     };
-    changed(change.await)
+    changed(&worker.node, change.await)
 }
 
 /// The routes of OpenFaaS's own API: passed on to the gateway, with this node's credentials.
@@ -180,13 +213,15 @@ pub async fn openfaas_api(
         let query = request.query_string();
         let path = if query.is_empty() { path } else { format!("{path}?{query}") };
         let content_type = request.headers().get(header::CONTENT_TYPE);
-        let body = read_body(&request, payload, Bounds::SMALL.bytes).await?;
+        let (body, _held) =
+            read_body(&request, payload, Bounds::SMALL.bytes, &worker.uploads).await?;
         gateway.api(request.method().clone(), &path, content_type, body).await
     };
     match passed.await {
         Ok(answer) => {
             let (mut response, body) = from_answer(&answer);
-            response.body(body)
+            let along = Along { held: answer.held, ..Along::default() };
+            accompanied::respond(&mut response, body, along, request.conn_data())
         }
         Err(error) => errors::response(&error),
     }
@@ -203,7 +238,8 @@ pub async fn scale_delay(
         let gateway = worker.functions.gateway()?.clone();
         check_admin(&request, &worker.node)?;
         let name = FunctionName::parse(&name)?;
-        to_the_end(async move { gateway.scale_delay(&name).await }).await
+        let begun = begin_change(&worker.node)?;
+        to_the_end(begun, async move { gateway.scale_delay(&name).await }).await
     };
     match measured.await {
         Ok(delay) => HttpResponse::Ok().json(delay),
@@ -212,11 +248,14 @@ pub async fn scale_delay(
 }
 
 /// `GET /metrics`.
-pub async fn metrics(worker: Shared) -> HttpResponse {
+pub async fn metrics(request: HttpRequest, worker: Shared) -> HttpResponse {
     let node = &worker.node;
     let learner = node.learning.stats(&node.learning.snapshot());
     let text = node.metrics.render(node.gate.load(), node.gate.k(), &learner);
-    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text)
+    let mut builder = HttpResponse::Ok();
+    builder.content_type("text/plain; version=0.0.4; charset=utf-8");
+    let bodies = &worker.uploads.bodies;
+    accompanied::respond_within(&mut builder, text, bodies, request.conn_data()).await
 }
 
 /// `GET /health`: 200 while the node serves, 503 while it stops.

@@ -4,6 +4,7 @@
 //! `peers_list`, errors included: without it a v1 node ends its process.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
@@ -13,8 +14,11 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::function_api::{FUNCTION_METHODS, function_name, read_call_body};
+use super::accompanied::{self, Along};
+use super::body::read_body;
+use super::function_api::{FUNCTION_METHODS, function_name};
 use super::{errors, headers};
+use crate::connections::Connection;
 use crate::dispatch::{Call, Outcome, Worker};
 use crate::error::Error;
 use crate::faas::{Answer, Invocation};
@@ -39,13 +43,14 @@ pub async fn call(
     match read(&request, payload, &worker, arrival).await {
         Ok(call) => {
             let Outcome { result, timings, elsewhere, .. } = worker.carry_out(call).await;
-            respond(result, elsewhere.unwrap_or_default(), timings, &worker)
+            let passed = elsewhere.unwrap_or_default();
+            respond(result, passed, timings, &worker, request.conn_data())
         }
         Err(error) => {
             worker.refused(&error, arrival);
             let total = Some(arrival.elapsed().as_secs_f64());
             let timings = Timings { total_time: total, ..Timings::default() };
-            respond(Err(error), Vec::new(), timings, &worker)
+            respond(Err(error), Vec::new(), timings, &worker, request.conn_data())
         }
     }
 }
@@ -59,7 +64,7 @@ async fn read(
     let name = function_name(request, "/peer/function/", &worker.functions)?;
     let limit_bytes = worker.node.settings.body_bytes_max;
     let message_max = message_bytes_max(limit_bytes);
-    let (message, held) = read_call_body(request, payload, message_max, &worker.uploads).await?;
+    let (message, held) = read_body(request, payload, message_max, &worker.uploads).await?;
     let read = read_peer_request(&message, message_max).map_err(Error::Malformed)?;
     drop(message);
     let body = BASE64_STANDARD
@@ -121,15 +126,29 @@ fn for_function(
     headers
 }
 
+/// The answer to a call that is refused before this node has looked at it.
+pub fn refusal(error: &Error) -> HttpResponse {
+    answer_with(error_answer(error), vec![PeerHop::default()], None)
+}
+
 fn respond(
     result: Result<Answer, Error>,
     mut passed: Vec<PeerHop>,
     timings: Timings,
     worker: &Worker,
+    connection: Option<&Arc<Connection>>,
 ) -> HttpResponse {
     let answer = result.unwrap_or_else(|error| error_answer(&error));
     let me = worker.node.published.load().identity.clone();
     passed.push(PeerHop { machine_ip: me.ip_text(), machine_id: me.id, timings });
+    answer_with(answer, passed, connection)
+}
+
+fn answer_with(
+    answer: Answer,
+    passed: Vec<PeerHop>,
+    connection: Option<&Arc<Connection>>,
+) -> HttpResponse {
     let message = PeerAnswer {
         peers_list: Some(passed),
         body: Some(BASE64_STANDARD.encode(&answer.body)),
@@ -143,7 +162,10 @@ fn respond(
     }
     response.insert_header((header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
     match serde_json::to_vec(&message) {
-        Ok(message) => response.body(message),
+        Ok(message) => {
+            let along = Along { held: answer.held, ..Along::default() };
+            accompanied::respond(&mut response, message, along, connection)
+        }
         Err(why) => errors::response(&Error::Internal(why.to_string())),
     }
 }
@@ -163,5 +185,5 @@ fn error_answer(error: &Error) -> Answer {
     let (status, body) = errors::status_and_body(error);
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Answer { status, headers, body: Bytes::from(body) }
+    Answer { status, headers, body: Bytes::from(body), held: None }
 }

@@ -7,19 +7,32 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::{Server as ActixServer, ServerHandle};
-use actix_web::http::header::HeaderValue;
-use actix_web::{App, HttpResponse, HttpServer, Resource, web};
+use actix_http::body::BoxBody;
+use actix_http::{HttpService, Request, Response};
+use actix_rt::net::TcpStream;
+use actix_server::{Server as ActixServer, ServerBuilder, ServerHandle};
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::dev::AppConfig;
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::{App, HttpResponse, Resource, web};
 use futures_util::future::LocalBoxFuture;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
+use super::body::check_announced;
+use super::discovery_api::DiscoveryWorker;
+use super::guarded::Guarded;
 use super::learner_api::LearnerWorker;
+use super::watched::Watched;
 use super::{
     discovery_api, errors, function_api, headers, learner_api, learner_ws, node_api, peer_api,
 };
 use crate::actors::gateway::{Serve, Server};
+use crate::config::Settings;
+use crate::connections::{Connection, Connections};
 use crate::dispatch::Worker;
 use crate::error::Error;
+use crate::json::Bounds;
+use crate::peer::message_bytes_max;
 use crate::state::NodeState;
 
 /// Connections that wait to be accepted.
@@ -28,6 +41,8 @@ const BACKLOG: i32 = 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Silence after which the kernel asks whether the other side is still there.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+/// What an answered client has to read its answer while it still sends what nobody wants.
+const LINGER: Duration = Duration::from_secs(1);
 /// What a connection may take beyond the drain time to be written out and closed.
 const CLOSING_S: u64 = 2;
 
@@ -62,7 +77,7 @@ impl Listeners {
     ///
     /// # Errors
     /// The first that cannot be bound.
-    pub fn bind(settings: &crate::config::Settings) -> io::Result<Self> {
+    pub fn bind(settings: &Settings) -> io::Result<Self> {
         let open = |port: u16, wanted: bool| {
             (port != 0 && wanted).then(|| bind(settings.host, port)).transpose()
         };
@@ -109,28 +124,26 @@ impl Servers {
                 .default_service(web::to(unknown_path))
                 .configure(routes)
         };
-        Ok(HttpServer::new(app)
+        let settings = Arc::clone(&self.node.settings);
+        let limits = Arc::new(move |path: &str| body_bytes_max(path, &settings));
+        let builder = ActixServer::build()
             .workers(workers)
-            .max_connections(self.node.settings.connections_max)
-            .tcp_nodelay(true)
-            // Without this a client that hangs up does not end its call.
-            .h1_allow_half_closed(false)
-            .keep_alive(KEEP_ALIVE)
             .shutdown_timeout(self.shutdown_timeout_s())
-            .disable_signals()
-            .listen(listener.try_clone()?)?
-            .run())
+            .disable_signals();
+        let connections = Arc::clone(&self.node.connections);
+        Ok(serve(builder, listener.try_clone()?, connections, limits, app)?.run())
     }
 
     fn all(&self, listeners: &Listeners) -> io::Result<Vec<ActixServer>> {
         let workers = self.node.settings.workers;
         let Listeners { scheduler, discovery, learner, learner_ws } = listeners;
         let worker = |node| Rc::new(Worker::new(node));
+        let of_discovery = |node| Rc::new(DiscoveryWorker::new(node));
         let of_learner = |node| Rc::new(LearnerWorker::new(node));
         // Nothing runs before it is spawned, so a failure here leaves nothing behind.
         [
             scheduler.as_ref().map(|l| self.server(l, workers, worker, scheduler_routes)),
-            discovery.as_ref().map(|l| self.server(l, 1, |node| node, discovery_routes)),
+            discovery.as_ref().map(|l| self.server(l, 1, of_discovery, discovery_routes)),
             learner.as_ref().map(|l| self.server(l, 1, of_learner, learner_routes)),
             learner_ws.as_ref().map(|l| self.server(l, 1, of_learner, learner_ws_routes)),
         ]
@@ -167,6 +180,107 @@ impl Serve for Servers {
     fn close(&self) {
         self.listeners.borrow_mut().take();
     }
+}
+
+/// Bytes of a body that a path takes at most; `None`: it takes any, or none.
+pub type BodyLimits = dyn Fn(&str) -> Option<usize> + Send + Sync;
+
+/// The limits of a node's routes, on all its ports.
+fn body_bytes_max(path: &str, settings: &Settings) -> Option<usize> {
+    let bytes = settings.body_bytes_max;
+    Some(match path {
+        _ if path.starts_with("/function/") => bytes,
+        _ if path.starts_with("/peer/function/") => message_bytes_max(bytes),
+        "/train_batch" => bytes,
+        "/learner/model" => learner_api::MODEL.bytes,
+        _ => Bounds::SMALL.bytes,
+    })
+}
+
+/// Has `builder` serve `app` on `listener`. Each connection is counted among `connections`; whoever
+/// asks whether to send a body is told so only if `limits` allow it.
+///
+/// # Errors
+/// As the system says.
+pub fn serve<F, I, S, B>(
+    builder: ServerBuilder,
+    listener: TcpListener,
+    connections: Arc<Connections>,
+    limits: Arc<BodyLimits>,
+    app: F,
+) -> io::Result<ServerBuilder>
+where
+    F: Fn() -> I + Send + Clone + 'static,
+    I: IntoServiceFactory<S, Request>,
+    S: actix_service::ServiceFactory<Request, Config = AppConfig> + 'static,
+    S::Error: Into<actix_web::Error> + 'static,
+    S::InitError: std::fmt::Debug,
+    S::Response: Into<Response<B>> + 'static,
+    B: actix_http::body::MessageBody + 'static,
+{
+    let stopping = builder.graceful_shutdown_signal();
+    let name = format!("{:?}", listener.local_addr()?);
+    // The table ends the least useful connections before this many are there; these are those that
+    // are ending.
+    let builder = builder.max_concurrent_connections(usize::MAX >> 1);
+    builder.listen(name, listener, move || {
+        let (connections, limits, stopping) =
+            (Arc::clone(&connections), Arc::clone(&limits), stopping.clone());
+        let app = app().into_factory().map_err(|error: S::Error| {
+            let error: actix_web::Error = error.into();
+            Response::<BoxBody>::from(error.error_response())
+        });
+        let http = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let stopping = stopping.clone();
+                async move { stopping.notified().await }
+            })
+            .keep_alive(KEEP_ALIVE)
+            .client_disconnect_timeout(LINGER)
+            // Without this a client that hangs up does not end its call.
+            .h1_allow_half_closed(false)
+            .expect(fn_service(move |request: Request| {
+                let invited = invite(&request, &*limits);
+                async { invited.map(|()| request) }
+            }))
+            .on_connect_ext(|guarded: &Guarded, data| {
+                data.insert::<Arc<Connection>>(Arc::clone(guarded.connection()));
+            })
+            .h1(Watched { routes: map_config(app, |()| AppConfig::default()) });
+        fn_service(move |stream: TcpStream| {
+            let opened = open(stream, &connections);
+            async { opened }
+        })
+        .and_then(http)
+    })
+}
+
+/// Takes a connection in, if there is room.
+fn open(
+    stream: TcpStream,
+    connections: &Arc<Connections>,
+) -> Result<(Guarded, Option<SocketAddr>), actix_http::error::DispatchError> {
+    // Best effort: without it the connection works, only slower.
+    let _ = stream.set_nodelay(true);
+    let peer = stream.peer_addr()?;
+    let Some((connection, held)) = connections.open(peer.ip()) else {
+        return Err(io::Error::from(io::ErrorKind::QuotaExceeded).into());
+    };
+    Ok((Guarded::new(stream, connection, held), Some(peer)))
+}
+
+/// Whether a client may send the body that it asks about.
+fn invite(request: &Request, limits: &BodyLimits) -> Result<(), Response<BoxBody>> {
+    let length = headers::text(request.head().headers(), &header::CONTENT_LENGTH).parse::<u64>();
+    let limit = limits(request.path());
+    let (Ok(announced), Some(limit_bytes)) = (length, limit) else { return Ok(()) };
+    check_announced(announced, limit_bytes).map_err(|error| {
+        let answer = match request.path().starts_with("/peer/function/") {
+            true => peer_api::refusal(&error),
+            false => errors::response(&error),
+        };
+        with_version(answer).map_into_boxed_body().into()
+    })
 }
 
 /// A path whose other methods are 405.

@@ -29,8 +29,10 @@ use self::board::Board;
 use self::times::Times;
 use super::{Answer, Backend, Invocation};
 use crate::actors::queue::Slot;
+use crate::budget::Budget;
 use crate::config::Settings;
 use crate::error::Error;
+use crate::memory;
 use crate::timer::Timer;
 
 /// How long the function was to take, on its answer.
@@ -72,10 +74,17 @@ impl EmbeddedName {
     }
 }
 
+/// Memory for pictures that are worked on, at most a quarter of what there is.
+const PICTURES_BYTES_MAX: u64 = 256 << 20;
+/// How long one waits for others before it looks again.
+const PICTURE_TIME: Duration = Duration::from_secs(1);
+
 /// What all threads of a node share: the stream of drawn times and the emulated board.
 pub struct Shared {
     times: Times,
     board: Board,
+    /// What pictures may take that are worked on.
+    pictures: Arc<Budget>,
 }
 
 impl Shared {
@@ -86,7 +95,8 @@ impl Shared {
             settings.fn_time_mean_ms,
             settings.fn_seed.unwrap_or_else(rand::random),
         );
-        Arc::new(Self { times, board: Board::new(settings.fn_work_cores) })
+        let pictures = Budget::new(memory::share(4, PICTURES_BYTES_MAX));
+        Arc::new(Self { times, board: Board::new(settings.fn_work_cores), pictures })
     }
 
     /// Runs a function. `hold` is dropped when the work has ended, which for a function on a
@@ -104,7 +114,7 @@ impl Shared {
                 drop(hold);
                 echo(content_type, body, None)
             }
-            EmbeddedName::Thumbnail => thumbnail(query, body, hold).await,
+            EmbeddedName::Thumbnail => self.thumbnail(query, body, hold).await,
             EmbeddedName::Sleep | EmbeddedName::Spin | EmbeddedName::Work => {
                 let time = match self.times.draw(query) {
                     Ok(time) => time,
@@ -129,7 +139,7 @@ fn echo(content_type: Option<HeaderValue>, body: Bytes, time: Option<Duration>) 
     if let Some(time) = time {
         headers.insert(SECONDS.clone(), seconds(time));
     }
-    Answer { status: StatusCode::OK, headers, body }
+    Answer { status: StatusCode::OK, headers, body, held: None }
 }
 
 fn seconds(time: Duration) -> HeaderValue {
@@ -142,7 +152,8 @@ fn seconds(time: Duration) -> HeaderValue {
 fn refusal(why: &str) -> Answer {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    Answer { status: StatusCode::BAD_REQUEST, headers, body: Bytes::from(format!("{why}\n")) }
+    let body = Bytes::from(format!("{why}\n"));
+    Answer { status: StatusCode::BAD_REQUEST, headers, body, held: None }
 }
 
 /// Sets a flag when dropped, so that work on a blocking thread ends with whoever asked for it.
@@ -182,20 +193,35 @@ async fn spin<H: Send + 'static>(time: Duration, hold: H) {
     let _ = busy.await;
 }
 
-async fn thumbnail<H: Send + 'static>(query: &str, body: Bytes, hold: H) -> Answer {
-    let size = match thumbnail::Size::from_query(query) {
-        Ok(size) => size,
-        Err(why) => return refusal(&why),
-    };
-    let scaled = actix_rt::task::spawn_blocking(move || {
-        let scaled = thumbnail::scale(&body, size);
-        drop(hold);
-        scaled
-    });
-    match scaled.await {
-        Ok(Ok(jpeg)) => echo(Some(HeaderValue::from_static("image/jpeg")), jpeg.into(), None),
-        Ok(Err(why)) => refusal(&why),
-        Err(_) => refusal("the picture cannot be decoded"),
+impl Shared {
+    async fn thumbnail<H: Send + 'static>(&self, query: &str, body: Bytes, hold: H) -> Answer {
+        let asked = thumbnail::Size::from_query(query)
+            .and_then(|size| Ok((size, thumbnail::cost_bytes(&body)?)));
+        let (size, cost) = match asked {
+            Ok(asked) => asked,
+            Err(why) => return refusal(&why),
+        };
+        if cost > self.pictures.max() {
+            let max = self.pictures.max();
+            return refusal(&format!("the picture takes {cost} bytes of memory, above {max}"));
+        }
+        // As long as the call may take: it has its slot.
+        let held = loop {
+            match self.pictures.take(cost) {
+                Some(held) => break held,
+                None => self.pictures.wait_for(cost, PICTURE_TIME).await,
+            }
+        };
+        let scaled = actix_rt::task::spawn_blocking(move || {
+            let scaled = thumbnail::scale(&body, size, cost);
+            drop((held, hold));
+            scaled
+        });
+        match scaled.await {
+            Ok(Ok(jpeg)) => echo(Some(HeaderValue::from_static("image/jpeg")), jpeg.into(), None),
+            Ok(Err(why)) => refusal(&why),
+            Err(_) => refusal("the picture cannot be decoded"),
+        }
     }
 }
 

@@ -6,17 +6,13 @@
 use std::io::Cursor;
 
 use image::codecs::jpeg::JpegEncoder;
-use image::{GenericImageView, ImageReader, Limits};
+use image::{GenericImageView, ImageFormat, ImageReader, Limits};
 use serde::Deserialize;
-
-use crate::memory;
 
 const DEFAULT: u32 = 128;
 const LARGEST: u32 = 4096;
 /// Pixels on a side of a picture that is taken at all.
 const SIDE_MAX: u32 = 16_384;
-/// Memory that decoding may take, at most a quarter of what there is.
-const DECODE_BYTES_MAX: u64 = 256 << 20;
 const QUALITY: u8 = 80;
 
 /// The box that a picture is fitted into, in pixels.
@@ -50,20 +46,47 @@ impl Size {
     }
 }
 
-/// Decodes `picture`, fits it into `size` and encodes it as JPEG. Blocks for as long as it takes.
+/// Bytes of memory that working on `picture` may take, told from its head alone: what it is decoded
+/// to, a copy in the form that JPEG knows, and for a JPEG its coefficients, which a progressive one
+/// holds all at once.
+///
+/// # Errors
+/// It is no JPEG or PNG, or too large on a side.
+pub fn cost_bytes(picture: &[u8]) -> Result<u64, String> {
+    let reader = reader(picture)?;
+    let (decoded, coefficients) = match reader.format() {
+        Some(ImageFormat::Jpeg) => (3, 6),
+        // The largest form of PNG: four channels of 16 bits.
+        _ => (8, 0),
+    };
+    let (width, height) = reader.into_dimensions().map_err(undecodable)?;
+    if width.max(height) > SIDE_MAX {
+        return Err(format!("the picture has more than {SIDE_MAX} pixels on a side"));
+    }
+    Ok(u64::from(width) * u64::from(height) * (decoded + coefficients + 3))
+}
+
+fn undecodable(why: impl std::fmt::Display) -> String {
+    format!("the picture cannot be decoded: {why}")
+}
+
+fn reader(picture: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, String> {
+    ImageReader::new(Cursor::new(picture)).with_guessed_format().map_err(undecodable)
+}
+
+/// Decodes `picture`, fits it into `size` and encodes it as JPEG, in at most `memory_bytes`. Blocks
+/// for as long as it takes.
 ///
 /// # Errors
 /// It is no JPEG or PNG, broken, or too large.
-pub fn scale(picture: &[u8], size: Size) -> Result<Vec<u8>, String> {
-    let wrong = |why: &dyn std::fmt::Display| format!("the picture cannot be decoded: {why}");
-    let mut reader =
-        ImageReader::new(Cursor::new(picture)).with_guessed_format().map_err(|why| wrong(&why))?;
+pub fn scale(picture: &[u8], size: Size, memory_bytes: u64) -> Result<Vec<u8>, String> {
+    let mut reader = reader(picture)?;
     let mut limits = Limits::default();
     limits.max_image_width = Some(SIDE_MAX);
     limits.max_image_height = Some(SIDE_MAX);
-    limits.max_alloc = Some(memory::share(4, DECODE_BYTES_MAX));
+    limits.max_alloc = Some(memory_bytes);
     reader.limits(limits);
-    let decoded = reader.decode().map_err(|why| wrong(&why))?;
+    let decoded = reader.decode().map_err(undecodable)?;
     let (width, height) = decoded.dimensions();
     let scaled = if width <= size.width && height <= size.height {
         decoded
@@ -73,7 +96,7 @@ pub fn scale(picture: &[u8], size: Size) -> Result<Vec<u8>, String> {
     let mut jpeg = Vec::new();
     // JPEG knows neither transparency nor 16-bit channels.
     JpegEncoder::new_with_quality(&mut jpeg, QUALITY)
-        .encode_image(&scaled.to_rgb8())
+        .encode_image(&scaled.into_rgb8())
         .map_err(|why| format!("the thumbnail cannot be encoded: {why}"))?;
     Ok(jpeg)
 }
@@ -91,7 +114,8 @@ mod tests {
     }
 
     fn scaled(picture: &[u8], query: &str) -> (u32, u32) {
-        let jpeg = scale(picture, Size::from_query(query).expect("good")).expect("scales");
+        let jpeg =
+            scale(picture, Size::from_query(query).expect("good"), 64 << 20).expect("scales");
         assert_eq!(image::guess_format(&jpeg).expect("a picture"), ImageFormat::Jpeg);
         image::load_from_memory(&jpeg).expect("decodes").dimensions()
     }
@@ -101,7 +125,7 @@ mod tests {
         assert_eq!(scaled(&png(400, 200), ""), (128, 64));
         assert_eq!(scaled(&png(400, 200), "width=40&height=400"), (40, 20));
         assert_eq!(scaled(&png(30, 20), ""), (30, 20));
-        let jpeg = scale(&png(64, 64), Size { width: 64, height: 64 }).expect("scales");
+        let jpeg = scale(&png(64, 64), Size { width: 64, height: 64 }, 1 << 20).expect("scales");
         assert_eq!(scaled(&jpeg, "width=16&height=16"), (16, 16), "a JPEG as well as a PNG");
     }
 
@@ -110,8 +134,20 @@ mod tests {
         let size = Size { width: 8, height: 8 };
         let whole = png(50, 50);
         for bad in [&b""[..], b"GIF89a", b"hello", &whole[..whole.len() / 2]] {
-            assert!(scale(bad, size).is_err());
+            assert!(scale(bad, size, 1 << 20).is_err());
         }
+    }
+
+    #[test]
+    fn what_a_picture_takes_is_told_before_it_is_decoded() {
+        assert_eq!(cost_bytes(&png(50, 20)), Ok(50 * 20 * 11));
+        let jpeg = scale(&png(64, 64), Size { width: 64, height: 32 }, 1 << 20).expect("scales");
+        assert_eq!(cost_bytes(&jpeg), Ok(32 * 32 * 12));
+        assert!(cost_bytes(b"GIF89a").is_err() && cost_bytes(b"").is_err());
+        // The head of a picture of 16385 pixels on a side; nothing of it has to be there.
+        let mut wide = png(50, 20);
+        wide[16..20].copy_from_slice(&16_385_u32.to_be_bytes());
+        assert!(cost_bytes(&wide).is_err(), "its checksum is wrong, too");
     }
 
     #[test]

@@ -1,0 +1,390 @@
+//! A client's connection as the HTTP server reads and writes it, under guard: the table of
+//! connections ([`crate::connections`]) hears what it does and holds, and may end it.
+//!
+//! The server's parser takes what it is given: hundreds of requests that come in one piece would all
+//! be parsed at once, and a head may grow for as long as its client likes. So it is given one request
+//! at a time: what comes after a head waits here until the request wants its body or is answered.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use actix_rt::net::TcpStream;
+use memchr::memchr;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::budget::Held;
+use crate::connections::{CONNECTION_BYTES, Connection, End, Phase};
+use crate::metrics::Refused;
+
+/// Bytes of a body that ends by itself that the parser is given at once.
+const OPEN_BYTES: usize = 4 << 10;
+/// Bytes of a request's head, or of an answer that waits, which each connection's share covers.
+const COVERED_BYTES: usize = 8 << 10;
+/// Bytes of the server's buffer for answers that it keeps from one to the next.
+const WRITE_BUFFER_MAX: usize = 128 << 10;
+/// What the parser may make of such a piece: a chunk of one byte, or a whole request behind the last
+/// one, takes many times as many bytes in memory as on the wire.
+const OPEN_MEMORY: u64 = 192 << 10;
+
+/// What a client reads whose request is given up before it was whole.
+const TOO_SLOW: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const NO_ROOM: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\n\
+    connection: close\r\ncontent-length: 0\r\n\r\n";
+const TOO_LARGE: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\n\
+    connection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// What is known of the body of the request under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Body {
+    /// It has none.
+    None,
+    /// Its bytes that have not come yet.
+    Length(u64),
+    /// It ends by itself: chunks, or a WebSocket's frames.
+    Open,
+    /// The head came in pieces that did not tell.
+    Unknown,
+}
+
+/// A head that is too large for the room that there is.
+struct TooLarge;
+
+/// See the module.
+pub struct Guarded {
+    io: TcpStream,
+    connection: Arc<Connection>,
+    held: Held,
+    /// Read and not given to the parser yet.
+    carry: Vec<u8>,
+    /// The parser was given something to look at: it gets nothing more before it has.
+    paused: bool,
+    body: Body,
+    /// The head under way had no end yet in an earlier piece.
+    in_pieces: bool,
+    /// Its last bytes: the end of a head may be cut in two.
+    tail: [u8; 2],
+}
+
+impl Guarded {
+    /// A connection just accepted, and its share of the budget.
+    pub fn new(io: TcpStream, connection: Arc<Connection>, held: Held) -> Self {
+        Self {
+            io,
+            connection,
+            held,
+            carry: Vec::new(),
+            paused: false,
+            body: Body::None,
+            in_pieces: false,
+            tail: [0; 2],
+        }
+    }
+
+    /// The connection, as the table knows it.
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// Writes a last word, as far as the kernel takes it at once.
+    fn say(&self, last: &[u8]) {
+        let _ = self.io.try_write(last);
+    }
+
+    /// What a read comes to on a connection that is to end; `None`: it is read as ever.
+    fn ending(&mut self, why: End) -> Option<Poll<io::Result<()>>> {
+        match self.connection.phase() {
+            // One that asks again at this moment is served: nothing of it is lost.
+            Phase::Idle if self.carry.is_empty() => None,
+            Phase::Idle | Phase::Session => Some(Poll::Ready(Ok(()))),
+            Phase::Head => {
+                self.say(if why == End::Slow { TOO_SLOW } else { NO_ROOM });
+                Some(Poll::Ready(Ok(())))
+            }
+            // Its handler answers.
+            Phase::Body | Phase::Running => None,
+            Phase::Answering => Some(Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))),
+        }
+    }
+
+    /// How much of `came` the parser is given now.
+    fn share(&mut self, came: &[u8]) -> Result<usize, TooLarge> {
+        match self.connection.phase() {
+            Phase::Body | Phase::Session => Ok(self.share_of_body(came)),
+            Phase::Running | Phase::Answering => Ok(0),
+            // What nobody has asked for of the last request's body is still on its way.
+            Phase::Idle if matches!(self.body, Body::Length(1..)) => Ok(self.share_of_body(came)),
+            Phase::Idle | Phase::Head => self.share_of_head(came),
+        }
+    }
+
+    fn share_of_body(&mut self, came: &[u8]) -> usize {
+        let given = match &mut self.body {
+            Body::Length(left) => take(left, came.len()),
+            // Bit by bit, with a look in between.
+            Body::Open | Body::Unknown | Body::None => came.len().min(OPEN_BYTES),
+        };
+        self.paused = !matches!(self.body, Body::Length(_));
+        self.connection.progressed(given);
+        given
+    }
+
+    fn share_of_head(&mut self, came: &[u8]) -> Result<usize, TooLarge> {
+        let end = end_of_head(self.tail, came);
+        let head = came.get(..end.unwrap_or(came.len())).unwrap_or(came);
+        let begins = self.connection.phase() == Phase::Idle;
+        let length = if begins {
+            self.body = Body::None;
+            self.connection.enter(Phase::Head, head.len() as u64);
+            head.len() as u64
+        } else {
+            self.connection.moved(head.len())
+        };
+        if length > COVERED_BYTES as u64
+            && !self.connection.grow(&mut self.held, CONNECTION_BYTES + length)
+        {
+            return Err(TooLarge);
+        }
+        match body_of(head) {
+            Body::None => {}
+            told => self.body = told,
+        }
+        let Some(end) = end else {
+            self.in_pieces = true;
+            self.tail = match head {
+                [.., a, b] => [*a, *b],
+                [b] => [self.tail[1], *b],
+                [] => self.tail,
+            };
+            return Ok(came.len());
+        };
+        self.tail = [0; 2];
+        if std::mem::take(&mut self.in_pieces) && self.body == Body::None {
+            self.body = Body::Unknown;
+        }
+        let rest = came.len() - end;
+        let of_body = match &mut self.body {
+            Body::Length(left) => take(left, rest),
+            _ => 0,
+        };
+        if self.body == Body::Open {
+            // Where there is no room it is not refused for that: its body has a share of its own.
+            let _ = self.connection.grow(&mut self.held, CONNECTION_BYTES + OPEN_MEMORY);
+        }
+        self.paused = end + of_body < came.len();
+        Ok(end + of_body)
+    }
+
+    /// What is too large is answered here, and then nothing more is read.
+    fn too_large(&self) -> Poll<io::Result<()>> {
+        self.connection.table().refused(Refused::BadHead);
+        self.say(TOO_LARGE);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives the parser what waited, if it is its turn.
+    fn poll_carry(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let most = self.carry.len().min(buf.remaining());
+        let carry = std::mem::take(&mut self.carry);
+        let given = self.share(carry.get(..most).unwrap_or_default());
+        self.carry = carry;
+        let Ok(given) = given else { return self.too_large() };
+        buf.put_slice(self.carry.get(..given).unwrap_or_default());
+        self.carry.drain(..given);
+        match given {
+            0 => self.wait(cx),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Reads nothing until the request under way has changed its phase.
+    fn wait(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.connection.waits(cx.waker());
+        self.connection.hold_back();
+        Poll::Pending
+    }
+}
+
+/// Takes up to `most` off `left`; answers how much.
+fn take(left: &mut u64, most: usize) -> usize {
+    let given = (most as u64).min(*left);
+    *left -= given;
+    given as usize
+}
+
+/// Where the head that `came` goes on with ends: after an empty line. `before` are the two bytes that
+/// came before.
+fn end_of_head(before: [u8; 2], came: &[u8]) -> Option<usize> {
+    // A line end, then at once another; the parser takes `\n` for `\r\n`.
+    let at = |i: usize| came.get(i).copied();
+    match (before, at(0), at(1)) {
+        ([_, b'\n'], Some(b'\n'), _) => return Some(1),
+        ([_, b'\n'], Some(b'\r'), Some(b'\n')) => return Some(2),
+        ([b'\n', b'\r'], Some(b'\n'), _) => return Some(1),
+        _ => {}
+    }
+    let mut from = 0;
+    while let Some(found) = memchr(b'\n', came.get(from..)?) {
+        let line = from + found + 1;
+        match (at(line), at(line + 1)) {
+            (Some(b'\n'), _) => return Some(line + 1),
+            (Some(b'\r'), Some(b'\n')) => return Some(line + 2),
+            _ => from = line,
+        }
+    }
+    None
+}
+
+/// What a head, or a piece of one, says of its body. The parser has the last word on what is
+/// well-formed; this says only how much it is given at once.
+fn body_of(head: &[u8]) -> Body {
+    let mut body = Body::None;
+    let mut from = 0;
+    while let Some(found) = memchr(b'\n', head.get(from..).unwrap_or_default()) {
+        from += found + 1;
+        let rest = head.get(from..).unwrap_or_default();
+        if rest.first().is_none_or(|c| !matches!(c | 0x20, b'c' | b't' | b'u')) {
+            continue;
+        }
+        let line = rest.get(..memchr(b'\n', rest).unwrap_or(rest.len())).unwrap_or_default();
+        let value = |name: &[u8]| {
+            let (start, value) = line.split_at_checked(name.len())?;
+            start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+        };
+        if value(b"transfer-encoding:").is_some()
+            || value(b"upgrade:").is_some_and(|to| to.eq_ignore_ascii_case(b"websocket"))
+        {
+            return Body::Open;
+        }
+        if let Some(value) = value(b"content-length:") {
+            let length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+            body = length.map_or(Body::Unknown, Body::Length);
+        }
+    }
+    body
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let ended = this.connection.ended();
+        if let Some(ending) = ended.and_then(|why| this.ending(why)) {
+            return ending;
+        }
+        if std::mem::take(&mut this.paused) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if !this.carry.is_empty() {
+            return this.poll_carry(cx, buf);
+        }
+        let phase = this.connection.phase();
+        if phase == Phase::Idle && this.body == Body::Open && !this.connection.body_ended() {
+            // A body that nobody wanted, and of which nobody knows where it ends.
+            return Poll::Ready(Ok(()));
+        }
+        let start = buf.filled().len();
+        match Pin::new(&mut this.io).poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(why)) => return Poll::Ready(Err(why)),
+            Poll::Pending if ended.is_some() && phase == Phase::Idle => return Poll::Ready(Ok(())),
+            Poll::Pending => {
+                this.connection.waits(cx.waker());
+                // It may have been ended just before there was anybody to wake.
+                if ended.is_none() && this.connection.ended().is_some() {
+                    cx.waker().wake_by_ref();
+                }
+                return Poll::Pending;
+            }
+        }
+        let came = buf.filled().get(start..).unwrap_or_default();
+        if came.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        if ended.is_some() && phase == Phase::Idle {
+            this.connection.spare();
+        }
+        let given = match this.share(came) {
+            Ok(given) => given,
+            Err(TooLarge) => {
+                buf.set_filled(start);
+                return this.too_large();
+            }
+        };
+        if given < came.len() {
+            this.carry.extend_from_slice(came.get(given..).unwrap_or_default());
+            buf.set_filled(start + given);
+        }
+        match given {
+            0 => this.wait(cx),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let phase = this.connection.phase();
+        if phase == Phase::Answering && this.connection.ended().is_some() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if phase == Phase::Head {
+            // Nobody was asked: the parser answers by itself.
+            this.connection.table().refused(Refused::BadHead);
+            this.connection.enter(Phase::Answering, 0);
+        }
+        if buf.len() > COVERED_BYTES {
+            let wanted = CONNECTION_BYTES + buf.len().min(WRITE_BUFFER_MAX) as u64;
+            // An answer is not given up for want of room: its body has a share of its own.
+            let _ = this.connection.grow(&mut this.held, wanted);
+        }
+        let polled = Pin::new(&mut this.io).poll_write(cx, buf);
+        match &polled {
+            Poll::Ready(Ok(sent)) if *sent < buf.len() => this.connection.progressed(*sent),
+            Poll::Ready(_) => {}
+            Poll::Pending => this.connection.waits(cx.waker()),
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The server flushes when it has handed on all that it had.
+        if self.connection.phase() == Phase::Answering {
+            self.connection.served();
+        }
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.connection.table().close(&self.connection);
+    }
+}

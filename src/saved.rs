@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::config::Settings;
+use crate::json::Bounds;
+use crate::memory;
 use crate::policy::registry::SchedulerSpec;
 use crate::queue::Limits;
 use crate::rl::learner::Learner;
@@ -287,7 +289,10 @@ fn read_learner(path: &Path) -> Result<Parameters, StorageError> {
 /// The model cannot be read, or not be set aside.
 pub fn load_learner(folder: &Path, parameters: Parameters) -> Result<Learner, StorageError> {
     let path = folder.join(storage::MODEL_FILE);
-    let model: Option<Model> = storage::read_within(&path, "a learner's model", &storage::MODEL)?;
+    let bytes =
+        usize::try_from(memory::share(2, storage::MODEL.bytes as u64)).unwrap_or(usize::MAX);
+    let bounds = Bounds { bytes, ..storage::MODEL };
+    let model: Option<Model> = storage::read_within(&path, "a learner's model", &bounds)?;
     let mut learner = Learner::new(parameters);
     if let Some(model) = model
         && let Err(unfit) = learner.restore(&model)

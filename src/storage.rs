@@ -63,7 +63,8 @@ pub const CONFIGURATION: Bounds = Bounds {
     values: 100_000,
     long: &[],
 };
-/// A saved model. Its values are bounded when they are taken over, by what the learner may hold.
+/// A saved model, which has half of the memory at most. Its values are bounded when they are taken
+/// over, by what the learner may hold.
 pub const MODEL: Bounds = Bounds {
     bytes: 1 << 30,
     depth: 16,
@@ -89,10 +90,7 @@ const ASIDE_MAX: usize = 3;
 /// # Errors
 /// There is no such file, it is none of these, or it cannot be read.
 pub fn read_bounded(path: &Path, max: usize) -> io::Result<Vec<u8>> {
-    // Looked at before it is opened: opening a pipe waits for its other end.
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("this is no regular file"));
-    }
+    check_regular(path)?;
     let too_long = || io::Error::new(io::ErrorKind::FileTooLarge, format!("above {max} bytes"));
     let file = File::open(path)?;
     let length = file.metadata()?.len();
@@ -102,10 +100,22 @@ pub fn read_bounded(path: &Path, max: usize) -> io::Result<Vec<u8>> {
     if bytes.len() > max { Err(too_long()) } else { Ok(bytes) }
 }
 
-/// The same for text.
+/// Whether there is a regular file at `path`, or it leads to one. To be asked before a file is opened,
+/// since opening a pipe waits for its other end.
 ///
 /// # Errors
-/// As [`read_bounded`], and if it is no UTF-8.
+/// There is none.
+pub fn check_regular(path: &Path) -> io::Result<()> {
+    match fs::metadata(path)?.is_file() {
+        true => Ok(()),
+        false => Err(io::Error::other("this is no regular file")),
+    }
+}
+
+/// As [`read_bounded`] for text.
+///
+/// # Errors
+/// As there, and if it is no UTF-8.
 pub fn read_text(path: &Path, max: usize) -> io::Result<String> {
     let text = String::from_utf8(read_bounded(path, max)?);
     text.map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why.utf8_error()))

@@ -18,6 +18,8 @@ const LIST: Bounds = Bounds {
     values: HOPS_MAX + 1,
     long: &[],
 };
+/// A longer time was not measured.
+const SECONDS_MAX: f64 = 1e9;
 /// Features of a state that are kept, and the bytes that each takes.
 const FEATURES_MAX: usize = 1024;
 const FEATURE_BYTES_MAX: usize = 32;
@@ -33,6 +35,16 @@ fn state(from: &HeaderMap) -> Option<String> {
     let fits = text.len() <= FEATURES_MAX * FEATURE_BYTES_MAX
         && text.bytes().filter(|c| *c == b',').count() < FEATURES_MAX;
     fits.then(|| text.to_owned())
+}
+
+/// Times that a node tells of a call; `None`: that is none.
+fn time(seconds: f64) -> Option<f64> {
+    (0.0..=SECONDS_MAX).contains(&seconds).then_some(seconds)
+}
+
+fn times(from: &HeaderMap, name: &HeaderName) -> Vec<f64> {
+    let told = list::<f64>(from, name).into_iter().map(time);
+    told.collect::<Option<_>>().unwrap_or_default()
 }
 
 fn number(from: &HeaderMap, name: &HeaderName) -> Option<f64> {
@@ -58,11 +70,11 @@ pub fn note(job: &mut Job, status: u16, head: &HeaderMap, body: &[u8]) {
         let error: Option<WireError> = json::read_object(body, &Bounds::SMALL).ok();
         job.error_code = error.map_or(0, |error| error.code);
     }
-    job.execution_s = number(head, &headers::EXECUTION_TIME);
+    job.execution_s = number(head, &headers::EXECUTION_TIME).and_then(time);
     job.timings = Timings {
-        total: list(head, &headers::TOTAL_TIMES),
-        scheduling: list(head, &headers::SCHEDULING_TIMES),
-        probing: list(head, &headers::PROBING_TIMES),
+        total: times(head, &headers::TOTAL_TIMES),
+        scheduling: times(head, &headers::SCHEDULING_TIMES),
+        probing: times(head, &headers::PROBING_TIMES),
     };
     job.external = head.contains_key(&headers::EXTERNALLY_EXECUTED);
     job.peers_ip = list(head, &headers::PEERS_IP);
@@ -120,6 +132,10 @@ mod tests {
         let times = |n: usize| format!("[{}]", vec!["0.1"; n].join(","));
         assert_eq!(told(&headers::TOTAL_TIMES, times(64)).timings.total.len(), 64);
         assert!(told(&headers::TOTAL_TIMES, times(65)).timings.total.is_empty());
+        for bad in ["[1e300]", "[-1]", "[0.1,1e10]"] {
+            assert!(told(&headers::TOTAL_TIMES, bad.to_owned()).timings.total.is_empty(), "{bad}");
+        }
+        assert_eq!(told(&headers::EXECUTION_TIME, "1e300".to_owned()).execution_s, None);
         let name = |bytes: usize| format!("[\"{}\"]", "n".repeat(bytes));
         assert_eq!(told(&headers::PEERS_ID, name(255)).peers_id.len(), 1);
         assert!(told(&headers::PEERS_ID, name(256)).peers_id.is_empty());

@@ -69,7 +69,7 @@ impl<K: Eq + Hash> Buckets<K> {
     }
 
     /// What was left out, if that is to be told now.
-    fn to_tell(&mut self, now: Instant) -> Vec<(u64, String)> {
+    fn take_untold(&mut self, now: Instant) -> Vec<(u64, String)> {
         let due = now.saturating_duration_since(*self.told.get_or_insert(now)) >= TOLD_EVERY;
         if !due {
             return Vec::new();
@@ -94,15 +94,15 @@ impl<S: Subscriber> Layer<S> for Limit {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let Some(buckets) = &self.0 else { return true };
         let (now, place) = (Instant::now(), event.metadata().callsite());
-        let (good, to_tell) = {
+        let (good, untold) = {
             let mut buckets = lock(buckets);
             let good = buckets.take(place, now, || sample(event));
-            (good, buckets.to_tell(now))
+            (good, buckets.take_untold(now))
         };
         if !good {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
-        for (lines, like) in to_tell {
+        for (lines, like) in untold {
             tracing::warn!(like, "{lines} lines like this were left out");
         }
         good
@@ -148,9 +148,9 @@ mod tests {
         for _ in 0..7 {
             buckets.take((), at(0), || "like".to_owned());
         }
-        assert!(buckets.to_tell(at(0)).is_empty() && buckets.to_tell(at(9)).is_empty());
-        assert_eq!(buckets.to_tell(at(10)), [(5, "like".to_owned())]);
-        assert!(buckets.to_tell(at(30)).is_empty(), "nothing more was");
+        assert!(buckets.take_untold(at(0)).is_empty() && buckets.take_untold(at(9)).is_empty());
+        assert_eq!(buckets.take_untold(at(10)), [(5, "like".to_owned())]);
+        assert!(buckets.take_untold(at(30)).is_empty(), "nothing more was");
     }
 
     #[test]

@@ -414,7 +414,7 @@ async fn few_names_are_looked_up_at_a_time_and_all_get_their_turn() {
     assert_eq!(begun, names[..8]);
     joins.wants(names.clone());
     assert!(joins.begin().is_none());
-    assert_eq!(joins.end("n3", Err("nothing".to_owned())), [ip(0); 0]);
+    assert!(joins.end("n3", Err("nothing".to_owned())).is_empty());
     joins.wants(names.clone());
     assert_eq!(joins.begin().as_deref(), Some("n8"), "the next one, not the first once more");
     let many = (0..=255).map(ip).collect();

@@ -6,7 +6,6 @@ use serde_json::{Map, Value};
 
 use super::Eid;
 use super::parameters::Parameters;
-use crate::types::object;
 
 /// The version of the form below.
 pub const FORMAT: u32 = 1;
@@ -51,7 +50,7 @@ pub struct Model {
     #[serde(default)]
     pub decisions: Vec<u64>,
     /// What else was counted.
-    #[serde(default, deserialize_with = "object")]
+    #[serde(default, deserialize_with = "crate::types::object")]
     pub counters: Counters,
     /// Entries with EIDs below this were learnt from or given up.
     #[serde(default)]

@@ -23,7 +23,6 @@ use super::{Job, JobDone, ValueFunction, Weights, check_rows, state_name};
 use crate::rl::check_state;
 use crate::rl::cow::Rows;
 use crate::rl::parameters::Parameters;
-use crate::types::Object;
 
 type Model = KMeans<f64, L2Dist>;
 
@@ -75,7 +74,7 @@ impl KMeansTable {
     /// # Errors
     /// What does not fit, in words.
     pub fn load(parameters: &Parameters, saved: &RawValue) -> Result<Self, String> {
-        let Object(Saved { centroids, table }) =
+        let Saved { centroids, table } =
             serde_json::from_str(saved.get()).map_err(|why| why.to_string())?;
         check_rows(&table, parameters.actions_n)?;
         if centroids.len() != table.len() || centroids.len() > parameters.clusters {

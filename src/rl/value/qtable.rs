@@ -19,7 +19,6 @@ use super::{ValueFunction, Weights, check_rows, state_name};
 use crate::rl::cow::Rows;
 use crate::rl::parameters::{Compatibility, Parameters};
 use crate::rl::{FEATURES_HELD_MAX, State, check_state};
-use crate::types::Object;
 
 /// A feature's magnitude from which it is not glued any more: its text would be longer than any that
 /// v1's clients send.
@@ -140,8 +139,7 @@ impl QTable {
     /// # Errors
     /// What does not fit, in words.
     pub fn load(parameters: &Parameters, saved: &RawValue) -> Result<Self, String> {
-        let Object(saved) =
-            serde_json::from_str::<Object<Saved>>(saved.get()).map_err(|why| why.to_string())?;
+        let saved: Saved = serde_json::from_str(saved.get()).map_err(|why| why.to_string())?;
         check_rows(&saved.table, parameters.actions_n)?;
         let states = saved.states.len();
         if states != saved.table.len() {

@@ -17,7 +17,6 @@ use serde_json::value::RawValue;
 use super::{ValueFunction, Weights};
 use crate::rl::cow::Rows;
 use crate::rl::parameters::Parameters;
-use crate::types::Object;
 
 /// See the module. Shape: `size` weights.
 #[derive(Clone)]
@@ -53,8 +52,7 @@ impl Tiles {
     /// # Errors
     /// What does not fit, in words.
     pub fn load(parameters: &Parameters, saved: &RawValue) -> Result<Self, String> {
-        let Object(saved) =
-            serde_json::from_str::<Object<Saved>>(saved.get()).map_err(|why| why.to_string())?;
+        let saved: Saved = serde_json::from_str(saved.get()).map_err(|why| why.to_string())?;
         let mut tiles = Self::new(parameters);
         for (at, weight) in saved.weights {
             match tiles.weights.get_mut(at).and_then(<[f64]>::first_mut) {

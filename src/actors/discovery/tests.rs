@@ -3,6 +3,7 @@
 use super::*;
 use crate::actors::Crash;
 use crate::membership::Rules;
+use crate::saved::MachinePatch;
 use futures_util::future::LocalBoxFuture;
 use std::cell::Cell;
 use std::collections::HashMap;

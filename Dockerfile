@@ -9,8 +9,9 @@ WORKDIR /src
 # A 64-bit kernel can run 32-bit programs: the compiler knows what it compiles for.
 RUN rustc -vV | sed -n 's/^host: //p' > /target
 
-# Dependencies first, as a layer that only Cargo.toml and Cargo.lock change.
+# Dependencies first, as a layer that only Cargo.toml, Cargo.lock and our crates change.
 COPY Cargo.toml Cargo.lock ./
+COPY crates crates
 RUN mkdir src benches \
     && echo 'fn main() {}' | tee src/main.rs > benches/learner.rs && touch src/lib.rs \
     && RUSTFLAGS='-C target-feature=+crt-static' \

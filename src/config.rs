@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::memory;
 use crate::policy::params::parse_bool;
 use crate::policy::registry::SchedulerSpec;
-use crate::types::{FunctionName, InitServer, check_machine};
+use crate::storage::{TEXT_BYTES_MAX, read_text};
+use crate::types::{FunctionName, InitServer, check_init_servers, check_machine};
 
 /// Something wrong in the configuration, with the key that caused it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,7 +162,7 @@ settings! {
     machine_group_name: String = String::new();
     /// Interface whose address is the node's own when none is configured.
     default_iface: String = "eth0".to_owned();
-    /// Nodes to join through: IP addresses, or host names, of which all addresses are asked at every poll.
+    /// Nodes to join through, at most 64: IP addresses, or host names, of which all addresses (at most 64) are asked at every poll.
     init_servers: Vec<String> = Vec::new();
     /// Seconds between polls of the known machines, 0.05 to 3600.
     poll_time_s: f64 = 1.5;
@@ -261,6 +262,8 @@ settings! {
     log_format: LogFormat = LogFormat::Text;
     /// What is logged: production, development, or a filter such as `info,p2pfaas=debug`.
     log_env: String = "production".to_owned();
+    /// Lines of one kind that are logged at once; then one a second, and what is left out is counted. 0: no limit.
+    log_burst: u32 = 20;
 }
 
 /// v1's environment names whose keys have other names here.
@@ -294,8 +297,8 @@ impl Settings {
         let (environment, warnings) = known_environment(environment);
         let mut layers = Config::builder();
         if let Some(path) = file {
-            check_file(path, &mut problems)?;
-            layers = layers.add_source(File::from(path).format(FileFormat::Toml));
+            let text = check_file(path, &mut problems)?;
+            layers = layers.add_source(File::from_str(&text, FileFormat::Toml));
         }
         let flags = flags.iter().map(|(key, value)| (*key, value.clone()));
         for (key, value) in environment.into_iter().chain(flags) {
@@ -360,10 +363,8 @@ impl Settings {
                 problems.push(problem("host_names", why));
             }
         }
-        for server in &self.init_servers {
-            if let Err(why) = server.parse::<InitServer>() {
-                problems.push(problem("init_servers", why));
-            }
+        if let Err(why) = check_init_servers(&self.init_servers) {
+            problems.push(problem("init_servers", why));
         }
         if let Err(why) = SchedulerSpec::from_words(&self.scheduler).build() {
             problems.push(problem("scheduler", why));
@@ -389,17 +390,20 @@ impl Settings {
     }
 }
 
-/// Keys that the file must not have, and whether it can be parsed at all.
-fn check_file(path: &Path, problems: &mut Vec<Problem>) -> Result<(), Vec<Problem>> {
+/// The file's text; keys that it must not have, and whether it can be parsed at all.
+fn check_file(path: &Path, problems: &mut Vec<Problem>) -> Result<String, Vec<Problem>> {
     let named = path.display().to_string();
-    let table = std::fs::read_to_string(path)
-        .map_err(|why| why.to_string())
-        .and_then(|text| text.parse::<toml::Table>().map_err(|why| why.to_string()));
+    let table = read_text(path, TEXT_BYTES_MAX).map_err(|why| why.to_string()).and_then(|text| {
+        match text.parse::<toml::Table>() {
+            Ok(table) => Ok((text, table)),
+            Err(why) => Err(why.to_string()),
+        }
+    });
     match table {
-        Ok(table) => {
+        Ok((text, table)) => {
             let unknown = table.keys().filter(|key| Settings::KEYS.iter().all(|(k, _)| k != key));
             problems.extend(unknown.map(|key| problem(key, format!("no such setting ({named})"))));
-            Ok(())
+            Ok(text)
         }
         Err(why) => {
             problems.push(problem(&named, why));

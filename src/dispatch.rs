@@ -33,7 +33,7 @@ use crate::peer::{Forward, ForwardFailure, PeerClient};
 use crate::policy::{Decision, Heard, Learnt, Task};
 use crate::queue::{Arriving, Refusal};
 use crate::state::{NodeState, Phase};
-use crate::types::{FunctionName, Peer};
+use crate::types::{FunctionName, Peer, shortened};
 use crate::wire::{PeerHop, PeerRequest, Timings, seconds};
 
 /// Peers that are tried for one call before it runs here; each costs up to the connection
@@ -164,7 +164,8 @@ impl Worker {
         let span = if call.tracing_id.is_empty() {
             tracing::debug_span!("call", function = %name)
         } else {
-            tracing::info_span!("call", function = %name, tracing_id = call.tracing_id)
+            let tracing_id = &*shortened(&call.tracing_id, 128);
+            tracing::info_span!("call", function = %name, tracing_id)
         };
         // Counts the call also if its client hangs up, which drops this future.
         let mut count = Count {

@@ -5,9 +5,9 @@
 //! root, for the limit of any group above holds as well. In a container with a namespace of its own
 //! that word is `/`, and the folder's root is the container's group.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::storage::read_text;
 use rustix::process::{Resource, getrlimit};
 
 /// A share of the memory that this process may use, at most `most` bytes.
@@ -17,11 +17,16 @@ pub fn share(parts: u64, most: u64) -> u64 {
 
 /// The memory that this process may use in bytes; `None`: nothing tells.
 fn all() -> Option<u64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let groups = read("/proc/self/cgroup").unwrap_or_default();
     let of_groups = limit_of_groups(&groups, Path::new("/sys/fs/cgroup"));
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
+    let machine = read("/proc/meminfo").and_then(|text| total(&text));
     let own = [Resource::As, Resource::Data].into_iter().filter_map(|r| getrlimit(r).current);
     own.chain(of_groups).chain(machine).min()
+}
+
+/// A file of the kernel's; they are short.
+fn read(path: impl AsRef<Path>) -> Option<String> {
+    read_text(path.as_ref(), 1 << 20).ok()
 }
 
 /// The least limit of the groups that `groups`, the content of `/proc/self/cgroup`, names, and of
@@ -53,7 +58,7 @@ fn limits_upwards(mount: &Path, path: &str, file: &str) -> Vec<u64> {
         .take_while(|part| matches!(part, std::path::Component::Normal(_)))
         .collect();
     let folders = inside.ancestors().map(|above| mount.join(above).join(file));
-    folders.filter_map(|file| bytes(&fs::read_to_string(file).ok()?)).collect()
+    folders.filter_map(|file| bytes(&read(file)?)).collect()
 }
 
 /// A control group's limit; `None`: it has none ("max").
@@ -71,6 +76,7 @@ fn total(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn limits_are_read_as_the_kernel_writes_them() {

@@ -12,6 +12,7 @@ use prometheus::{
 
 use crate::lock;
 use crate::rl::stats::LearnerStats;
+use crate::telemetry::lines_dropped;
 
 /// Function names told apart at most; calls by further names count as `other`, since a name is
 /// whatever a client types.
@@ -91,6 +92,7 @@ pub struct Metrics {
     machines: IntGaugeVec,
     restarts: IntCounterVec,
     fallbacks: IntCounter,
+    log_lines_dropped: IntCounter,
     learner: LearnerMetrics,
     /// In the order of [`Refused::KINDS`].
     refusals: Vec<IntCounter>,
@@ -173,6 +175,13 @@ impl Metrics {
                 IntCounter::new(
                     "p2pfaas_learner_fallbacks_total",
                     "Calls run here because the learner's decision could not be had",
+                ),
+            ),
+            log_lines_dropped: register(
+                &registry,
+                IntCounter::new(
+                    "p2pfaas_log_lines_dropped_total",
+                    "Lines that the process left out of its log, because there were too many alike",
                 ),
             ),
             learner: LearnerMetrics::new(&registry),
@@ -261,6 +270,8 @@ impl Metrics {
         // What one sets, another must not clear before it is gathered.
         let _alone = lock(&self.rendering);
         self.learner.set(learner);
+        let known = self.log_lines_dropped.get();
+        self.log_lines_dropped.inc_by(lines_dropped().saturating_sub(known));
         self.running.set(load.running.into());
         self.waiting.set(load.waiting.into());
         self.k.set(k.into());
@@ -444,6 +455,7 @@ mod tests {
             r#"p2pfaas_machines{standing="alive"} 2"#,
             r#"p2pfaas_actor_restarts_total{actor="queue"} 1"#,
             "p2pfaas_learner_fallbacks_total 1",
+            "p2pfaas_log_lines_dropped_total ",
             r#"p2pfaas_refusals_total{kind="connection"} 1"#,
             r#"p2pfaas_refusals_total{kind="slow_body"} 1"#,
             r#"p2pfaas_refusals_total{kind="busy"} 2"#,

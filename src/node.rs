@@ -27,7 +27,7 @@ use crate::saved::{Dynamic, FlagOverrides, load_learner, read_eids};
 use crate::state::{NodeState, Phase};
 use crate::storage::{self, StorageError};
 use crate::types::Identity;
-use crate::wire::WireMachine;
+use crate::wire::{WireMachine, list_bytes_max, read_machines};
 
 /// Why a node does not start. Nothing was changed or bound by it.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +68,7 @@ impl Node {
         let dynamic = Dynamic::load(&settings, flags)?;
         let policy = dynamic.scheduler.build()?;
         let identity = dynamic.machine.running.identity(own_address(&settings));
-        let kept = keep(&settings, &dynamic, &identity)?;
+        let kept = keep(&settings, &dynamic, &identity);
         let learning = learning(&settings, &dynamic)?;
         let openfaas = Access::of(&settings)?;
         let listeners = Listeners::bind(&settings).map_err(StartError::Bind)?;
@@ -223,31 +223,44 @@ fn tree(state: &Arc<NodeState>, dynamic: &Dynamic, kept: Rc<Kept>, root: Guard) 
 }
 
 /// What Discovery begins with: the machines that were alive when the node last ran.
-fn keep(
-    settings: &Settings,
-    dynamic: &Dynamic,
-    identity: &Identity,
-) -> Result<Rc<Kept>, StartError> {
+fn keep(settings: &Settings, dynamic: &Dynamic, identity: &Identity) -> Rc<Kept> {
     let rules = Rules {
         dead_polls_threshold: settings.machine_dead_polls_threshold,
         dead_poll_time: Settings::seconds(settings.dead_poll_time_s),
         machines_max: settings.machines_max,
     };
     let mut membership = Membership::new(rules, identity.ip);
-    let file = settings.data_path.join(storage::MACHINES_FILE);
-    let known: Vec<WireMachine> = storage::read(&file, "the known machines")?.unwrap_or_default();
-    for machine in known {
+    for machine in known_machines(settings) {
         if let Some(ip) = machine.address() {
             let is = Introduction { name: machine.name, group: machine.group_name };
-            membership.hearsay(ip, is, At::default());
+            membership.remembered(ip, is, At::default());
         }
     }
     let published = Published { identity: identity.clone(), peers: Vec::new() };
-    Ok(Rc::new(Kept {
+    Rc::new(Kept {
         membership: RefCell::new(membership),
         config: Mutex::new(dynamic.machine.clone()),
         published: Arc::new(ArcSwap::from_pointee(published)),
-    }))
+    })
+}
+
+/// The machines that were known when the node last ran. They are a hint: a file that cannot be used
+/// is set aside, and the node starts without.
+fn known_machines(settings: &Settings) -> Vec<WireMachine> {
+    let file = settings.data_path.join(storage::MACHINES_FILE);
+    let max = settings.machines_max;
+    let read = match storage::read_bounded(&file, list_bytes_max(max)) {
+        Ok(list) => read_machines(&list, max),
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+        Err(why) => Err(why.to_string()),
+    };
+    read.unwrap_or_else(|why| {
+        let aside = storage::set_aside(&file).map(|moved_to| moved_to.display().to_string());
+        let moved_to = aside.unwrap_or_else(|why| why.to_string());
+        let file = file.display();
+        tracing::warn!(%file, why, moved_to, "the machines known before cannot be read: without");
+        Vec::new()
+    })
 }
 
 fn warn_at_start(settings: &Settings, active: &Active, identity: &Identity) {

@@ -27,7 +27,7 @@ use crate::limit::{Expired, TimeLimit};
 use crate::membership::Introduction;
 use crate::metrics::Metrics;
 use crate::saved::MachinePatch;
-use crate::types::{FunctionName, Identity, Load, Peer, url_host};
+use crate::types::{FunctionName, Identity, Load, Peer, check_machine, url_host};
 use crate::wire::{
     MACHINE_AGENT, PeerHop, list_bytes_max, read_machines, read_object, read_peer_answer,
     six_decimals,
@@ -290,11 +290,11 @@ impl PeerClient {
         let mut response = self.client.get().get(uri).send().await.ok()?;
         let body = read_body(&mut response, Bounds::SMALL.bytes).await.ok()?;
         let config: MachinePatch = read_object(&body, &Bounds::SMALL).ok()?;
-        Some(Identity {
-            ip: config.machine_ip?.parse().ok(),
-            id: config.machine_id.unwrap_or_default(),
-            group: config.machine_group_name.unwrap_or_default(),
-        })
+        let (ip, id) = (config.machine_ip?, config.machine_id.unwrap_or_default());
+        let group = config.machine_group_name.unwrap_or_default();
+        // What this node would not take as its own, it does not take from there.
+        check_machine(&ip, &id, &group).ok()?;
+        Some(Identity { ip: ip.parse().ok(), id, group })
     }
 }
 

@@ -12,13 +12,14 @@ use serde_json::{Map, Value};
 
 use crate::actors::eids::ReservedEids;
 use crate::config::Settings;
+use crate::json::Bounds;
 use crate::policy::registry::SchedulerSpec;
 use crate::queue::Limits;
 use crate::rl::learner::Learner;
 use crate::rl::model::{Model, Unfit};
 use crate::rl::parameters::Parameters;
 use crate::storage::{self, StorageError};
-use crate::types::{Identity, InitServer, check_machine};
+use crate::types::{INIT_SERVERS_MAX, Identity, check_init_servers, check_machine};
 
 /// `GET /configuration`, and a partial one to be merged over it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,9 +83,8 @@ impl MachinePatch {
     /// # Errors
     /// What is wrong, in words.
     pub fn check(&self) -> Result<(), String> {
-        for server in self.init_servers.iter().flatten() {
-            server.parse::<InitServer>().map_err(|why| format!("init_servers: {why}"))?;
-        }
+        check_init_servers(self.init_servers.as_deref().unwrap_or_default())
+            .map_err(|why| format!("init_servers: {why}"))?;
         self.check_identity()
     }
 
@@ -249,11 +249,18 @@ fn read_machine(path: &Path, settings: &Settings) -> Result<Layered<MachineConfi
     // v1 keeps whatever init servers it was told: one that cannot be found is only warned of.
     stored.check_identity().map_err(|why| unusable(path, WHAT, why))?;
     let set = |text: Option<String>| text.filter(|t| !t.is_empty());
+    let mut init_servers = stored.init_servers;
+    if let Some(servers) = init_servers.as_mut().filter(|servers| servers.len() > INIT_SERVERS_MAX)
+    {
+        let (file, given) = (path.display(), servers.len());
+        tracing::warn!(%file, given, taken = INIT_SERVERS_MAX, "there are too many init servers");
+        servers.truncate(INIT_SERVERS_MAX);
+    }
     let stored = MachinePatch {
         machine_ip: set(stored.machine_ip),
         machine_id: set(stored.machine_id),
         machine_group_name: set(stored.machine_group_name),
-        init_servers: stored.init_servers,
+        init_servers,
     };
     let nobody = MachineConfig { init_servers: base.init_servers.clone(), ..Default::default() };
     Ok(Layered { running: base.merged(&stored), saved: nobody.merged(&stored) })
@@ -302,7 +309,8 @@ pub fn load_learner(folder: &Path, parameters: Parameters) -> Result<Learner, St
     let restored = if bytes > memory_bytes as u64 {
         Err(Unfit(format!("it has {bytes} bytes, the learner's memory {memory_bytes}")))
     } else {
-        let model: Option<Model> = storage::read(&path, "a learner's model")?;
+        let bounds = Bounds { bytes: memory_bytes, ..storage::MODEL };
+        let model: Option<Model> = storage::read_within(&path, "a learner's model", &bounds)?;
         model.map_or(Ok(()), |model| learner.restore(&model))
     };
     if let Err(unfit) = restored {
@@ -397,6 +405,13 @@ mod tests {
             (storage::DISCOVERY_FILE, r#"{"machine_ip":"x"}"#),
             (storage::LEARNER_FILE, r#"{"learner_parameters":{"alpha":"x"}}"#),
             (storage::LEARNER_FILE, TOO_LARGE),
+            (storage::LEARNER_FILE, r#"{"learner_parameters":[]}"#),
+            (storage::LEARNER_FILE, r#"{"learner_parameters":{"reward":["client"]}}"#),
+            (storage::QUEUE_FILE, "[]"),
+            (storage::QUEUE_FILE, "[1,2,true]"),
+            (storage::SCHEDULER_FILE, r#"["RejectScheduler",[]]"#),
+            (storage::DISCOVERY_FILE, "[]"),
+            (storage::LEARNER_FILE, "[]"),
         ] {
             let folder = tempfile::tempdir().expect("a folder");
             std::fs::write(folder.path().join(name), text).expect("written");

@@ -1,8 +1,42 @@
 //! Logs: `tracing`, as text or JSON lines on standard error.
+//!
+//! What strangers send makes lines, so lines are bounded: of those that one place of the program
+//! writes, a burst and then one a second (`log_burst`); how many were left out is told now and then,
+//! and counted in a metric. A line of text is cut where it is far too long.
 
-use tracing_subscriber::EnvFilter;
+mod limit;
 
+use std::io::{self, Stderr, Write};
+
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
+
+use self::limit::Limit;
+pub use self::limit::lines_dropped;
 use crate::config::{LogFormat, Settings};
+
+/// Bytes of a line of text at most; what strings of others have in it is cut before.
+const LINE_BYTES_MAX: usize = 16 << 10;
+
+/// The filter that stands for what is configured.
+fn directives(log_env: &str) -> String {
+    match log_env {
+        "production" | "" => quiet("info"),
+        "development" => "info,p2pfaas=debug".to_owned(),
+        filter => quiet(filter),
+    }
+}
+
+/// Without actix' own lines, unless the filter speaks of them: each malformed request makes one.
+fn quiet(filter: &str) -> String {
+    if filter.contains("actix_http") {
+        filter.to_owned()
+    } else {
+        format!("{filter},actix_http=off")
+    }
+}
 
 /// Starts logging. `log_env` is v1's `production` or `development`, or a filter such as
 /// `info,p2pfaas=debug`; `RUST_LOG`, where set, wins.
@@ -10,19 +44,74 @@ use crate::config::{LogFormat, Settings};
 /// # Errors
 /// A filter that cannot be read.
 pub fn start(settings: &Settings) -> Result<(), String> {
-    let wanted = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
-    let directives = match wanted.as_deref().unwrap_or(&settings.log_env) {
-        "production" | "" => "info",
-        "development" => "info,p2pfaas=debug",
-        filter => filter,
-    };
+    let given = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
+    let directives = given.unwrap_or_else(|| directives(&settings.log_env));
     let filter = EnvFilter::try_new(directives).map_err(|why| format!("log_env: {why}"))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let limited = tracing_subscriber::registry().with(filter).with(Limit::new(settings.log_burst));
     let started = match settings.log_format {
         LogFormat::Text => {
-            lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+            let colours = io::IsTerminal::is_terminal(&io::stderr());
+            limited.with(fmt::layer().with_ansi(colours).with_writer(Cut)).try_init()
         }
-        LogFormat::Json => lines.json().try_init(),
+        LogFormat::Json => limited.with(fmt::layer().json().with_writer(io::stderr)).try_init(),
     };
     started.map_err(|why| why.to_string())
+}
+
+/// Standard error, each line cut to [`LINE_BYTES_MAX`].
+struct Cut;
+
+impl<'a> MakeWriter<'a> for Cut {
+    type Writer = CutLine<Stderr>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        CutLine(io::stderr())
+    }
+}
+
+/// Takes a line in one piece, as `tracing-subscriber` writes it.
+struct CutLine<W>(W);
+
+impl<W: Write> Write for CutLine<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match line.get(..LINE_BYTES_MAX) {
+            Some(start) if line.len() > LINE_BYTES_MAX => {
+                self.0.write_all(&[start, "…\n".as_bytes()].concat())?;
+            }
+            _ => self.0.write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn malformed_requests_make_no_lines_unless_they_are_asked_for() {
+        for (log_env, filter) in [
+            ("production", "info,actix_http=off"),
+            ("", "info,actix_http=off"),
+            ("warn", "warn,actix_http=off"),
+            ("development", "info,p2pfaas=debug"),
+            ("info,actix_http=trace", "info,actix_http=trace"),
+        ] {
+            assert_eq!(directives(log_env), filter);
+            assert!(EnvFilter::try_new(filter).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_far_too_long_is_cut() {
+        let (mut short, mut long) = (CutLine(Vec::new()), CutLine(Vec::new()));
+        short.write_all(b"line\n").expect("written");
+        assert_eq!(short.0, b"line\n");
+        long.write_all(&[b'a'; 1 << 20]).expect("written");
+        assert!(long.0.len() < LINE_BYTES_MAX + 8 && long.0.ends_with(b"\n"));
+    }
 }

@@ -1,10 +1,16 @@
 //! The nouns that every layer speaks of. No IO, no clock.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
+
+use crate::membership::may_be_own;
 
 /// A function's name: one DNS label, underscores allowed, 1 to 63 characters.
 ///
@@ -132,6 +138,34 @@ where
     Ok(<Option<T> as serde::Deserialize>::deserialize(from)?.unwrap_or_default())
 }
 
+/// For structs that must be JSON objects: serde alone takes `[1, 2]` for one as well.
+pub(crate) fn object<'de, D, T>(from: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de>,
+{
+    struct Object<T>(PhantomData<T>);
+
+    impl<'de, T: serde::Deserialize<'de>> Visitor<'de> for Object<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+
+    from.deserialize_map(Object(PhantomData))
+}
+
+/// A struct that must be a JSON object; see [`object`].
+#[derive(Deserialize)]
+#[serde(transparent, bound = "T: serde::Deserialize<'de>")]
+pub(crate) struct Object<T>(#[serde(deserialize_with = "object")] pub(crate) T);
+
 /// `host` as it stands in a URL's authority: an IPv6 address gets its brackets.
 pub fn url_host(host: &str) -> String {
     match host.parse::<IpAddr>() {
@@ -140,21 +174,63 @@ pub fn url_host(host: &str) -> String {
     }
 }
 
+/// Bytes of a machine's name or group, of a call's tracing id in a message, and of a hop's id.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Nodes to join through at most.
+pub const INIT_SERVERS_MAX: usize = 64;
+
 /// Whether these can be a machine's address, name and group; empty ones are unset. Names and groups
-/// travel in headers, so they are printable ASCII.
+/// travel in headers, so they are printable ASCII, of at most [`NAME_BYTES_MAX`] bytes.
 ///
 /// # Errors
 /// The key of the first that cannot, and why.
 pub fn check_machine(ip: &str, id: &str, group: &str) -> Result<(), (&'static str, String)> {
-    if !ip.is_empty() && ip.parse::<IpAddr>().is_err() {
-        return Err(("machine_ip", format!("{ip:?} is no IP address")));
+    if !ip.is_empty() {
+        let not = |what| Err(("machine_ip", format!("{:?} is no {what}", shortened(ip, 64))));
+        match ip.parse::<IpAddr>() {
+            Err(_) => return not("IP address"),
+            Ok(ip) if !may_be_own(ip) => return not("address that a machine can have"),
+            Ok(_) => {}
+        }
     }
     for (key, text) in [("machine_id", id), ("machine_group_name", group)] {
+        if text.len() > NAME_BYTES_MAX {
+            let bytes = text.len();
+            return Err((key, format!("it has {bytes} bytes, at most {NAME_BYTES_MAX} are taken")));
+        }
         if !text.bytes().all(|c| (b' '..=b'~').contains(&c)) {
             return Err((key, format!("{text:?} has characters other than printable ASCII")));
         }
     }
     Ok(())
+}
+
+/// Whether these can be the nodes to join through.
+///
+/// # Errors
+/// They are too many, or one is neither an address nor a name.
+pub fn check_init_servers(servers: &[String]) -> Result<(), String> {
+    if servers.len() > INIT_SERVERS_MAX {
+        return Err(format!("there are {}, at most {INIT_SERVERS_MAX} are taken", servers.len()));
+    }
+    servers.iter().try_for_each(|server| server.parse::<InitServer>().map(drop))
+}
+
+/// The first `max` characters of `text`, with an ellipsis where there are more: what strangers send
+/// is told in messages and logs, but not at any length.
+pub fn shortened(text: &str, max: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(max) {
+        Some((end, _)) => Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default())),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// The same for what is shown on a terminal: no control characters, which could move its cursor or
+/// write over what else stands there.
+pub fn printable(text: &str, max: usize) -> String {
+    let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    shortened(text, max).chars().map(shown).collect()
 }
 
 /// A node to join through, as an operator names it.
@@ -182,6 +258,7 @@ impl std::str::FromStr for InitServer {
         let last = labels.rsplit('.').next().unwrap_or_default();
         let number = last.bytes().all(|c| c.is_ascii_digit());
         if text.len() > 253 || number || !labels.split('.').all(label) {
+            let text = shortened(text, 64);
             return Err(format!("{text:?} is neither an IP address nor a host name"));
         }
         Ok(Self::Name(text.to_owned()))
@@ -300,6 +377,24 @@ mod tests {
         for text in ["zz", "", "NaN", "inf"] {
             assert_eq!(TaskType::from_text(text), TaskType(0.0), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_must_be_an_object_is_no_list() {
+        #[derive(Deserialize)]
+        struct Pair {
+            a: u8,
+        }
+        let read = |text| serde_json::from_str::<Object<Pair>>(text).map(|pair| pair.0.a);
+        assert_eq!(read(r#"{"a":7}"#).ok(), Some(7));
+        assert!(read("[7]").is_err() && read("7").is_err() && read("null").is_err());
+    }
+
+    #[test]
+    fn what_strangers_send_is_shortened_between_characters() {
+        assert_eq!(shortened("abc", 3), "abc");
+        assert_eq!(shortened("éèà", 2), "éè…");
+        assert_eq!(printable("a\u{1b}[2J\nb", 99), "a\u{fffd}[2J\u{fffd}b");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::json::{self, Bounds};
 use crate::membership::{Machine, Standing};
+pub use crate::types::NAME_BYTES_MAX;
 use crate::types::null_as_default;
 
 /// The user agent by which nodes know each other.
@@ -173,8 +174,6 @@ pub fn seconds(duration: Duration) -> Option<f64> {
     Some(duration.as_secs_f64())
 }
 
-/// Bytes of a machine's name or group, of a call's tracing id in a message, and of a hop's id.
-pub const NAME_BYTES_MAX: usize = 255;
 /// Nodes that a call can have passed; no cluster forwards so often.
 pub const HOPS_MAX: usize = 64;
 

@@ -226,6 +226,39 @@ fn logs_are_text_or_json_and_carry_the_tracing_id_across_nodes() {
 }
 
 #[test]
+fn strangers_fill_no_log() {
+    use std::io::{Read, Write};
+    let (folder, ip) = (tempfile::tempdir().expect("a folder"), fresh_ip());
+    let mut node = Process::node(ip, folder.path(), &[]);
+    for n in 0..300 {
+        let mut stream = std::net::TcpStream::connect((ip, 18080)).expect("it listens");
+        stream.write_all(b"GET / HTTP/9.9\r\nbad header\r\n\r\n").expect("sent");
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        // A machine that comes once is listed, which is worth a line.
+        let mut stream = std::net::TcpStream::connect((ip, 19000)).expect("it listens");
+        let call = format!(
+            "GET /list HTTP/1.1\r\nHost: x\r\nUser-Agent: Machine\r\n\
+             P2pfaas-Machine-Ip: 10.99.1.{}\r\nConnection: close\r\n\r\n",
+            n % 250
+        );
+        stream.write_all(call.as_bytes()).expect("sent");
+        let _ = stream.read_to_end(&mut answer);
+    }
+    let metrics = actix_rt::System::new()
+        .block_on(async { get(&format!("http://{ip}:18080/metrics")).await.text() });
+    let dropped = metrics.lines().find_map(|line| {
+        line.strip_prefix("p2pfaas_log_lines_dropped_total ")?.parse::<u64>().ok()
+    });
+    assert!(dropped.expect("a metric") >= 200, "{metrics}");
+    node.signal("-TERM");
+    node.wait();
+    let lines = node.rest();
+    assert!(lines.len() < 150, "{} lines", lines.len());
+    assert!(!lines.iter().any(|line| line.contains("stream error")), "{lines:?}");
+}
+
+#[test]
 fn traces_are_written_one_a_node_and_the_same_again_for_the_same_seed() {
     let folder = tempfile::tempdir().expect("a folder");
     let write = |name: &str, seed: &str| {

@@ -94,6 +94,12 @@ async fn callers_that_are_no_machines_or_have_no_address_are_not_added() {
         &[MACHINE],
         &[MACHINE, ("p2pfaas-machine-ip", "bad")],
         &[MACHINE, ("p2pfaas-machine-ip", "0.0.0.0")],
+        &[MACHINE, ("p2pfaas-machine-ip", "169.254.169.254")],
+        &[MACHINE, ("p2pfaas-machine-ip", "255.255.255.255")],
+        &[MACHINE, ("p2pfaas-machine-ip", "::ffff:10.99.0.2")],
+        &[MACHINE, ("p2pfaas-machine-ip", "fe80::1")],
+        &[MACHINE, ip, ("p2pfaas-machine-name", &"a".repeat(256))],
+        &[MACHINE, ip, ("p2pfaas-machine-group-name", &"a".repeat(50_000))],
     ] {
         let answered = send("GET", &node.discovery("/list"), headers, "").await;
         assert_eq!((answered.status, answered.json()), (200, json!([])), "{headers:?}");
@@ -113,8 +119,12 @@ async fn a_malformed_configuration_is_400_code_4_and_changes_nothing() {
         r#"{"machine_id":"two\nlines"}"#,
         r#"{"machine_group_name":"nœud"}"#,
         r#"{"machine_id":"x","init_servers":"10.0.0.1"}"#,
+        r#"{"machine_ip":"::ffff:10.0.0.1"}"#,
+        &json!({"machine_id": "x".repeat(256)}).to_string(),
+        &json!({"machine_group_name": "x".repeat(256)}).to_string(),
+        &json!({"init_servers": vec!["10.0.0.1"; 65]}).to_string(),
     ] {
-        let answered = post(&url, bad).await;
+        let answered = post(&url, bad.to_owned()).await;
         assert_eq!((answered.status, answered.code()), (400, 4), "{bad}");
         assert_eq!(get(&url).await.json(), before, "{bad}");
     }
@@ -229,6 +239,54 @@ async fn the_known_machines_survive_a_restart() {
     node.settings.init_servers.clear();
     node.start_again();
     node.lists(&[&friend]).await;
+}
+
+#[actix_rt::test]
+async fn a_file_of_known_machines_that_cannot_be_used_is_set_aside_and_the_node_starts() {
+    let mut node = TestNode::start(|settings| settings.machines_max = 10);
+    let file = node.file("p2pfaas-machines.json");
+    let hint = json!({"ip": "10.99.0.1", "name": "a"});
+    for (n, bad) in [
+        "{bad".to_owned(),
+        "{}".to_owned(),
+        r#"[{"ip":7}]"#.to_owned(),
+        json!(vec![&hint; 40]).to_string(),
+        " ".repeat(1 << 20),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        node.stop().await;
+        std::fs::write(&file, &bad).expect("written");
+        node.start_again();
+        assert!(node.listed().await.is_empty());
+        let aside = node.file(&format!("p2pfaas-machines.unfit-{}.json", n + 1));
+        assert_eq!(std::fs::read_to_string(aside).expect("kept"), bad);
+    }
+    node.stop().await;
+    let kept = std::fs::read_dir(node.folder.path()).expect("a folder").flatten();
+    let kept = kept.filter(|entry| entry.file_name().to_string_lossy().contains("unfit")).count();
+    assert_eq!(kept, 3);
+    // Not even a folder in its place stops it.
+    let _ = std::fs::remove_file(&file);
+    std::fs::create_dir(&file).expect("made");
+    node.start_again();
+    assert!(node.listed().await.is_empty());
+}
+
+#[actix_rt::test]
+async fn a_call_under_a_living_machines_name_takes_nothing_from_it() {
+    let nodes = cluster::<2>(|_| {}).await;
+    let name = nodes[1].id();
+    for _ in 0..10 {
+        let rogue =
+            [MACHINE, ("p2pfaas-machine-ip", "10.99.0.66"), ("p2pfaas-machine-name", &name)];
+        let list = send("GET", &nodes[0].discovery("/list"), &rogue, "").await.json();
+        let list = list.as_array().expect("a list");
+        let of = |ip: String| list.iter().find(|m| m["ip"] == ip).expect("listed").clone();
+        assert_eq!(of(nodes[1].ip.to_string())["name"], name);
+        assert_eq!(of("10.99.0.66".to_owned())["name"], name);
+    }
 }
 
 #[actix_rt::test]

@@ -189,3 +189,59 @@ async fn what_was_done_before_a_node_refused_is_told_apart_from_what_was_not() {
     assert_eq!(get(&node.url("/configuration")).await.json()["parallel_running_functions_max"], 3);
     assert_eq!(get(&node.url("/configuration/scheduler")).await.json()["name"], "NoScheduler");
 }
+
+/// A node whose answers at `path` are `told`, and else what a node says.
+fn hostile(path: &'static str, told: raw::Reply) -> (std::net::Ipv4Addr, [RawServer; 3]) {
+    let ip = fresh_ip();
+    let start = |port| {
+        let told = told.clone();
+        RawServer::start(ip, port, move |request| match request.path() {
+            asked if asked == path => told.clone(),
+            "/configuration/scheduler" => {
+                raw::ok(r#"{"name":"NoScheduler","parameters":["true"]}"#)
+            }
+            "/monitoring/load" => raw::answer("200 OK", "X-P2PFaaS-Load: 1\r\n", b""),
+            "/list" => raw::ok("[]"),
+            "/" => raw::ok(r#"{"version":"1"}"#),
+            _ => raw::ok("{}"),
+        })
+    };
+    (ip, [start(18080), start(19000), start(19020)])
+}
+
+#[actix_rt::test]
+async fn what_nodes_tell_is_shown_within_bounds_and_commands_no_terminal() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let long = "x".repeat(100_000);
+    let loads = |load: &str| raw::answer("200 OK", &format!("X-P2PFaaS-Load: {load}\r\n"), b"");
+    for (path, told, code, part) in [
+        ("/", raw::ok(&json!({"version": "\u{1b}[2Jred\n"}).to_string()), 0, "\u{fffd}[2Jred"),
+        ("/", raw::ok(&json!({"version": "v".repeat(8000)}).to_string()), 0, "vvv…"),
+        ("/", raw::ok(&json!({"version": long}).to_string()), 69, "a string of 100000 bytes"),
+        ("/", raw::ok("[1,2]"), 69, "no JSON object"),
+        ("/configuration/scheduler", raw::ok(r#"["NoScheduler",["true"]]"#), 69, "no JSON object"),
+        ("/configuration/scheduler", raw::ok(&"[".repeat(1 << 20)), 69, "no JSON object"),
+        ("/list", raw::ok(&format!("[{}]", vec!["[]"; 500_000].join(","))), 69, "more than"),
+        ("/monitoring/load", loads("-1"), 69, "no number from 0 to 4294967295"),
+        ("/monitoring/load", loads("1e99"), 69, "no number from 0 to 4294967295"),
+        (
+            "/monitoring/load",
+            raw::answer(
+                "500 Oh",
+                "",
+                json!({"code": 1, "message": "\u{1b}[2Jbad".repeat(500)}).to_string().as_bytes(),
+            ),
+            69,
+            "\u{fffd}[2Jbad",
+        ),
+    ] {
+        let (ip, servers) = hostile(path, told);
+        let (ended, table, said) =
+            fleet(&["status", "--fleet", &file(&folder, &ip.to_string())]).await;
+        assert_eq!(ended, Some(code), "{path}: {table}{said}");
+        assert!(format!("{table}{said}").contains(part), "{path}: {part}: {table}{said}");
+        assert!(table.len() + said.len() < 3000, "{}", table.len() + said.len());
+        assert!(!table.contains('\u{1b}') && !said.contains('\u{1b}'), "{table}{said}");
+        drop(servers);
+    }
+}

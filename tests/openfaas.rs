@@ -266,3 +266,14 @@ async fn what_changes_the_gateway_is_for_whoever_may_change_the_node() {
     }
     assert_eq!(gateway.server.requests().len(), 1);
 }
+
+#[actix_rt::test]
+async fn a_function_with_more_replicas_than_can_be_counted_is_the_gateways_error() {
+    let gateway = Gateway::start();
+    let most = Deployed { replicas: u64::MAX, available: 1, looks: 0 };
+    gateway.functions.lock().unwrap().insert("most".to_owned(), most);
+    let node = gateway.node(|_| {});
+    let answered = get(&node.url("/monitoring/scale-delay/most")).await;
+    assert_eq!((answered.status, answered.code()), (500, 300), "{}", answered.text());
+    assert_eq!(gateway.replicas("most"), Some(u64::MAX));
+}

@@ -10,7 +10,9 @@
 //! node; polls that were under way are forgotten and made again. What survives a restart of the
 //! node: the machines known, saved when they change; each is listed again once it answers.
 
+mod handlers;
 mod joins;
+mod messages;
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -19,126 +21,24 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use actix::{
-    Actor, ActorFutureExt, AsyncContext, AtomicResponse, Context, Handler, Message, ResponseFuture,
-    WrapFuture,
-};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use arc_swap::ArcSwap;
-use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
 
 use self::joins::Joins;
+pub use self::messages::{
+    ChangeMachineConfig, Flush, GetMachineConfig, Leave, ListMachines, Listing, PollAnswer, Poller,
+    Published, Reset, Unreachable,
+};
+use self::messages::{Polled, Resolved};
 use super::supervise::Guard;
-use crate::error::NoMachineIp;
 use crate::lock;
-use crate::membership::{At, Introduction, Membership, Standing};
+use crate::membership::{At, Introduction, Membership, Standing, may_be_machine};
 use crate::metrics::Metrics;
-use crate::saved::{Layered, MachineConfig, MachinePatch};
-use crate::storage::{self, StorageError};
-use crate::types::{Identity, InitServer, Peer};
+use crate::saved::{Layered, MachineConfig};
+use crate::storage;
+use crate::types::{INIT_SERVERS_MAX, Identity, InitServer, shortened};
 use crate::wire::WireMachine;
-
-/// The machines known alive, in the wire's order. A caller that is a machine is added or
-/// refreshed first: this is the gossip.
-#[derive(Clone, Message)]
-#[rtype(result = "Listing")]
-pub struct ListMachines {
-    /// The calling machine, if it is one.
-    pub caller: Option<(IpAddr, Introduction)>,
-}
-
-/// The answer to [`ListMachines`].
-pub struct Listing {
-    /// Who answers.
-    pub identity: Identity,
-    /// Who is alive.
-    pub machines: Vec<WireMachine>,
-}
-
-/// The configuration in force.
-#[derive(Clone, Copy, Message)]
-#[rtype(result = "Result<MachinePatch, NoMachineIp>")]
-pub struct GetMachineConfig;
-
-/// Merges over the configuration, saves it, and takes it into use. Answers when all is done.
-#[derive(Clone, Message)]
-#[rtype(result = "Result<(), StorageError>")]
-pub struct ChangeMachineConfig(pub MachinePatch);
-
-/// Forgets all machines.
-#[derive(Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct Reset;
-
-/// A forward or probe could not be connected: counts as a failed poll.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
-#[rtype(result = "()")]
-pub struct Unreachable(pub IpAddr);
-
-/// The node takes no calls any more: others are not to hear that it is there.
-#[derive(Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct Leave;
-
-/// Saves what is not saved yet. Answers when it is.
-#[derive(Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct Flush;
-
-/// A poll ended.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Polled {
-    ip: IpAddr,
-    ping: Duration,
-    /// `None`: no good answer in time.
-    answer: Option<PollAnswer>,
-}
-
-/// An init server's name was looked up.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Resolved {
-    name: String,
-    addresses: Result<Vec<IpAddr>, String>,
-}
-
-/// What everybody reads without asking the actor.
-#[derive(Clone, Debug, Default)]
-pub struct Published {
-    /// Who this node is.
-    pub identity: Identity,
-    /// The machines known alive, ordered by name, then address.
-    pub peers: Vec<Peer>,
-}
-
-/// What a machine answered to a poll.
-#[derive(Clone, Debug, Default)]
-pub struct PollAnswer {
-    /// What it says of itself.
-    pub is: Introduction,
-    /// The address that it says it has.
-    pub ip: Option<IpAddr>,
-    /// The machines that it knows alive.
-    pub knows: Vec<(IpAddr, Introduction)>,
-}
-
-/// How Discovery looks at the network.
-pub trait Poller {
-    /// Asks the machine at `ip` for its list, introducing ourselves as `me`. `None`: no good
-    /// answer in time.
-    fn poll(&self, ip: IpAddr, me: &Identity) -> LocalBoxFuture<'static, Option<PollAnswer>>;
-
-    /// Asks the other discovery service that is configured instead of our own for this node's
-    /// identity and its machines. `None`: no good answer in time.
-    fn follow(&self) -> LocalBoxFuture<'static, Option<(Identity, PollAnswer)>>;
-
-    /// All addresses that the host `name` has now, or why it has none.
-    fn resolve(&self, name: String) -> LocalBoxFuture<'static, Result<Vec<IpAddr>, String>>;
-
-    /// This machine's own address as its interface has it now.
-    fn own_address(&self) -> Option<IpAddr>;
-}
 
 /// What outlives the actor.
 pub struct Kept {
@@ -152,6 +52,12 @@ pub struct Kept {
 
 /// How often the machines are saved if they have changed.
 const SAVE_TIME: Duration = Duration::from_secs(1);
+
+/// Machines that one answer may make known. The next polls tell of further ones.
+const NEWCOMERS_MAX: usize = 256;
+
+/// Machines that one line of the log names.
+const LOGGED_MAX: usize = 16;
 
 /// What is kept of a machine over a restart.
 type Known = (IpAddr, Introduction);
@@ -223,7 +129,7 @@ impl Discovery {
         let now = self.now();
         let mut membership = self.kept.membership.borrow_mut();
         membership.set_own(identity.ip);
-        for server in &config.init_servers {
+        for server in config.init_servers.iter().take(INIT_SERVERS_MAX) {
             match server.parse() {
                 Ok(InitServer::Address(ip)) => membership.configured(ip, now),
                 Ok(InitServer::Name(_)) => {}
@@ -245,8 +151,8 @@ impl Discovery {
         let identity = identity.unwrap_or_else(|| old.identity.clone());
         let peers = membership.peers();
         if peers != old.peers {
-            let hosts: Vec<&str> = peers.iter().map(|peer| &*peer.host).collect();
-            tracing::info!(machines = ?hosts, "the machines known alive changed");
+            let hosts: Vec<&str> = peers.iter().take(LOGGED_MAX).map(|peer| &*peer.host).collect();
+            tracing::info!(count = peers.len(), machines = ?hosts, "the machines known alive changed");
         }
         if peers != old.peers || identity != old.identity {
             self.kept.published.store(Arc::new(Published { identity, peers }));
@@ -280,14 +186,17 @@ impl Discovery {
     /// found.
     fn ask_init_servers(&mut self, ctx: &Context<Self>) {
         let servers = lock(&self.kept.config).running.init_servers.clone();
-        for server in servers {
+        let mut names = Vec::new();
+        for server in servers.iter().take(INIT_SERVERS_MAX) {
             match server.parse() {
                 // Forgotten, pushed out by others, or dead: an init server is always worth asking.
                 Ok(InitServer::Address(ip)) => self.join(ip),
-                Ok(InitServer::Name(name)) => self.resolve(name, ctx),
+                Ok(InitServer::Name(name)) => names.push(name),
                 Err(_) => {}
             }
         }
+        self.joins.wants(names);
+        self.resolve(ctx);
     }
 
     /// Looks what address this machine has now: boards get theirs from DHCP, containers another
@@ -308,8 +217,9 @@ impl Discovery {
         }
     }
 
-    fn resolve(&mut self, name: String, ctx: &Context<Self>) {
-        if self.joins.begin(&name) {
+    /// Begins the look-ups that may begin.
+    fn resolve(&mut self, ctx: &Context<Self>) {
+        while let Some(name) = self.joins.begin() {
             let (lookup, report) = (self.poller.resolve(name.clone()), ctx.address());
             actix_rt::spawn(async move {
                 let addresses = lookup.await;
@@ -338,35 +248,72 @@ impl Discovery {
     }
 
     fn polled(&mut self, ip: IpAddr, ping: Duration, answer: Option<PollAnswer>) {
-        let now = self.now();
         let me = self.kept.published.load().identity.clone();
-        let mut membership = self.kept.membership.borrow_mut();
-        match answer {
+        // Who has a name that nobody can have does not answer well.
+        match answer.filter(|answer| answer.is.fits()) {
             // It is this very node, reached by another of its addresses.
             Some(answer) if answer.ip.is_some() && answer.ip == me.ip => {
                 let own = answer.ip.unwrap_or(ip);
                 if self.joins.alias(ip, own, Instant::now()) {
                     tracing::info!(%ip, %own, "what answers there says it is this very node");
                 }
-                membership.forget(ip);
+                self.kept.membership.borrow_mut().forget(ip);
             }
-            Some(answer) => {
-                if let Some(told) = answer.ip.filter(|told| *told != ip) {
-                    self.joins.alias(ip, told, Instant::now());
-                }
-                membership.answered(ip, answer.is, ping, now);
-                for (ip, is) in answer.knows {
-                    membership.hearsay(ip, is, now);
-                }
-            }
+            Some(answer) => self.answered(ip, ping, answer, me.ip),
             None => {
-                if membership.failed(ip) {
+                if self.kept.membership.borrow_mut().failed(ip) {
                     tracing::warn!(%ip, "a machine does not answer any more");
                 }
             }
         }
-        drop(membership);
         self.publish(None);
+    }
+
+    fn answered(&mut self, ip: IpAddr, ping: Duration, answer: PollAnswer, own: Option<IpAddr>) {
+        let now = self.now();
+        let mut membership = self.kept.membership.borrow_mut();
+        let told = answer.ip.filter(|told| *told != ip && may_be_machine(*told, own));
+        let mut is_alias = false;
+        if let Some(told) = told {
+            self.joins.alias(ip, told, Instant::now());
+            // Known alive where it says it is, it is not listed a second time.
+            is_alias = membership.alive_at(told).is_some_and(|is| is.name == answer.is.name);
+        }
+        if is_alias {
+            membership.forget(ip);
+        } else {
+            let name = answer.is.name.clone();
+            warn_of_conflict(membership.answered(ip, answer.is, ping, now), ip, &name);
+        }
+        let mut newcomers = NEWCOMERS_MAX;
+        for (ip, is) in answer.knows {
+            newcomers -= usize::from(membership.hearsay(ip, is, now));
+            if newcomers == 0 {
+                break;
+            }
+        }
+        drop(membership);
+        self.forget_aliases(ip);
+    }
+
+    /// A machine called from `ip`.
+    fn called(&mut self, ip: IpAddr, is: Introduction) {
+        let (now, name) = (self.now(), is.name.clone());
+        let holder = self.kept.membership.borrow_mut().heartbeat(ip, is, now);
+        warn_of_conflict(holder, ip, &name);
+        self.forget_aliases(ip);
+        self.publish(None);
+    }
+
+    /// The machine at `ip` is there: where it answered under other addresses, it is not listed too.
+    fn forget_aliases(&self, ip: IpAddr) {
+        let mut membership = self.kept.membership.borrow_mut();
+        let Some(name) = membership.alive_at(ip).map(|is| is.name.clone()) else { return };
+        for other in self.joins.aliases_of(ip) {
+            if membership.alive_at(other).is_some_and(|is| is.name == name) {
+                membership.forget(other);
+            }
+        }
     }
 
     fn follow(&mut self, ctx: &mut Context<Self>) {
@@ -380,7 +327,8 @@ impl Discovery {
             membership.reset();
             membership.set_own(identity.ip);
             for (ip, is) in list.knows {
-                membership.heartbeat(ip, is, now);
+                // Which names it gives twice is its own affair.
+                let _ = membership.heartbeat(ip, is, now);
             }
             drop(membership);
             actor.publish(Some(identity));
@@ -417,6 +365,14 @@ impl Discovery {
     }
 }
 
+/// Tells the operator of a name that a living machine has already, at `holder`.
+fn warn_of_conflict(holder: Option<IpAddr>, ip: IpAddr, name: &str) {
+    if let Some(holder) = holder {
+        let name = shortened(name, 64);
+        tracing::warn!(%ip, %holder, ?name, "two living machines have one name; both are listed");
+    }
+}
+
 impl Actor for Discovery {
     type Context = Context<Self>;
 
@@ -429,117 +385,6 @@ impl Actor for Discovery {
         self.tick(ctx);
         ctx.run_interval(self.settings.poll_time, Self::tick);
         ctx.run_interval(SAVE_TIME, Self::save_if_changed);
-    }
-}
-
-impl Handler<Polled> for Discovery {
-    type Result = ();
-
-    fn handle(&mut self, Polled { ip, ping, answer }: Polled, ctx: &mut Self::Context) {
-        self.polled(ip, ping, answer);
-        self.ask_newcomers(ctx);
-    }
-}
-
-impl Handler<Resolved> for Discovery {
-    type Result = ();
-
-    fn handle(&mut self, Resolved { name, addresses }: Resolved, ctx: &mut Self::Context) {
-        for ip in self.joins.end(&name, addresses) {
-            self.join(ip);
-        }
-        self.ask_newcomers(ctx);
-    }
-}
-
-impl Handler<ListMachines> for Discovery {
-    type Result = actix::MessageResult<ListMachines>;
-
-    fn handle(&mut self, message: ListMachines, _: &mut Self::Context) -> Self::Result {
-        if let Some((ip, is)) = message.caller {
-            let now = self.now();
-            self.kept.membership.borrow_mut().heartbeat(ip, is, now);
-            self.publish(None);
-        }
-        let identity = self.kept.published.load().identity.clone();
-        let membership = self.kept.membership.borrow();
-        let machines = membership.list().into_iter().map(WireMachine::from).collect();
-        actix::MessageResult(Listing { identity, machines })
-    }
-}
-
-impl Handler<GetMachineConfig> for Discovery {
-    type Result = Result<MachinePatch, NoMachineIp>;
-
-    fn handle(&mut self, _: GetMachineConfig, _: &mut Self::Context) -> Self::Result {
-        let identity = self.kept.published.load().identity.clone();
-        identity.ip.ok_or(NoMachineIp)?;
-        Ok(MachinePatch {
-            machine_ip: Some(identity.ip_text()),
-            machine_id: Some(identity.id),
-            machine_group_name: Some(identity.group),
-            init_servers: Some(lock(&self.kept.config).running.init_servers.clone()),
-        })
-    }
-}
-
-impl Handler<ChangeMachineConfig> for Discovery {
-    type Result = AtomicResponse<Self, Result<(), StorageError>>;
-
-    fn handle(&mut self, change: ChangeMachineConfig, _: &mut Self::Context) -> Self::Result {
-        let old = lock(&self.kept.config).clone();
-        let new =
-            Layered { running: old.running.merged(&change.0), saved: old.saved.merged(&change.0) };
-        let file = self.settings.data_path.join(storage::DISCOVERY_FILE);
-        let saved = super::save(file, new.saved.to_patch()).into_actor(self);
-        AtomicResponse::new(Box::pin(saved.map(move |saved, actor, ctx| {
-            saved?;
-            *lock(&actor.kept.config) = new;
-            actor.configure();
-            actor.ask_init_servers(ctx);
-            Ok(())
-        })))
-    }
-}
-
-impl Handler<Reset> for Discovery {
-    type Result = ();
-
-    fn handle(&mut self, _: Reset, _: &mut Self::Context) {
-        self.kept.membership.borrow_mut().reset();
-        self.joins.reset();
-        self.publish(None);
-    }
-}
-
-impl Handler<Unreachable> for Discovery {
-    type Result = ();
-
-    fn handle(&mut self, Unreachable(ip): Unreachable, _: &mut Self::Context) {
-        let died = self.kept.membership.borrow_mut().failed(ip);
-        if died {
-            tracing::warn!(%ip, "a machine cannot be connected to any more");
-            self.publish(None);
-        }
-    }
-}
-
-impl Handler<Leave> for Discovery {
-    type Result = ();
-
-    fn handle(&mut self, _: Leave, _: &mut Self::Context) {
-        self.leaving = true;
-    }
-}
-
-impl Handler<Flush> for Discovery {
-    type Result = ResponseFuture<()>;
-
-    fn handle(&mut self, _: Flush, _: &mut Self::Context) -> Self::Result {
-        match self.save() {
-            Some(saved) => Box::pin(saved),
-            None => Box::pin(async {}),
-        }
     }
 }
 

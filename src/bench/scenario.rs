@@ -11,6 +11,11 @@ use super::arrivals::{Process, Shape};
 use crate::policy::registry::SchedulerSpec;
 use crate::types::{FunctionName, List};
 
+/// Runs of a scenario at most.
+const RUNS_MAX: usize = 10_000;
+/// Payloads, rates, traces and deadlines at most.
+const LIST_MAX: usize = 10_000;
+
 /// What is wrong with a scenario, each with its key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
@@ -236,6 +241,30 @@ impl Scenario {
                 problems.push(format!("{key}: the list is empty"));
             }
         }
+        let lists = [
+            self.schedulers.0.len().max(1),
+            self.seeds.0.len(),
+            self.load_factors.0.len(),
+            self.deadline_factors.0.len(),
+        ];
+        let runs = lists.iter().fold(1usize, |runs, list| runs.saturating_mul(*list));
+        if runs > RUNS_MAX {
+            problems.push(format!(
+                "schedulers, seeds, load_factors and deadline_factors make {runs} runs, at most \
+                 {RUNS_MAX} are made"
+            ));
+        }
+        for (key, length) in [
+            ("payloads", self.payloads.len()),
+            ("rates", self.rates.0.len()),
+            ("traces", self.traces.0.len()),
+            ("deadlines_s", self.deadlines_s.0.len()),
+        ] {
+            if length > LIST_MAX {
+                problems
+                    .push(format!("{key}: it has {length} entries, at most {LIST_MAX} are taken"));
+            }
+        }
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if !self.name.chars().all(plain) || self.name.trim_matches('.').is_empty() {
             problems.push(format!(
@@ -399,6 +428,11 @@ mod tests {
         let problems = read("payloads = [{ mix = 0 }]").expect_err("bad").0;
         assert!(problems[0].contains("payloads"));
         assert!(read("theory_service_s = 0.1\nrates = [1, 2]").is_err());
+        let seeds: Vec<u64> = (0..101).collect();
+        let factors = vec![1.0; 100];
+        let many = |seeds: &[u64]| read(&format!("seeds = {seeds:?}\nload_factors = {factors:?}"));
+        assert!(many(&seeds[..100]).is_ok());
+        assert!(many(&seeds).expect_err("too many").0[0].contains("10100 runs"));
         assert!(read("theory_service_s = 0.1\nschedulers = \"ForwardScheduler 1\"").is_err());
         assert!(read("traces = \"t.csv\"\nrates = 3").is_err());
     }

@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use super::{Failure, table};
 use crate::fleet::{Api, ApiError, Applied, Fleet, Member, Wanted};
 use crate::policy::registry::SchedulerSpec;
+use crate::storage::{TEXT_BYTES_MAX, read_text};
 
 #[derive(Args)]
 pub(super) struct FleetArgs {
@@ -92,7 +93,7 @@ A fleet file (what stands at the top is for all nodes, {n} in a name becomes the
 fn read(file: &Path) -> Result<Fleet, Failure> {
     let unusable =
         |why: &dyn std::fmt::Display| Failure::Configuration(format!("{}: {why}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|why| unusable(&why))?;
+    let text = read_text(file, TEXT_BYTES_MAX).map_err(|why| unusable(&why))?;
     Fleet::parse(&text).map_err(|why| unusable(&why))
 }
 

@@ -19,6 +19,7 @@ use crate::config::{Problem, Settings};
 use crate::node::StartError;
 use crate::policy::registry::{ALGORITHMS, SchedulerSpec};
 use crate::saved::{FlagOverrides, LimitsPatch};
+use crate::types::printable;
 
 /// A node runtime for Functions-as-a-Service on edge and fog machines that share their work as
 /// peers.
@@ -206,8 +207,15 @@ fn end_at_once(system: actix_rt::SystemRunner) {
     std::mem::forget(system);
 }
 
+/// Characters of a cell that are shown; nodes tell what stands in it.
+const CELL_CHARS_MAX: usize = 200;
+
 /// Rows of cells, each column as wide as its widest.
 fn table(rows: &[Vec<String>]) -> String {
+    let shown = |row: &Vec<String>| -> Vec<String> {
+        row.iter().map(|cell| printable(cell, CELL_CHARS_MAX)).collect()
+    };
+    let rows: Vec<Vec<String>> = rows.iter().map(shown).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
@@ -257,5 +265,13 @@ mod tests {
         let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
         let rows = [row(["NODE", "K"]), row(["10.0.0.1", "4"]), row(["é", "failed"])];
         assert_eq!(table(&rows), "NODE      K\n10.0.0.1  4\né         failed\n");
+    }
+
+    #[test]
+    fn what_a_node_tells_neither_fills_the_terminal_nor_commands_it() {
+        let rows = [vec!["x".repeat(100_000), "\u{1b}[31mred\r\n".to_owned()]];
+        let table = table(&rows);
+        assert!(table.len() < 300 && table.lines().count() == 1, "{table:?}");
+        assert!(!table.contains('\u{1b}') && table.contains('…'));
     }
 }

@@ -115,6 +115,7 @@ fn printed(settings: Settings, overrides: &FlagOverrides) -> Result<String, Fail
 pub(super) fn run(args: &NodeArgs) -> Result<(), Failure> {
     let loaded = load(args.config.as_ref(), &args.settings())?;
     let (settings, overrides) = (loaded.settings, args.overrides());
+    overrides.machine.check().map_err(Failure::Configuration)?;
     if args.print_config {
         print!("{}", printed(settings, &overrides)?);
         return Ok(());

@@ -70,14 +70,29 @@ where
     read(response, limit_bytes, Some(bodies)).await
 }
 
-async fn read<S>(
+/// Reads the body of `response` to its end, and keeps its first `keep_bytes`.
+///
+/// # Errors
+/// It is not whole.
+pub async fn read_start<S>(
     response: &mut ClientResponse<S>,
-    limit_bytes: usize,
-    bodies: Option<&Bodies>,
-) -> Result<(Bytes, Option<Held>), BodyFailure>
+    keep_bytes: usize,
+) -> Result<Bytes, BodyFailure>
 where
     S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
 {
+    let mut kept = BytesMut::new();
+    if let Some(delimited) = delimited(response)? {
+        while let Some(chunk) = next_chunk(response, delimited).await? {
+            let room = keep_bytes - kept.len();
+            kept.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+        }
+    }
+    Ok(kept.freeze())
+}
+
+/// Whether the body of `response` tells its end; `None`: it has none.
+fn delimited<S>(response: &ClientResponse<S>) -> Result<Option<bool>, BodyFailure> {
     // Without a length and without chunks, a body ends with its connection.
     let delimited = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING]
         .iter()
@@ -88,11 +103,44 @@ where
     }
     if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         // These have no body, whatever length they tell; `awc` would wait for it.
-        return Ok((Bytes::new(), None));
+        return Ok(None);
     }
     if !delimited && response.version() == Version::HTTP_11 {
         return Err(BodyFailure::NoLength);
     }
+    Ok(Some(delimited))
+}
+
+/// What comes next of a body; `None`: that was all.
+async fn next_chunk<S>(
+    response: &mut ClientResponse<S>,
+    delimited: bool,
+) -> Result<Option<Bytes>, BodyFailure>
+where
+    S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
+{
+    let next = poll_fn(|cx| {
+        // One poll touches this response's stream alone, so the mark is about it.
+        ENDED.set(false);
+        Pin::new(&mut *response).poll_next(cx).map(|next| (next, ENDED.get()))
+    });
+    match next.await {
+        (None, ended) if ended && delimited => Err(BodyFailure::Truncated),
+        (None, _) => Ok(None),
+        (Some(Err(why)), _) => Err(BodyFailure::Unreadable(why.to_string())),
+        (Some(Ok(chunk)), _) => Ok(Some(chunk)),
+    }
+}
+
+async fn read<S>(
+    response: &mut ClientResponse<S>,
+    limit_bytes: usize,
+    bodies: Option<&Bodies>,
+) -> Result<(Bytes, Option<Held>), BodyFailure>
+where
+    S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
+{
+    let Some(delimited) = delimited(response)? else { return Ok((Bytes::new(), None)) };
     let length = response.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > limit_bytes as u64) {
@@ -107,18 +155,7 @@ where
     }
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
-    loop {
-        let next = poll_fn(|cx| {
-            // One poll touches this response's stream alone, so the mark is about it.
-            ENDED.set(false);
-            Pin::new(&mut *response).poll_next(cx).map(|next| (next, ENDED.get()))
-        });
-        let chunk = match next.await {
-            (None, ended) if ended && delimited => return Err(BodyFailure::Truncated),
-            (None, _) => break,
-            (Some(Err(why)), _) => return Err(BodyFailure::Unreadable(why.to_string())),
-            (Some(Ok(chunk)), _) => chunk,
-        };
+    while let Some(chunk) = next_chunk(response, delimited).await? {
         let bytes = first.as_ref().map_or(0, Bytes::len) + rest.len() + chunk.len();
         if bytes > limit_bytes {
             return Err(BodyFailure::TooLarge(limit_bytes));

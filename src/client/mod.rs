@@ -24,7 +24,7 @@ use awc::error::{ConnectError, SendRequestError};
 use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
 
-pub use self::body::{BodyFailure, read_body, read_held_body};
+pub use self::body::{BodyFailure, read_body, read_held_body, read_start};
 use self::socket::Socket;
 
 /// Idle connections are given up before the servers at the other end (75 s here, unlimited in v1)
@@ -313,6 +313,26 @@ mod tests {
             let (url, _closed, served) = server(vec![answer]);
             let sent = client(Duration::from_secs(5), Hosts::Any).get(&url).send().await;
             let got: Result<Bytes, _> = read_body(&mut sent.expect("a head"), 10).await;
+            assert_eq!(got, want, "{rest:?}");
+            served.join().expect("served");
+        }
+    }
+
+    #[actix_rt::test]
+    async fn the_start_of_a_body_is_kept_and_all_of_it_is_read() {
+        for (rest, want) in [
+            ("content-length: 12\r\n\r\ntwelve bytes", Ok("twelve".into())),
+            (
+                "transfer-encoding: chunked\r\n\r\n4\r\ntwel\r\n2\r\nve\r\n3\r\n...\r\n0\r\n\r\n",
+                Ok("twelve".into()),
+            ),
+            ("content-length: 4\r\n\r\nfour", Ok("four".into())),
+            ("content-length: 99\r\n\r\ntwelve bytes", Err(BodyFailure::Truncated)),
+        ] {
+            let answer = Box::leak(format!("HTTP/1.1 200 OK\r\n{rest}").into_boxed_str());
+            let (url, _closed, served) = server(vec![answer]);
+            let sent = client(Duration::from_secs(5), Hosts::Any).get(&url).send().await;
+            let got: Result<Bytes, _> = read_start(&mut sent.expect("a head"), 6).await;
             assert_eq!(got, want, "{rest:?}");
             served.join().expect("served");
         }

@@ -14,10 +14,14 @@ use super::setup::Setup;
 use crate::bench::scenario::{Point, Scenario};
 use crate::fleet::{Api, ApiError, Fleet, Member, Wanted};
 use crate::policy::registry::SchedulerSpec;
+use crate::wire::WireMachine;
 
 /// How long machines have to find each other.
 const DISCOVERY: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(200);
+
+/// Machines that are not in the file and are told of, of each node.
+const STRANGERS_TOLD: usize = 16;
 
 /// What is looked at, and against what.
 pub struct Checks<'a> {
@@ -245,14 +249,13 @@ impl Checks<'_> {
             Ok((_, listed)) => listed,
             Err(why) => return vec![format!("{ip}: its discovery does not answer ({why})")],
         };
-        let listed: Vec<IpAddr> =
-            listed.iter().filter_map(|machine| machine.get("ip")?.as_str()?.parse().ok()).collect();
+        let listed: Vec<IpAddr> = listed.iter().filter_map(WireMachine::address).collect();
         let missing = here.iter().filter(|other| **other != ip && !listed.contains(other));
         let missing = missing.map(|other| {
             format!("{ip}: does not list {other}: give both the same init server, and wait")
         });
         let named = |other: &IpAddr| self.fleet().0.iter().any(|member| member.address == *other);
-        let strangers = listed.iter().filter(|other| !named(other));
+        let strangers = listed.iter().filter(|other| !named(other)).take(STRANGERS_TOLD);
         let strangers = strangers.map(|other| {
             let file = self.file();
             format!("{ip}: lists {other}, which may get its calls: add it to {file}, or part them")

@@ -13,6 +13,7 @@ use crate::bench::plan::{Mix, Plan};
 use crate::bench::scenario::{Payload, Point, Scenario};
 use crate::bench::trace;
 use crate::fleet::{Body, Fleet};
+use crate::storage;
 
 /// Points of a run's trace, repetitions and all.
 const KNOTS_MAX: usize = 1_000_000;
@@ -96,23 +97,29 @@ fn kept<T>(key: &str, read: Result<T, String>, problems: &mut Vec<String>) -> Op
 }
 
 /// What a file holds, by `parse`; errors with its name.
-fn read<T, E: Display>(path: &Path, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, String> {
+fn read<T, E: Display>(
+    path: &Path,
+    bytes_max: usize,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, String> {
     let named = |why: &dyn Display| format!("{}: {why}", path.display());
-    let text = std::fs::read_to_string(path).map_err(|why| named(&why))?;
+    let text = storage::read_text(path, bytes_max).map_err(|why| named(&why))?;
     parse(&text).map_err(|why| named(&why))
 }
 
 fn fleet(path: &Path) -> Result<Fleet, String> {
-    read(path, Fleet::parse)
+    read(path, storage::TEXT_BYTES_MAX, Fleet::parse)
 }
 
 fn values(path: &Path) -> Result<Vec<f64>, String> {
-    read(path, trace::parse)
+    read(path, storage::TRACE_BYTES_MAX, trace::parse)
 }
 
 fn ready(payload: &Payload) -> Result<Ready, String> {
-    let bytes =
-        |path: &PathBuf| std::fs::read(path).map_err(|why| format!("{}: {why}", path.display()));
+    let bytes = |path: &PathBuf| {
+        let read = storage::read_bounded(path, storage::PAYLOAD_BYTES_MAX);
+        read.map_err(|why| format!("{}: {why}", path.display()))
+    };
     let bytes = payload.file.as_ref().map_or(Ok(Vec::new()), bytes)?;
     let body = Body { bytes: bytes.into(), content_type: payload.content_type.clone() };
     let (task_type, query) = (payload.task_type, payload.query.clone());

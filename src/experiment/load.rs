@@ -16,13 +16,13 @@ use super::answer;
 use super::pacer::Pacer;
 use crate::bench::job::Job;
 use crate::bench::plan::Planned;
-use crate::client::{Hosts, client, read_body};
+use crate::client::{Hosts, client, read_start};
 use crate::fleet::Body;
 use crate::http::headers;
 use crate::limit::TimeLimit;
 
-/// Bytes of an answer.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Bytes of an answer that are kept, for the error in it; many answers are read at once.
+const ANSWER_BYTES_KEPT: usize = 64 << 10;
 
 impl Pace {
     fn sent(&mut self, late: Duration, in_time: bool) {
@@ -222,7 +222,7 @@ impl Sender {
         let answered = async {
             let sent = request.send_body(body.bytes.clone()).await;
             let mut answer = sent.map_err(|why| why.to_string())?;
-            let body = read_body(&mut answer, ANSWER_BYTES_MAX).await;
+            let body = read_start(&mut answer, ANSWER_BYTES_KEPT).await;
             Ok::<_, String>((body.map_err(|why| why.to_string())?, answer))
         };
         let answered = std::pin::pin!(answered);

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use crate::bench::about::About;
 use crate::bench::job::{Job, Learnt};
 use crate::bench::summary::{Collector, Summary};
+use crate::storage::check_regular;
 
 /// Jobs that may wait to be written.
 const BACKLOG: usize = 1 << 18;
@@ -300,6 +301,7 @@ impl<'a> Writer<'a> {
 /// # Errors
 /// The file is no result of a run.
 pub fn summary(path: &Path) -> Result<Summary, BadResults> {
+    check_regular(path).map_err(|why| BadResults::unreadable(path, why))?;
     let at = BadResults::sqlite(path);
     let connection = open(path).map_err(&at)?;
     let about = read_about(&connection, path)?;

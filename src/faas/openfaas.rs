@@ -26,6 +26,7 @@ use crate::config::Settings;
 use crate::error::Error;
 use crate::http::headers;
 use crate::json::Bounds;
+use crate::storage::{SECRET_BYTES_MAX, read_text};
 use crate::types::{FunctionName, url_host};
 use crate::wire::read_object;
 
@@ -95,7 +96,7 @@ fn credentials(folder: &Path) -> Result<Option<HeaderValue>, BadCredentials> {
     if !is_there(&user_file)? && !is_there(&password_file)? {
         return Ok(None);
     }
-    let read = |path: PathBuf| match std::fs::read_to_string(&path) {
+    let read = |path: PathBuf| match read_text(&path, SECRET_BYTES_MAX) {
         Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
         Err(why) => Err(BadCredentials { path, why: why.to_string() }),
     };
@@ -218,7 +219,8 @@ impl OpenFaas {
         let busy = |_| Error::Gateway("a scale delay is being measured; ask again".to_owned());
         let _alone = self.access.scaling.try_lock().map_err(busy)?;
         let before = self.status(name).await?;
-        let wanted = before.replicas.saturating_add(1);
+        let too_many = || Error::Gateway(format!("{name} has {} replicas", before.replicas));
+        let wanted = before.replicas.checked_add(1).ok_or_else(too_many)?;
         let started = Instant::now();
         let measured = async {
             self.scale(name, wanted).await?;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use awc::http::Method;
+use awc::http::header::HeaderName;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,9 +15,11 @@ use super::plan::{Found, Plan, Step, Wanted};
 use crate::client::{Hosts, client, read_body};
 use crate::http::errors::WireError;
 use crate::http::headers;
+use crate::json::{Bounds, read_object};
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::MachinePatch;
-use crate::types::url_host;
+use crate::types::{NAME_BYTES_MAX, printable, url_host};
+use crate::wire::{WireMachine, read_machines};
 
 /// What a connection may take.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -24,6 +27,12 @@ const CONNECT: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(10);
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// What a node tells of itself; learners' statistics are the longest.
+const TOLD: Bounds = Bounds { bytes: ANSWER_BYTES_MAX, values: 16 << 10, ..Bounds::SMALL };
+/// Machines of a list that are read.
+const LISTED_MAX: usize = 20_000;
+/// Characters of an error, or of a version, that are shown.
+const SAID_CHARS_MAX: usize = 500;
 /// The code of a discovery service that knows no address of its own.
 const NO_ADDRESS: u32 = 100;
 
@@ -121,9 +130,8 @@ fn url_of((ip, port): (IpAddr, u16), path: &str) -> String {
     format!("http://{}:{port}{path}", url_host(&ip.to_string()))
 }
 
-fn readable<T: DeserializeOwned>(url: &str, body: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body)
-        .map_err(|why| ApiError::Unreadable { url: url.to_owned(), why: why.to_string() })
+fn unreadable(url: &str, why: &str) -> ApiError {
+    ApiError::Unreadable { url: url.to_owned(), why: printable(why, SAID_CHARS_MAX) }
 }
 
 impl Api {
@@ -153,7 +161,10 @@ impl Api {
         limit: Duration,
     ) -> Result<(awc::http::header::HeaderMap, Vec<u8>), ApiError> {
         let url = url.to_owned();
-        let silent = |why: String| ApiError::Silent { url: url.clone(), why };
+        let silent = |why: String| ApiError::Silent {
+            url: url.clone(),
+            why: printable(&why, SAID_CHARS_MAX),
+        };
         let answered = async {
             let mut answer = sent.await.map_err(|why| silent(why.to_string()))?;
             let body = read_body(&mut answer, ANSWER_BYTES_MAX).await;
@@ -164,18 +175,20 @@ impl Api {
         if answer.status().is_success() {
             return Ok((answer.headers().clone(), body.to_vec()));
         }
-        let error: Option<WireError> = serde_json::from_slice(&body).ok();
+        let error: Option<WireError> = read_object(&body, &Bounds::SMALL).ok();
         Err(ApiError::Refused {
             status: answer.status().as_u16(),
             code: error.as_ref().map_or(0, |error| error.code),
-            message: error.map_or("which says nothing".to_owned(), |error| error.message),
+            message: error.map_or("which says nothing".to_owned(), |error| {
+                printable(&error.message, SAID_CHARS_MAX)
+            }),
             url,
         })
     }
 
     async fn get<T: DeserializeOwned>(&self, at: (IpAddr, u16), path: &str) -> Result<T, ApiError> {
         let (_, body) = self.ask(Method::GET, at, path, Vec::new()).await?;
-        readable(&url_of(at, path), &body)
+        read_object(&body, &TOLD).map_err(|why| unreadable(&url_of(at, path), &why.to_string()))
     }
 
     async fn post(
@@ -252,8 +265,11 @@ impl Api {
     /// It does not answer, or not as a node does.
     pub async fn version(&self, ip: IpAddr) -> Result<String, ApiError> {
         let greeting: Map<String, Value> = self.get((ip, self.scheduler_port), "/").await?;
-        let text = |key: &str| greeting.get(key).and_then(Value::as_str).unwrap_or_default();
-        match (text("version"), text("version_commit")) {
+        let text = |key: &str| {
+            let told = greeting.get(key).and_then(Value::as_str).unwrap_or_default();
+            printable(told, SAID_CHARS_MAX)
+        };
+        match (&*text("version"), &*text("version_commit")) {
             ("", _) => Ok("?".to_owned()),
             (version, "") => Ok(version.to_owned()),
             (version, commit) => Ok(format!("{version} ({commit})")),
@@ -264,11 +280,12 @@ impl Api {
     ///
     /// # Errors
     /// It does not answer, or not as a node does.
-    pub async fn machines(&self, ip: IpAddr) -> Result<(String, Vec<Value>), ApiError> {
+    pub async fn machines(&self, ip: IpAddr) -> Result<(String, Vec<WireMachine>), ApiError> {
         let at = (ip, self.discovery_port);
         let (head, body) = self.ask(Method::GET, at, "/list", Vec::new()).await?;
-        let listed = readable(&url_of(at, "/list"), &body)?;
-        Ok((headers::text(&head, &headers::MACHINE_NAME).to_owned(), listed))
+        let listed = read_machines(&body, LISTED_MAX);
+        let listed = listed.map_err(|why| unreadable(&url_of(at, "/list"), &why))?;
+        Ok((printable(headers::text(&head, &headers::MACHINE_NAME), NAME_BYTES_MAX), listed))
     }
 
     /// What runs and waits at `ip`, and K.
@@ -278,11 +295,17 @@ impl Api {
     pub async fn load(&self, ip: IpAddr) -> Result<Load, ApiError> {
         let at = (ip, self.scheduler_port);
         let (head, _) = self.ask(Method::GET, at, "/monitoring/load", Vec::new()).await?;
-        let number = |name| headers::text(&head, name).trim().parse().unwrap_or_default();
+        let number = |name: &HeaderName| match headers::text(&head, name).trim() {
+            "" => Ok(0),
+            text => text.parse::<u32>().map_err(|_| {
+                let why = format!("{name} is {text:?}, no number from 0 to {}", u32::MAX);
+                unreadable(&url_of(at, "/monitoring/load"), &why)
+            }),
+        };
         Ok(Load {
-            k: number(&headers::MAX_LOAD),
-            running: number(&headers::LOAD),
-            waiting: number(&headers::QUEUE_LENGTH),
+            k: number(&headers::MAX_LOAD)?,
+            running: number(&headers::LOAD)?,
+            waiting: number(&headers::QUEUE_LENGTH)?,
         })
     }
 

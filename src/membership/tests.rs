@@ -133,18 +133,141 @@ fn a_newcomer_is_asked_once_before_the_others_turn() {
 }
 
 #[test]
-fn a_machine_whose_address_changed_is_updated_not_doubled() {
+fn a_machine_whose_address_changed_keeps_its_number_once_the_old_address_is_dead() {
     let mut members = members();
     members.heartbeat(ip(1), called("a"), at(0));
     let id = members.list()[0].id;
     members.heartbeat(ip(2), called("a"), at(1));
+    assert_eq!(members.list().len(), 2, "for all that is known, they are two");
+    kill(&mut members, ip(1));
+    members.heartbeat(ip(2), called("a"), at(2));
     assert_eq!((names(&members), members.list()[0].id), (vec![pair("a", "10.0.0.2")], id));
-    members.hearsay(ip(1), called("a"), at(2));
-    assert_eq!(members.machines.len(), 1, "an old address by hearsay is the same machine");
+    assert!(!members.hearsay(ip(1), called("a"), at(2)), "an old address is the same machine");
     members.hearsay(ip(3), Introduction::default(), at(3));
+    kill(&mut members, ip(2));
     members.answered(ip(3), called("a"), Duration::ZERO, at(4));
     assert_eq!(names(&members), [pair("a", "10.0.0.3")], "also when it was polled there");
-    assert_eq!(members.machines.len(), 1);
+    assert_eq!((members.machines.len(), members.list()[0].id), (1, id));
+}
+
+#[test]
+fn a_living_machines_name_is_not_taken_over_and_the_conflict_is_told_once() {
+    let mut members = members();
+    members.heartbeat(ip(2), called("a"), at(0));
+    members.answered(ip(2), called("a"), Duration::ZERO, at(0));
+    let id = members.list()[0].id;
+    assert_eq!(members.heartbeat(ip(1), called("a"), at(1)), Some(ip(2)));
+    assert_eq!(members.heartbeat(ip(1), called("a"), at(2)), None, "no news");
+    assert_eq!(names(&members), [pair("a", "10.0.0.1"), pair("a", "10.0.0.2")]);
+    assert_eq!(members.machines[&ip(2)].id, id);
+    members.hearsay(ip(3), Introduction::default(), at(3));
+    assert_eq!(members.answered(ip(3), called("a"), Duration::ZERO, at(3)), Some(ip(1)));
+    assert_eq!(members.list().len(), 3);
+    // Somebody calls as if from there: what it said of itself stands.
+    members.heartbeat(ip(2), called("z"), at(4));
+    assert_eq!(members.machines[&ip(2)].is, called("a"));
+    members.answered(ip(2), called("b"), Duration::ZERO, at(5));
+    assert_eq!(members.machines[&ip(2)].is, called("b"), "it may rename itself");
+}
+
+#[test]
+fn names_and_groups_that_are_too_long_are_nobodys() {
+    let mut members = members();
+    let longest = called(&"a".repeat(NAME_BYTES_MAX));
+    let long = called(&"a".repeat(NAME_BYTES_MAX + 1));
+    members.heartbeat(ip(1), long.clone(), at(0));
+    members.hearsay(ip(2), Introduction { group: long.name, name: String::new() }, at(0));
+    assert_eq!(members.machines.len(), 0);
+    members.heartbeat(ip(1), longest, at(0));
+    assert_eq!(members.list().len(), 1);
+}
+
+#[test]
+fn what_is_only_heard_of_is_asked_in_small_numbers_and_forgotten_when_it_does_not_answer() {
+    let rules = Rules { machines_max: 1000, ..RULES };
+    let mut members = Membership::new(rules, Some(ip(99)));
+    members.heartbeat([10, 0, 9, 9].into(), called("alive"), at(0));
+    let unknown = |n: u16| IpAddr::from([10, 1, (n >> 8) as u8, n as u8]);
+    for n in 0..300 {
+        assert!(members.hearsay(unknown(n), Introduction::default(), at(0)));
+    }
+    let mut asked = std::collections::BTreeMap::<IpAddr, u32>::new();
+    for round in 1..=15 {
+        let mut due = members.due(at(round));
+        assert!(due.len() <= UNKNOWN_ASKED_MAX + 1);
+        assert!(due.contains(&[10, 0, 9, 9].into()), "the living are asked at every poll");
+        assert!(members.due_first(at(round)).is_empty(), "not before the next poll");
+        due.retain(|ip| *ip != IpAddr::from([10, 0, 9, 9]));
+        for ip in due {
+            *asked.entry(ip).or_default() += 1;
+            assert!(!members.failed(ip), "nobody is told that it died");
+        }
+        members.answered([10, 0, 9, 9].into(), called("alive"), Duration::ZERO, at(round));
+    }
+    assert!(asked.len() == 300 && asked.values().all(|times| *times == 3), "{asked:?}");
+    assert_eq!(members.machines.len(), 1, "all of them are forgotten");
+}
+
+#[test]
+fn those_heard_of_that_answer_make_way_for_the_next_at_once() {
+    let mut members = Membership::new(Rules { machines_max: 1000, ..RULES }, None);
+    let unknown = |n: u16| IpAddr::from([10, 1, (n >> 8) as u8, n as u8]);
+    for n in 0..300 {
+        members.hearsay(unknown(n), Introduction::default(), at(0));
+    }
+    let mut due = members.due(at(0));
+    for _ in 0..300 {
+        let ip = due.remove(0);
+        members.answered(ip, Introduction::default(), Duration::ZERO, at(0));
+        due.extend(members.due_first(at(0)));
+    }
+    assert_eq!(members.list().len(), 300, "found within one poll");
+}
+
+#[test]
+fn polls_that_are_still_under_way_count() {
+    let mut members = Membership::new(Rules { machines_max: 1000, ..RULES }, None);
+    for n in 0..200u8 {
+        members.hearsay([10, 1, 0, n].into(), Introduction::default(), at(0));
+    }
+    assert_eq!(members.due(at(0)).len(), UNKNOWN_ASKED_MAX);
+    assert!(members.due(at(2)).is_empty());
+}
+
+#[test]
+fn a_flood_of_hearsay_drives_out_nobody_alive_and_at_most_half_of_the_dead() {
+    let mut members = members();
+    for last in 1..=4 {
+        members.heartbeat(ip(last), called(""), at(last.into()));
+    }
+    kill(&mut members, ip(1));
+    for last in 10..=50 {
+        members.hearsay(ip(last), Introduction::default(), at(9));
+    }
+    assert_eq!((members.list().len(), members.count(Standing::Dead)), (3, 1));
+    for last in 2..=4 {
+        kill(&mut members, ip(last));
+    }
+    for last in 10..=50 {
+        members.hearsay(ip(last), Introduction::default(), at(9));
+    }
+    let count = |standing| members.count(standing);
+    assert_eq!((count(Standing::Dead), count(Standing::Hearsay)), (2, 2));
+    // A sign of life, and an operator's word, need no empty place.
+    members.heartbeat(ip(7), called("seven"), at(10));
+    members.init_server(ip(8), at(10));
+    assert_eq!((members.list().len(), members.count(Standing::Dead)), (1, 2));
+    assert!(members.machines.contains_key(&ip(8)));
+}
+
+#[test]
+fn a_machine_of_an_earlier_run_that_does_not_answer_stays_known() {
+    let mut members = members();
+    members.remembered(ip(1), called("a"), at(0));
+    assert!(members.list().is_empty());
+    kill(&mut members, ip(1));
+    assert_eq!(members.due(at(31)), [ip(1)]);
+    assert_eq!(members.known().count(), 1);
 }
 
 #[test]
@@ -158,12 +281,22 @@ fn machines_without_a_name_are_told_apart_by_address() {
 #[test]
 fn the_node_itself_and_addresses_of_nobody_are_never_listed() {
     let mut members = members();
-    for nobody in [ip(99), [0, 0, 0, 0].into(), [224, 0, 0, 1].into()] {
+    let guise = IpAddr::V6(std::net::Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped());
+    for nobody in [ip(99), [0, 0, 0, 0].into(), [127, 0, 0, 1].into(), guise] {
         members.configured(nobody, at(0));
+        members.init_server(nobody, at(0));
+        members.remembered(nobody, called("y"), at(0));
+        members.hearsay(nobody, called("z"), at(0));
         members.heartbeat(nobody, called("x"), at(0));
+        members.answered(nobody, called("x"), Duration::ZERO, at(0));
     }
     assert_eq!(members.machines.len(), 0);
     members.heartbeat(ip(5), called("me, before I knew"), at(0));
+    members.set_own(Some(ip(5)));
+    assert_eq!(members.machines.len(), 0);
+    members.set_own(Some([127, 0, 0, 1].into()));
+    members.heartbeat([127, 0, 0, 2].into(), called("x"), at(0));
+    assert_eq!(members.machines.len(), 1, "a node on loopback has peers there");
     members.set_own(Some(ip(5)));
     assert_eq!(members.machines.len(), 0);
 }

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::types::shortened;
+
 /// Why a parameter was refused; its text names the parameter and what was given.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadParameters {
@@ -13,6 +15,14 @@ pub enum BadParameters {
         name: String,
         /// The names that are.
         known: String,
+    },
+    /// Name and parameters are too long.
+    #[error("name and parameters have {bytes} bytes together, at most {max} are taken")]
+    TooLong {
+        /// As many as they have.
+        bytes: usize,
+        /// As many as they may have.
+        max: usize,
     },
     /// Fewer parameters than the algorithm takes.
     #[error("parameter {index} ({what}) is missing")]
@@ -35,6 +45,11 @@ pub enum BadParameters {
         wanted: &'static str,
     },
 }
+
+/// Bytes of a parameter that is shown as it is, in a header of every answer; those of a host's name.
+const PRINTABLE_BYTES_MAX: usize = 253;
+/// Characters of what was given that a refusal repeats.
+const GIVEN_SHOWN_MAX: usize = 64;
 
 /// Reads an algorithm's parameters one after another; those never asked for are ignored, as in v1.
 pub struct Params<'a> {
@@ -59,11 +74,13 @@ impl<'a> Params<'a> {
     /// The next parameter as text that can stand in a header, as all of an algorithm's name does.
     pub fn printable(&mut self, what: &'static str) -> Result<&'a str, BadParameters> {
         let given = self.text(what)?;
-        if given.bytes().all(|c| (b' '..=b'~').contains(&c)) {
+        let fits = given.len() <= PRINTABLE_BYTES_MAX;
+        if fits && given.bytes().all(|c| (b' '..=b'~').contains(&c)) {
             return Ok(given);
         }
-        let wanted = "printable ASCII";
-        Err(BadParameters::Wrong { index: self.taken, what, given: given.to_owned(), wanted })
+        let wanted = "printable ASCII of at most 253 characters";
+        let given = shortened(given, GIVEN_SHOWN_MAX).into_owned();
+        Err(BadParameters::Wrong { index: self.taken, what, given, wanted })
     }
 
     fn read<T>(
@@ -74,7 +91,8 @@ impl<'a> Params<'a> {
     ) -> Result<T, BadParameters> {
         let given = self.text(what)?;
         let index = self.taken;
-        let wrong = || BadParameters::Wrong { index, what, given: given.to_owned(), wanted };
+        let shown = || shortened(given, GIVEN_SHOWN_MAX).into_owned();
+        let wrong = || BadParameters::Wrong { index, what, given: shown(), wanted };
         parse(given).ok_or_else(wrong)
     }
 

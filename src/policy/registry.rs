@@ -13,7 +13,7 @@ use super::power_of_n::PowerOfNScheduler;
 use super::power_of_n_tau::PowerOfNSchedulerTau;
 use super::reject::RejectScheduler;
 use super::round_robin::RoundRobinWithMasterScheduler;
-use crate::types::null_as_default;
+use crate::types::{Object, null_as_default, shortened};
 
 type Parse = fn(&mut Params<'_>) -> Result<Arc<dyn Policy>, BadParameters>;
 
@@ -50,14 +50,30 @@ pub const ALGORITHMS: &[Algorithm] = &[
 
 /// An algorithm and its parameters as they stand on the wire and on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Object<SpecObject>")]
 pub struct SchedulerSpec {
     /// The algorithm's name; missing or null reads as empty, which no algorithm is called.
-    #[serde(default, deserialize_with = "null_as_default")]
     pub name: String,
     /// Its parameters in order.
-    #[serde(default, deserialize_with = "null_as_default")]
     pub parameters: Vec<String>,
 }
+
+#[derive(Deserialize)]
+struct SpecObject {
+    #[serde(default, deserialize_with = "null_as_default")]
+    name: String,
+    #[serde(default, deserialize_with = "null_as_default")]
+    parameters: Vec<String>,
+}
+
+impl From<Object<SpecObject>> for SchedulerSpec {
+    fn from(Object(read): Object<SpecObject>) -> Self {
+        Self { name: read.name, parameters: read.parameters }
+    }
+}
+
+/// Bytes of an algorithm's name and parameters together. They stand in a header of every answer.
+pub const SPEC_BYTES_MAX: usize = 1024;
 
 impl SchedulerSpec {
     /// Splits `NAME P1 P2 …` at white space, as on the command line.
@@ -79,11 +95,17 @@ impl SchedulerSpec {
     /// The policy that this names.
     ///
     /// # Errors
-    /// An unknown name, or parameters that are missing or do not read as what they must be.
+    /// An unknown name, or parameters that are missing, do not read as what they must be, or are too
+    /// long.
     pub fn build(&self) -> Result<Arc<dyn Policy>, BadParameters> {
+        let all = std::iter::once(&self.name).chain(&self.parameters);
+        let bytes = all.fold(0usize, |sum, text| sum.saturating_add(text.len()).saturating_add(1));
+        if bytes > SPEC_BYTES_MAX {
+            return Err(BadParameters::TooLong { bytes, max: SPEC_BYTES_MAX });
+        }
         let found = ALGORITHMS.iter().find(|a| a.name == self.name);
         let unknown = || BadParameters::UnknownName {
-            name: self.name.clone(),
+            name: shortened(&self.name, 64).into_owned(),
             known: ALGORITHMS.iter().map(|a| a.name).collect::<Vec<_>>().join(", "),
         };
         (found.ok_or_else(unknown)?.parse)(&mut Params::new(&self.parameters))
@@ -156,6 +178,17 @@ mod tests {
         assert!(full_name("ForwardScheduler -1").starts_with("parameter 1 (max hops) is \"-1\""));
         assert!(full_name("LearningScheduler 257").contains("from 0 to 256"));
         assert!(full_name("Nope").starts_with("there is no scheduler named \"Nope\""));
+    }
+
+    #[test]
+    fn names_and_parameters_are_bounded() {
+        let master = |bytes| format!("RoundRobinWithMasterScheduler F {} true", "m".repeat(bytes));
+        assert!(SchedulerSpec::from_words(&master(253)).build().is_ok());
+        assert!(full_name(&master(254)).contains("at most 253 characters"));
+        assert!(full_name(&format!("RejectScheduler {}", "x ".repeat(600))).contains("1024"));
+        assert!(full_name(&"N".repeat(500)).len() < 400);
+        let spec = r#"["NoScheduler",["true"]]"#;
+        assert!(serde_json::from_str::<SchedulerSpec>(spec).is_err(), "it must be an object");
     }
 
     #[test]

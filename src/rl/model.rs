@@ -55,7 +55,7 @@ pub struct Model<V = Box<RawValue>> {
     #[serde(default, deserialize_with = "read_decisions")]
     pub decisions: Vec<u64>,
     /// What else was counted.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::types::object")]
     pub counters: Counters,
     /// Entries with EIDs below this were learnt from or given up.
     #[serde(default)]

@@ -53,6 +53,10 @@ macro_rules! parameters {
             fn read(&mut self, from: &Map<String, Value>, problems: &mut Vec<String>) {
                 $( if let Some(value) = from.get(stringify!($name)) {
                     match <$type>::deserialize(value) {
+                        // Serde takes a list for a struct, too.
+                        _ if value.is_array() => {
+                            problems.push(format!("{}: it is a list", stringify!($name)));
+                        }
                         Ok(value) => self.$name = value,
                         Err(why) => {
                             let why = why.to_string();

@@ -44,7 +44,13 @@ pub struct Process {
 
 impl Process {
     pub fn start(arguments: &[&str]) -> Self {
+        Self::start_in(arguments, &[])
+    }
+
+    /// The same with an environment.
+    pub fn start_in(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = program(arguments)
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -86,6 +92,11 @@ impl Process {
                 Err(why) => panic!("{text:?} was not printed ({why}):\n{}", seen.join("\n")),
             }
         }
+    }
+
+    /// What it printed since, to its end.
+    pub fn rest(&mut self) -> Vec<String> {
+        self.lines.iter().collect()
     }
 
     pub fn signal(&self, name: &str) {

@@ -42,6 +42,7 @@ impl Request {
 }
 
 /// What the server does with a request.
+#[derive(Clone)]
 pub enum Reply {
     /// Sends these bytes; the connection stays open.
     Bytes(Vec<u8>),

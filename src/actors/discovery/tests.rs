@@ -3,6 +3,8 @@
 use super::*;
 use crate::actors::Crash;
 use crate::membership::Rules;
+use crate::saved::MachinePatch;
+use futures_util::future::LocalBoxFuture;
 use std::cell::Cell;
 use std::collections::HashMap;
 
@@ -250,7 +252,8 @@ async fn the_known_machines_are_saved_alive_or_not() {
     assert!(node.list().await.is_empty());
     node.addr.send(Flush).await.expect("it lives");
     let file = node.folder.path().join(storage::MACHINES_FILE);
-    let saved: Vec<WireMachine> = storage::read(&file, "it").expect("readable").expect("there");
+    let saved = storage::read_bounded(&file, 9999).expect("readable");
+    let saved = crate::wire::read_machines(&saved, 9).expect("a list");
     assert_eq!((&*saved[0].ip, &*saved[0].name), ("10.0.0.1", "n1"));
 }
 
@@ -341,4 +344,80 @@ async fn a_node_tells_the_address_that_its_interface_has_now() {
     seconds(3).await;
     assert_eq!(told(), Some(ip(98)));
     assert_eq!(node.kept.published.load().identity.id, "p2pfaas-10.0.0.98");
+}
+
+#[actix::test]
+async fn a_machine_whose_name_is_too_long_gets_the_list_but_is_not_on_it() {
+    let node = start(&["10.0.0.1"], false);
+    node.answers(1, &[]);
+    seconds(1).await;
+    for long in [256, 110_000] {
+        let caller = Some((ip(7), named(&"a".repeat(long))));
+        let listing = node.addr.send(ListMachines { caller }).await.expect("it lives");
+        assert_eq!(listing.machines.len(), 1);
+    }
+    // Neither is one that answers with such a name.
+    let long = PollAnswer { is: named(&"a".repeat(256)), ..PollAnswer::default() };
+    node.machines.answers.borrow_mut().insert(ip(1), long);
+    seconds(7).await;
+    assert!(node.list().await.is_empty());
+}
+
+#[actix::test]
+async fn who_answers_under_a_living_machines_name_takes_nothing_from_it() {
+    let node = start(&["10.0.0.1", "10.0.0.2"], false);
+    node.answers(1, &[]);
+    let mut rogue = node.machines.answers.borrow()[&ip(1)].clone();
+    rogue.ip = Some(ip(2));
+    node.machines.answers.borrow_mut().insert(ip(2), rogue);
+    for _ in 0..5 {
+        seconds(2).await;
+        assert_eq!(node.list().await[..2], ["10.0.0.1", "10.0.0.2"]);
+        let caller = Some((ip(3), named("n1")));
+        node.addr.send(ListMachines { caller }).await.expect("it lives");
+        assert_eq!(node.list().await, ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+    }
+}
+
+#[actix::test]
+async fn one_answer_makes_a_bounded_number_of_machines_known() {
+    let node = start(&["10.0.0.1"], false);
+    node.kept.membership.replace(Membership::new(
+        Rules {
+            dead_polls_threshold: 3,
+            dead_poll_time: Duration::from_secs(30),
+            machines_max: 10_000,
+        },
+        Some(ip(99)),
+    ));
+    let knows = (0..5_000u16)
+        .map(|n| (IpAddr::from([10, 1, (n >> 8) as u8, n as u8]), Introduction::default()));
+    let answer = PollAnswer { is: named("n1"), ip: Some(ip(1)), knows: knows.collect() };
+    node.machines.answers.borrow_mut().insert(ip(1), answer);
+    // From between two polls to between the next two.
+    seconds(1).await;
+    let mut before = node.machines.asked.borrow().len();
+    for _ in 0..10 {
+        seconds(2).await;
+        let asked = node.machines.asked.borrow().len();
+        assert!(asked - before <= crate::membership::UNKNOWN_ASKED_MAX + 1, "{}", asked - before);
+        before = asked;
+        assert_eq!(node.list().await, ["10.0.0.1"]);
+    }
+}
+
+#[actix::test]
+async fn few_names_are_looked_up_at_a_time_and_all_get_their_turn() {
+    let mut joins = Joins::default();
+    let names: Vec<String> = (0..20).map(|n| format!("n{n}")).collect();
+    joins.wants(names.clone());
+    let begun: Vec<String> = std::iter::from_fn(|| joins.begin()).collect();
+    assert_eq!(begun, names[..8]);
+    joins.wants(names.clone());
+    assert!(joins.begin().is_none());
+    assert!(joins.end("n3", Err("nothing".to_owned())).is_empty());
+    joins.wants(names.clone());
+    assert_eq!(joins.begin().as_deref(), Some("n8"), "the next one, not the first once more");
+    let many = (0..=255).map(ip).collect();
+    assert_eq!(joins.end("n8", Ok(many)).len(), 64);
 }

@@ -1,5 +1,7 @@
 //! Runs side by side.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::Figure;
@@ -47,37 +49,69 @@ fn settings(run: &Summary) -> Map<String, Value> {
     settings
 }
 
-/// The algorithm, and what else tells its line from others: the scenario's name and every setting
-/// that is not the same for all runs.
-fn line(run: &Summary, runs: &[Summary]) -> String {
-    let mut text = run.about.scheduler();
-    if differs(runs, |run| run.about.scenario.name.clone()) {
-        text = format!("{}: {text}", run.about.scenario.name);
-    }
-    for (key, value) in settings(run) {
-        if differs(runs, |run| settings(run).remove(&key)) {
-            text.push_str(&format!(", {key} {value}"));
-        }
-    }
-    text
+/// What is not the same for all runs, looked at once: a run can have thousands of settings.
+pub struct Differences {
+    name: bool,
+    load_factor: bool,
+    deadline_factor: bool,
+    settings: BTreeSet<String>,
 }
 
-/// A line, and the factors that are not the same for all runs.
-pub fn label(run: &Summary, runs: &[Summary]) -> String {
-    let mut text = line(run, runs);
-    let point = &run.about.point;
-    if differs(runs, |run| run.about.point.load_factor) {
-        text.push_str(&format!(", load × {}", point.load_factor));
+impl Differences {
+    /// Those of `runs`.
+    pub fn of(runs: &[Summary]) -> Self {
+        let mut keys = BTreeSet::new();
+        let first = runs.first().map(settings).unwrap_or_default();
+        for run in runs.iter().skip(1) {
+            let all = settings(run);
+            let missing = first.keys().filter(|key| !all.contains_key(*key)).cloned();
+            keys.extend(missing);
+            let other = all.into_iter().filter(|(key, value)| first.get(key) != Some(value));
+            keys.extend(other.map(|(key, _)| key));
+        }
+        Self {
+            name: differs(runs, |run| run.about.scenario.name.clone()),
+            load_factor: differs(runs, |run| run.about.point.load_factor),
+            deadline_factor: differs(runs, |run| run.about.point.deadline_factor),
+            settings: keys,
+        }
     }
-    if differs(runs, |run| run.about.point.deadline_factor) {
-        text.push_str(&format!(", deadlines × {}", point.deadline_factor));
+
+    /// The algorithm of `run`, and what else tells its line from others: the scenario's name and
+    /// every setting that is not the same for all runs.
+    fn line(&self, run: &Summary) -> String {
+        let mut text = run.about.scheduler();
+        if self.name {
+            text = format!("{}: {text}", run.about.scenario.name);
+        }
+        if self.settings.is_empty() {
+            return text;
+        }
+        for (key, value) in settings(run) {
+            if self.settings.contains(&key) {
+                text.push_str(&format!(", {key} {value}"));
+            }
+        }
+        text
     }
-    text.push_str(match run.about.end {
-        End::Complete => "",
-        End::Interrupted => " (interrupted)",
-        End::Unknown => " (not ended)",
-    });
-    text
+
+    /// A line, and the factors that are not the same for all runs.
+    pub fn label(&self, run: &Summary) -> String {
+        let mut text = self.line(run);
+        let point = &run.about.point;
+        if self.load_factor {
+            text.push_str(&format!(", load × {}", point.load_factor));
+        }
+        if self.deadline_factor {
+            text.push_str(&format!(", deadlines × {}", point.deadline_factor));
+        }
+        text.push_str(match run.about.end {
+            End::Complete => "",
+            End::Interrupted => " (interrupted)",
+            End::Unknown => " (not ended)",
+        });
+        text
+    }
 }
 
 /// Runs that differ by their seed alone.
@@ -88,9 +122,10 @@ pub(super) struct Group<'a> {
 
 pub(super) fn groups<'a>(runs: &'a [Summary]) -> Vec<Group<'a>> {
     let seed = |run: &Summary| run.about.point.seed;
+    let differences = Differences::of(runs);
     let mut groups = Vec::<Group<'a>>::new();
     for run in runs {
-        let label = label(run, runs);
+        let label = differences.label(run);
         // The same seed once more is the same experiment once more, and stands by itself.
         let again = |group: &Group<'_>| group.runs.iter().any(|other| seed(other) == seed(run));
         let same = groups.iter().filter(|group| group.label == label).count();
@@ -249,6 +284,7 @@ fn over(
     let mut values: Vec<f64> = runs.iter().map(other).collect();
     values.sort_by(f64::total_cmp);
     values.dedup();
+    let differences = Differences::of(runs);
     let figure = |value: &f64| {
         let mut series = Vec::<Series>::new();
         for group in groups {
@@ -261,7 +297,7 @@ fn over(
             }
             let Some(Estimate { mean, half }) = group.figure(of) else { continue };
             let dot = Dot { x: factor(first), y: mean, half };
-            let name = line(first, runs);
+            let name = differences.line(first);
             match series.iter_mut().find(|one| one.name == name) {
                 Some(one) => one.dots.push(dot),
                 None => {

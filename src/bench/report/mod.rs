@@ -105,11 +105,12 @@ pub fn report(runs: &[Summary]) -> Report {
     }
     body.push_str("<h2>Run by run</h2>\n");
     let open = if runs.len() <= 2 { " open" } else { "" };
+    let differences = comparison::Differences::of(runs);
     for (run, number) in runs.iter().zip(1..) {
         let own = one::figures(run, number);
         body.push_str(&format!(
             "<details{open}><summary>{number}: {}</summary>\n",
-            escaped(&format!("{}, seed {}", comparison::label(run, runs), run.about.point.seed))
+            escaped(&format!("{}, seed {}", differences.label(run), run.about.point.seed))
         ));
         body.extend(own.iter().map(html_figure));
         body.push_str(&html_table(&one::types(run)));
@@ -212,6 +213,19 @@ mod tests {
         let same = "NoScheduler true, k null";
         let [not_ended, twice] = [format!("{same} (not ended)"), format!("{same} #2")];
         assert_eq!(labels, [same, "NoScheduler true, k 6", &not_ended, &twice]);
+    }
+
+    #[test]
+    fn thousands_of_settings_are_compared_at_once() {
+        let with = |value: u32| {
+            let mut run = run("NoScheduler true", 1.0, 1, 2);
+            let settings = (0..20_000).map(|n| (format!("key-{n}"), 7.into()));
+            run.about.nodes[0].configuration = settings.collect();
+            run.about.nodes[0].configuration.insert("key-5".to_owned(), value.into());
+            run
+        };
+        let table = table(&[with(1), with(2), with(3)]);
+        assert_eq!(table[3][0], "NoScheduler true, key-5 3");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use toml::{Table, Value};
 
 use crate::bench::scenario::Scenario;
+use crate::storage;
 
 /// The keys given as flags, which go before the file's.
 #[derive(Clone, Debug, Default)]
@@ -109,7 +110,8 @@ impl Keys {
         let mut table = Table::new();
         if let Some(file) = file {
             let named = |why: &dyn std::fmt::Display| format!("{}: {why}", file.display());
-            let text = std::fs::read_to_string(file).map_err(|why| named(&why))?;
+            let text =
+                storage::read_text(file, storage::TEXT_BYTES_MAX).map_err(|why| named(&why))?;
             table = text.parse().map_err(|why| named(&why))?;
             let folder = file.parent().unwrap_or(Path::new(""));
             // A key that is not in the file has its default beside it too.

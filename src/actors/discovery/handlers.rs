@@ -1,0 +1,124 @@
+//! What Discovery does with each message.
+
+use actix::{ActorFutureExt, AtomicResponse, Handler, MessageResult, ResponseFuture, WrapFuture};
+
+use super::messages::{Polled, Resolved};
+use super::{
+    ChangeMachineConfig, Discovery, Flush, GetMachineConfig, Leave, ListMachines, Listing, Reset,
+    Unreachable,
+};
+use crate::error::NoMachineIp;
+use crate::lock;
+use crate::saved::{Layered, MachinePatch};
+use crate::storage::{self, StorageError};
+use crate::wire::WireMachine;
+
+impl Handler<Polled> for Discovery {
+    type Result = ();
+
+    fn handle(&mut self, Polled { ip, ping, answer }: Polled, ctx: &mut Self::Context) {
+        self.polled(ip, ping, answer);
+        self.ask_newcomers(ctx);
+    }
+}
+
+impl Handler<Resolved> for Discovery {
+    type Result = ();
+
+    fn handle(&mut self, Resolved { name, addresses }: Resolved, ctx: &mut Self::Context) {
+        for ip in self.joins.end(&name, addresses) {
+            self.join(ip);
+        }
+        self.resolve(ctx);
+        self.ask_newcomers(ctx);
+    }
+}
+
+impl Handler<ListMachines> for Discovery {
+    type Result = MessageResult<ListMachines>;
+
+    fn handle(&mut self, message: ListMachines, _: &mut Self::Context) -> Self::Result {
+        if let Some((ip, is)) = message.caller {
+            self.called(ip, is);
+        }
+        let identity = self.kept.published.load().identity.clone();
+        let membership = self.kept.membership.borrow();
+        let machines = membership.list().into_iter().map(WireMachine::from).collect();
+        MessageResult(Listing { identity, machines })
+    }
+}
+
+impl Handler<GetMachineConfig> for Discovery {
+    type Result = Result<MachinePatch, NoMachineIp>;
+
+    fn handle(&mut self, _: GetMachineConfig, _: &mut Self::Context) -> Self::Result {
+        let identity = self.kept.published.load().identity.clone();
+        identity.ip.ok_or(NoMachineIp)?;
+        Ok(MachinePatch {
+            machine_ip: Some(identity.ip_text()),
+            machine_id: Some(identity.id),
+            machine_group_name: Some(identity.group),
+            init_servers: Some(lock(&self.kept.config).running.init_servers.clone()),
+        })
+    }
+}
+
+impl Handler<ChangeMachineConfig> for Discovery {
+    type Result = AtomicResponse<Self, Result<(), StorageError>>;
+
+    fn handle(&mut self, change: ChangeMachineConfig, _: &mut Self::Context) -> Self::Result {
+        let old = lock(&self.kept.config).clone();
+        let new =
+            Layered { running: old.running.merged(&change.0), saved: old.saved.merged(&change.0) };
+        let file = self.settings.data_path.join(storage::DISCOVERY_FILE);
+        let saved = crate::actors::save(file, new.saved.to_patch()).into_actor(self);
+        AtomicResponse::new(Box::pin(saved.map(move |saved, actor, ctx| {
+            saved?;
+            *lock(&actor.kept.config) = new;
+            actor.configure();
+            actor.ask_init_servers(ctx);
+            Ok(())
+        })))
+    }
+}
+
+impl Handler<Reset> for Discovery {
+    type Result = ();
+
+    fn handle(&mut self, _: Reset, _: &mut Self::Context) {
+        self.kept.membership.borrow_mut().reset();
+        self.joins.reset();
+        self.publish(None);
+    }
+}
+
+impl Handler<Unreachable> for Discovery {
+    type Result = ();
+
+    fn handle(&mut self, Unreachable(ip): Unreachable, _: &mut Self::Context) {
+        let died = self.kept.membership.borrow_mut().failed(ip);
+        if died {
+            tracing::warn!(%ip, "a machine cannot be connected to any more");
+            self.publish(None);
+        }
+    }
+}
+
+impl Handler<Leave> for Discovery {
+    type Result = ();
+
+    fn handle(&mut self, _: Leave, _: &mut Self::Context) {
+        self.leaving = true;
+    }
+}
+
+impl Handler<Flush> for Discovery {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Flush, _: &mut Self::Context) -> Self::Result {
+        match self.save() {
+            Some(saved) => Box::pin(saved),
+            None => Box::pin(async {}),
+        }
+    }
+}

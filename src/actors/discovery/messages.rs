@@ -1,0 +1,116 @@
+//! What Discovery is told and asked, and what it asks of the network.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use actix::Message;
+use futures_util::future::LocalBoxFuture;
+
+use crate::error::NoMachineIp;
+use crate::membership::Introduction;
+use crate::saved::MachinePatch;
+use crate::storage::StorageError;
+use crate::types::{Identity, Peer};
+use crate::wire::WireMachine;
+
+/// The machines known alive, in the wire's order. A caller that is a machine is added or
+/// refreshed first: this is the gossip.
+#[derive(Clone, Message)]
+#[rtype(result = "Listing")]
+pub struct ListMachines {
+    /// The calling machine, if it is one.
+    pub caller: Option<(IpAddr, Introduction)>,
+}
+
+/// The answer to [`ListMachines`].
+pub struct Listing {
+    /// Who answers.
+    pub identity: Identity,
+    /// Who is alive.
+    pub machines: Vec<WireMachine>,
+}
+
+/// The configuration in force.
+#[derive(Clone, Copy, Message)]
+#[rtype(result = "Result<MachinePatch, NoMachineIp>")]
+pub struct GetMachineConfig;
+
+/// Merges over the configuration, saves it, and takes it into use. Answers when all is done.
+#[derive(Clone, Message)]
+#[rtype(result = "Result<(), StorageError>")]
+pub struct ChangeMachineConfig(pub MachinePatch);
+
+/// Forgets all machines.
+#[derive(Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Reset;
+
+/// A forward or probe could not be connected: counts as a failed poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct Unreachable(pub IpAddr);
+
+/// The node takes no calls any more: others are not to hear that it is there.
+#[derive(Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Leave;
+
+/// Saves what is not saved yet. Answers when it is.
+#[derive(Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Flush;
+
+/// A poll ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Polled {
+    pub(super) ip: IpAddr,
+    pub(super) ping: Duration,
+    /// `None`: no good answer in time.
+    pub(super) answer: Option<PollAnswer>,
+}
+
+/// An init server's name was looked up.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Resolved {
+    pub(super) name: String,
+    pub(super) addresses: Result<Vec<IpAddr>, String>,
+}
+
+/// What everybody reads without asking the actor.
+#[derive(Clone, Debug, Default)]
+pub struct Published {
+    /// Who this node is.
+    pub identity: Identity,
+    /// The machines known alive, ordered by name, then address.
+    pub peers: Vec<Peer>,
+}
+
+/// What a machine answered to a poll.
+#[derive(Clone, Debug, Default)]
+pub struct PollAnswer {
+    /// What it says of itself.
+    pub is: Introduction,
+    /// The address that it says it has.
+    pub ip: Option<IpAddr>,
+    /// The machines that it knows alive.
+    pub knows: Vec<(IpAddr, Introduction)>,
+}
+
+/// How Discovery looks at the network.
+pub trait Poller {
+    /// Asks the machine at `ip` for its list, introducing ourselves as `me`. `None`: no good
+    /// answer in time.
+    fn poll(&self, ip: IpAddr, me: &Identity) -> LocalBoxFuture<'static, Option<PollAnswer>>;
+
+    /// Asks the other discovery service that is configured instead of our own for this node's
+    /// identity and its machines. `None`: no good answer in time.
+    fn follow(&self) -> LocalBoxFuture<'static, Option<(Identity, PollAnswer)>>;
+
+    /// All addresses that the host `name` has now, or why it has none.
+    fn resolve(&self, name: String) -> LocalBoxFuture<'static, Result<Vec<IpAddr>, String>>;
+
+    /// This machine's own address as its interface has it now.
+    fn own_address(&self) -> Option<IpAddr>;
+}

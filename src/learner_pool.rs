@@ -11,9 +11,11 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_codec::Framed;
+use actix_codec::{Decoder, Encoder, Framed};
 use awc::BoxedSocket;
+use awc::error::WsProtocolError as ProtocolError;
 use awc::ws::{Codec, Frame, Message};
+use bytes::BytesMut;
 use futures_util::{SinkExt, StreamExt};
 use rand::Rng;
 use tokio::sync::{Notify, oneshot};
@@ -24,6 +26,7 @@ use crate::actors::scheduler::{Advice, Adviser};
 use crate::actors::supervise::Backoff;
 use crate::client::websocket_client;
 use crate::config::Settings;
+use crate::frames::check_next;
 use crate::metrics::Metrics;
 use crate::policy::{Learnt, Question, Task};
 use crate::rl::check_action;
@@ -45,7 +48,32 @@ const WORKED: Duration = Duration::from_secs(1);
 /// What a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(2);
 
-type Socket = Framed<BoxedSocket, Codec>;
+/// Bytes of a frame that a learner sends at most.
+const FRAME_BYTES_MAX: u64 = 64 << 10;
+
+type Socket = Framed<BoxedSocket, BoundedCodec>;
+
+/// The protocol's codec, which waits for no frame that is too large.
+struct BoundedCodec(Codec);
+
+impl Decoder for BoundedCodec {
+    type Item = Frame;
+    type Error = ProtocolError;
+
+    fn decode(&mut self, from: &mut BytesMut) -> Result<Option<Frame>, ProtocolError> {
+        // What is there begins with a frame's head: whole frames are taken off.
+        check_next(from, FRAME_BYTES_MAX).map_err(|_| ProtocolError::Overflow)?;
+        self.0.decode(from)
+    }
+}
+
+impl Encoder<Message> for BoundedCodec {
+    type Error = ProtocolError;
+
+    fn encode(&mut self, message: Message, to: &mut BytesMut) -> Result<(), ProtocolError> {
+        self.0.encode(message, to)
+    }
+}
 
 /// A learner's answer: action and ε.
 type Answer = (usize, f64);
@@ -215,7 +243,7 @@ async fn keep_open(http: awc::Client, url: String, patience: Duration, jobs: Wea
                     jobs.hope(true);
                 }
                 let opened = tokio::time::Instant::now();
-                serve(socket, patience, &jobs).await;
+                serve(socket.into_map_codec(BoundedCodec), patience, &jobs).await;
                 tracing::debug!(url, "a socket to the learner ended");
                 opened.elapsed()
             }
@@ -338,7 +366,7 @@ mod tests {
     async fn a_learner_that_reads_nothing_is_given_up() {
         let (ours, _theirs) = tokio::net::UnixStream::pair().expect("sockets");
         let socket: BoxedSocket = Box::new(ours);
-        let mut socket = Framed::new(socket, Codec::new().client_mode());
+        let mut socket = Framed::new(socket, BoundedCodec(Codec::new().client_mode()));
         let frame = || Message::Binary(vec![0; 1 << 16].into());
         let patience = Duration::from_millis(10);
         let mut taken = 0;

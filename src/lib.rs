@@ -38,6 +38,7 @@ pub mod error;
 pub mod experiment;
 pub mod faas;
 pub mod fleet;
+pub mod frames;
 pub mod http;
 pub mod json;
 pub mod learner_pool;

@@ -14,10 +14,14 @@ use crate::metrics::Refused;
 /// A connection that was of use within this time is no idle one yet.
 const RECENT_MS: u64 = 5000;
 /// Each request that a connection brought counts as if it were of use so much later, up to so many.
-const SERVED_MS: u64 = 50;
-const SERVED_MAX: u32 = 100;
+const SERVED_MS: u64 = 500;
+const SERVED_MAX: u32 = 10;
 /// A connection that was opened within this time may not have been heard yet.
 const YOUNG_MS: u64 = 250;
+/// A request or an answer that began within this time is not slow yet, the less so on a connection
+/// that brought some before: a busy node takes its time, too.
+const JUST_BEGUN_MS: u64 = 100;
+const BEGUN_AGAIN_MS: u64 = 500;
 /// What a body may lag behind its least rate before it is given up, at first and at most.
 const GRACE_MS: i64 = 2000;
 const CREDIT_MAX_MS: i64 = 10_000;
@@ -36,6 +40,8 @@ pub enum Phase {
     Idle,
     /// A request's head is coming.
     Head,
+    /// A request's body waits for room.
+    Waiting,
     /// A request's body is coming.
     Body,
     /// A request is being carried out. It is never ended from here.
@@ -47,8 +53,15 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 6] =
-        [Self::Idle, Self::Head, Self::Body, Self::Running, Self::Answering, Self::Session];
+    const ALL: [Self; 7] = [
+        Self::Idle,
+        Self::Head,
+        Self::Waiting,
+        Self::Body,
+        Self::Running,
+        Self::Answering,
+        Self::Session,
+    ];
 
     fn of(code: u8) -> Self {
         Self::ALL.get(usize::from(code & !ENDED)).copied().unwrap_or(Self::Idle)
@@ -125,11 +138,9 @@ impl Usefulness {
 /// Nobody asks anything on it.
 const RANK_IDLE: u8 = 0;
 /// A request comes, or an answer goes.
-const RANK_SLOW: u8 = 1;
-/// It was opened just now.
-const RANK_YOUNG: u8 = 2;
-/// It was of use a moment ago.
-pub(super) const RANK_RECENT: u8 = 3;
+pub(super) const RANK_SLOW: u8 = 1;
+/// It was of use a moment ago, or began just now.
+pub(super) const RANK_RECENT: u8 = 2;
 
 impl Connection {
     /// Opened at `now`, in milliseconds since the node began.
@@ -176,6 +187,16 @@ impl Connection {
     /// Its socket's task, to be woken when it is to end or may read on.
     pub fn waits(&self, waker: &std::task::Waker) {
         self.waker.register(waker);
+    }
+
+    /// Has it woken, some time, when others have ended; `false`: no others are ending.
+    pub fn waits_for_room(&self) -> bool {
+        lock(&self.table.table).waits_for_room(self.number)
+    }
+
+    /// Wakes its socket's task.
+    pub(super) fn wake(&self) {
+        self.waker.wake();
     }
 
     /// Its socket reads nothing until the phase has changed; then it is woken.
@@ -333,25 +354,29 @@ impl Connection {
         if code & ENDED != 0 {
             return None;
         }
+        let modest = u8::from(crowd != Some(self.from));
         let since = self.since_ms.load(Ordering::Relaxed);
         let served = self.served.load(Ordering::Relaxed);
-        let recent = served > 0 && now.saturating_sub(since) < RECENT_MS;
+        let took = now.saturating_sub(self.began_ms.load(Ordering::Relaxed)).max(1);
+        // Who has asked often will ask again.
+        let credit = (since + SERVED_MS * u64::from(served.clamp(1, SERVED_MAX))) as f64;
+        let still = now.saturating_sub(since);
         let (rank, value) = match Phase::of(code) {
             Phase::Running => return None,
-            // Who has asked often will ask again.
-            Phase::Idle | Phase::Session if recent => {
-                (RANK_RECENT, (since + SERVED_MS * u64::from(served.min(SERVED_MAX))) as f64)
+            Phase::Idle | Phase::Session => {
+                match still < if served > 0 { RECENT_MS } else { YOUNG_MS } {
+                    true => (RANK_RECENT, credit),
+                    false => (RANK_IDLE, since as f64),
+                }
             }
-            Phase::Idle if served == 0 && now.saturating_sub(since) < YOUNG_MS => {
-                (RANK_YOUNG, since as f64)
+            _ if took < if served > 0 { BEGUN_AGAIN_MS } else { JUST_BEGUN_MS } => {
+                (RANK_RECENT, credit)
             }
-            Phase::Idle | Phase::Session => (RANK_IDLE, since as f64),
-            Phase::Head | Phase::Body | Phase::Answering => {
-                let took = now.saturating_sub(self.began_ms.load(Ordering::Relaxed)).max(1);
+            Phase::Head | Phase::Waiting | Phase::Body | Phase::Answering => {
                 (RANK_SLOW, self.moved.load(Ordering::Relaxed) as f64 / took as f64)
             }
         };
-        Some(Usefulness { modest: u8::from(crowd != Some(self.from)), rank, value })
+        Some(Usefulness { modest, rank, value })
     }
 
     /// Whether it is too slow, at `now`.

@@ -12,23 +12,24 @@
 mod bodies;
 mod connection;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
+use tokio::sync::Notify;
 
 pub use self::bodies::{Bodies, Room};
 pub use self::connection::{Connection, End, Phase};
-use self::connection::{RANK_RECENT, Usefulness};
+use self::connection::{RANK_RECENT, RANK_SLOW, Usefulness};
 use crate::budget::{Budget, Held};
 use crate::config::Settings;
 use crate::lock;
 use crate::metrics::{Metrics, Refused};
 
 /// What a connection takes at least: its task, the buffers of the server, the kernel's part.
-pub const CONNECTION_BYTES: u64 = 24 << 10;
+pub const CONNECTION_BYTES: u64 = 40 << 10;
 /// What is not worth ending a request or an answer for.
 const WORTH_BYTES: u64 = 4 << 10;
 /// How often slow connections are looked for.
@@ -43,6 +44,8 @@ pub struct Connections {
     rate_min: u64,
     budget: Arc<Budget>,
     table: Mutex<Table>,
+    /// A connection has ended: a new one that waits may try again.
+    vacant: Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -53,6 +56,8 @@ struct Table {
     /// Those that are to end and have not ended yet, with what they give back.
     going: HashMap<u64, u64>,
     going_bytes: u64,
+    /// Those that want more room; woken, one by one, when others have ended.
+    waiting: VecDeque<Arc<Connection>>,
 }
 
 impl Table {
@@ -62,6 +67,16 @@ impl Table {
         self.going.insert(connection.number, held);
         self.going_bytes += held;
         Some(held)
+    }
+
+    /// The connection of that number is to be woken when another has ended, if any is ending.
+    fn waits_for_room(&mut self, number: u64) -> bool {
+        if let Some(connection) = self.open.get(&number)
+            && self.waiting.iter().all(|waiting| waiting.number != number)
+        {
+            self.waiting.push_back(Arc::clone(connection));
+        }
+        !self.going.is_empty()
     }
 
     /// It does not end any more, or has ended.
@@ -95,6 +110,7 @@ impl Connections {
             // One must fit, whatever the memory.
             budget: Budget::new(bytes_max.max(CONNECTION_BYTES)),
             table: Mutex::default(),
+            vacant: Notify::new(),
             metrics,
         })
     }
@@ -164,6 +180,40 @@ impl Connections {
         let mut table = lock(&self.table);
         table.open.remove(&connection.number);
         table.stays(connection.number);
+        table.waiting.retain(|waiting| waiting.number != connection.number);
+        let next = table.waiting.pop_front();
+        drop(table);
+        match next {
+            Some(waiting) => waiting.wake(),
+            // The newest first: when too many wait, those who waited long have given up.
+            None => self.vacant.notify_last(),
+        }
+    }
+
+    /// As [`open`](Self::open), and waits until `deadline` for those to end that make room.
+    ///
+    /// # Errors
+    /// There is none in time.
+    pub async fn open_by(
+        self: &Arc<Self>,
+        from: IpAddr,
+        deadline: Instant,
+    ) -> Result<(Arc<Connection>, Held), NoRoom> {
+        loop {
+            let vacant = self.vacant.notified();
+            tokio::pin!(vacant);
+            // From here on it hears of those that end.
+            vacant.as_mut().enable();
+            let no_room = match self.open(from) {
+                Err(no_room) => no_room,
+                opened => return opened,
+            };
+            let waited = tokio::time::timeout_at(deadline.into(), vacant);
+            if no_room == NoRoom::AtAll || waited.await.is_err() {
+                self.refused(Refused::Connection);
+                return Err(no_room);
+            }
+        }
     }
 
     /// Takes `bytes` and `places` among the connections, at the cost of others but `but` if need be. What those
@@ -203,6 +253,9 @@ impl Connections {
             .filter_map(|c| Some((c.usefulness(now, crowd)?, Arc::clone(c))))
             .collect();
         candidates.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        // Who wants more for a request that is not whole ends none that were of use.
+        let rank_max = if but.is_some() { RANK_SLOW } else { RANK_RECENT };
+        candidates.retain(|(usefulness, _)| usefulness.rank <= rank_max);
         let batch = (table.open.len() / 16).max(count);
         let (mut freed, mut ended) = (0, 0);
         for (usefulness, connection) in candidates {

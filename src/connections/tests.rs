@@ -100,8 +100,9 @@ fn an_address_that_holds_more_than_half_goes_first() {
 fn an_idle_one_that_asks_again_at_that_moment_stays_and_one_in_the_middle_does_not() {
     let table = table(2, true);
     let all = [open(&table, HERE), open(&table, HERE)];
-    assert_eq!(table.open(HERE).err(), Some(NoRoom::Yet), "the first is to end for it");
     let (first, _) = &all[0];
+    first.set_since(0, 0);
+    assert_eq!(table.open(HERE).err(), Some(NoRoom::Yet), "the first is to end for it");
     assert_eq!(first.ended(), Some(End::Room));
     first.enter(Phase::Head, 10);
     first.begins();
@@ -117,6 +118,10 @@ fn an_idle_one_that_asks_again_at_that_moment_stays_and_one_in_the_middle_does_n
 fn a_head_that_grows_takes_more_and_others_end_for_it() {
     let table = table(8, true);
     let mut all: Vec<Open> = (0..8).map(|_| open(&table, HERE)).collect();
+    for (connection, _) in &all {
+        // Idle for a minute.
+        connection.set_since(0, 0);
+    }
     let (connection, mut held) = all.remove(7);
     connection.enter(Phase::Head, 10);
     assert_eq!(connection.grow(&mut held, CONNECTION_BYTES), Ok(()));

@@ -3,6 +3,7 @@
 //! budget is full, the slowest of those that hold it make room.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -64,7 +65,7 @@ pub async fn read_body(
     }
     let connection = request.conn_data::<Arc<Connection>>();
     let mut reading = Reading { payload, uploads, connection };
-    reading.enter(Phase::Body);
+    reading.enter(Phase::Waiting);
     let late = |Expired| Error::BodyTimedOut { limit: uploads.limit.length() };
     let read = uploads.limit.hold(Box::pin(reading.read_or_drain(announced, limit_bytes)));
     let read = read.await.map_err(late).flatten();
@@ -102,20 +103,25 @@ impl Reading<'_> {
         }
     }
 
+    /// What its client is told if the connection is to end.
+    fn ended(&self) -> Option<Error> {
+        Some(match self.connection?.ended()? {
+            End::Slow => Error::BodyTooSlow,
+            End::Room => Error::Busy,
+        })
+    }
+
     /// The next piece; an error if the connection is to end.
     async fn next(&mut self) -> Option<Result<Bytes, Error>> {
         poll_fn(|cx| {
-            let ended = self.connection.and_then(|connection| connection.ended());
-            match ended {
-                Some(End::Slow) => Poll::Ready(Some(Err(Error::BodyTooSlow))),
-                Some(End::Room) => Poll::Ready(Some(Err(Error::Busy))),
-                None => self.payload.poll_next_unpin(cx).map(|next| {
-                    let unreadable = |why: PayloadError| {
-                        Error::Malformed(format!("the body cannot be read: {why}"))
-                    };
-                    next.map(|piece| piece.map_err(unreadable))
-                }),
+            if let Some(error) = self.ended() {
+                return Poll::Ready(Some(Err(error)));
             }
+            self.payload.poll_next_unpin(cx).map(|next| {
+                let unreadable =
+                    |why: PayloadError| Error::Malformed(format!("the body cannot be read: {why}"));
+                next.map(|piece| piece.map_err(unreadable))
+            })
         })
         .await
     }
@@ -127,6 +133,7 @@ impl Reading<'_> {
     ) -> Result<(Bytes, Held), Error> {
         let read = self.read(announced, limit_bytes).await;
         if let Err(Error::BodyTooLarge { .. } | Error::CannotSchedule(_)) = &read {
+            self.enter(Phase::Body);
             self.drain().await;
         }
         read
@@ -143,6 +150,7 @@ impl Reading<'_> {
         let at_first = announced.unwrap_or(share);
         check_announced(announced.unwrap_or(0), limit_bytes)?;
         let mut held = self.room(at_first).await?;
+        self.enter(Phase::Body);
         self.holds(&held);
         let mut body = BytesMut::new();
         while let Some(piece) = self.next().await {
@@ -175,8 +183,12 @@ impl Reading<'_> {
     /// A share of the budget, at the cost of slower ones if need be.
     async fn room(&self, bytes: u64) -> Result<Held, Error> {
         let but = self.connection.map(|connection| &**connection);
-        let held = self.uploads.bodies.take(bytes, but).await;
-        Ok(held.ok_or(Refusal::BytesFull)?)
+        let mut taken = pin!(self.uploads.bodies.take(bytes, but));
+        let held = poll_fn(|cx| match self.ended() {
+            Some(error) => Poll::Ready(Err(error)),
+            None => taken.as_mut().poll(cx).map(Ok),
+        });
+        Ok(held.await?.ok_or(Refusal::BytesFull)?)
     }
 
     /// Takes what is still coming off the wire and keeps nothing of it. A connection that is closed

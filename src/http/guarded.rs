@@ -5,6 +5,7 @@
 //! be parsed at once, and a head may grow for as long as its client likes. So it is given one request
 //! at a time: what comes after a head waits here until the request wants its body or is answered.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ const OPEN_BYTES: usize = 4 << 10;
 const COVERED_BYTES: usize = 8 << 10;
 /// Bytes of the server's buffer for answers that it keeps from one to the next.
 const WRITE_BUFFER_MAX: usize = 128 << 10;
+/// Bytes of any body that the parser is given before it has a look.
+const TURN_BYTES: usize = 16 << 10;
 /// What the parser may make of such a piece: a chunk of one byte, or a whole request behind the last
 /// one, takes many times as many bytes in memory as on the wire.
 const OPEN_MEMORY: u64 = 192 << 10;
@@ -57,6 +60,12 @@ enum NotGiven {
     TooLarge,
 }
 
+thread_local! {
+    /// What is read from a socket lands here first: the parser's buffer would grow with what it is
+    /// offered, and keeps the size that it once had.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; TURN_BYTES]);
+}
+
 /// See the module.
 pub struct Guarded {
     io: TcpStream,
@@ -66,7 +75,11 @@ pub struct Guarded {
     carry: Vec<u8>,
     /// The parser was given something to look at: it gets nothing more before it has.
     paused: bool,
+    /// Bytes of a body that it was given since it last had.
+    given: usize,
     body: Body,
+    /// The parser was given the end of the last head.
+    head_ended: bool,
     /// The head under way had no end yet in an earlier piece.
     in_pieces: bool,
     /// Its last bytes: the end of a head may be cut in two.
@@ -82,7 +95,9 @@ impl Guarded {
             held,
             carry: Vec::new(),
             paused: false,
+            given: 0,
             body: Body::None,
+            head_ended: false,
             in_pieces: false,
             tail: [0; 2],
         }
@@ -109,7 +124,7 @@ impl Guarded {
                 Some(Poll::Ready(Ok(())))
             }
             // Its handler answers.
-            Phase::Body | Phase::Running => None,
+            Phase::Waiting | Phase::Body | Phase::Running => None,
             // What is left of its answer is tried once more, and then given up.
             Phase::Answering => None,
         }
@@ -119,7 +134,12 @@ impl Guarded {
     fn share(&mut self, came: &[u8]) -> Result<usize, NotGiven> {
         match self.connection.phase() {
             Phase::Body | Phase::Session => Ok(self.share_of_body(came)),
-            Phase::Running | Phase::Answering => Ok(0),
+            Phase::Waiting | Phase::Running | Phase::Answering => Ok(0),
+            // The parser has the whole head and has not looked at it yet.
+            Phase::Head if self.head_ended => match self.body {
+                Body::Length(1..) => Ok(self.share_of_body(came)),
+                _ => Ok(0),
+            },
             // What nobody has asked for of the last request's body is still on its way.
             Phase::Idle if matches!(self.body, Body::Length(1..)) => Ok(self.share_of_body(came)),
             Phase::Idle | Phase::Head => self.share_of_head(came),
@@ -132,7 +152,10 @@ impl Guarded {
             // Bit by bit, with a look in between.
             Body::Open | Body::Unknown | Body::None => came.len().min(OPEN_BYTES),
         };
-        self.paused = !matches!(self.body, Body::Length(_));
+        self.given += given;
+        if self.given >= TURN_BYTES || !matches!(self.body, Body::Length(_)) {
+            (self.paused, self.given) = (true, 0);
+        }
         self.connection.progressed(given);
         given
     }
@@ -141,7 +164,7 @@ impl Guarded {
         let end = end_of_head(self.tail, came);
         let head = came.get(..end.unwrap_or(came.len())).unwrap_or(came);
         if self.connection.phase() == Phase::Idle {
-            self.body = Body::None;
+            (self.body, self.head_ended) = (Body::None, false);
             self.connection.enter(Phase::Head, 0);
         }
         let length = self.connection.bytes_moved() + head.len() as u64;
@@ -167,7 +190,7 @@ impl Guarded {
             };
             return Ok(came.len());
         };
-        self.tail = [0; 2];
+        (self.tail, self.head_ended) = ([0; 2], true);
         if std::mem::take(&mut self.in_pieces) && self.body == Body::None {
             self.body = Body::Unknown;
         }
@@ -184,6 +207,11 @@ impl Guarded {
         Ok(end + of_body)
     }
 
+    /// Whether a body may still come that nobody wanted, and of which nobody knows where it ends.
+    fn has_unwanted_body(&self) -> bool {
+        self.body == Body::Open && !self.connection.body_ended()
+    }
+
     /// What is too large is answered here, and then nothing more is read.
     fn too_large(&self) -> Poll<io::Result<()>> {
         self.connection.table().refused(Refused::BadHead);
@@ -191,29 +219,42 @@ impl Guarded {
         Poll::Ready(Ok(()))
     }
 
-    /// Tries again after others had their turn: some of them are to end.
+    /// Tries again when others have ended: then it is woken.
     fn in_a_moment(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         self.connection.waits(cx.waker());
-        cx.waker().wake_by_ref();
+        // All may have ended before there was anybody to wake.
+        if !self.connection.waits_for_room() {
+            cx.waker().wake_by_ref();
+        }
         Poll::Pending
     }
 
     /// Gives the parser what waited, if it is its turn.
     fn poll_carry(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let most = self.carry.len().min(buf.remaining());
-        let carry = std::mem::take(&mut self.carry);
-        let given = self.share(carry.get(..most).unwrap_or_default());
-        self.carry = carry;
-        let given = match given {
-            Ok(given) => given,
-            Err(NotGiven::Yet) => return self.in_a_moment(cx),
-            Err(NotGiven::TooLarge) => return self.too_large(),
-        };
-        buf.put_slice(self.carry.get(..given).unwrap_or_default());
-        self.carry.drain(..given);
-        match given {
-            0 => self.wait(cx),
-            _ => Poll::Ready(Ok(())),
+        let mut carry = std::mem::take(&mut self.carry);
+        let rest = carry.split_off(carry.len().min(buf.remaining()));
+        let polled = self.hand_on(&carry, cx, buf);
+        self.carry.extend_from_slice(&rest);
+        polled
+    }
+
+    /// Gives the parser what it may have of `came`, which fits into `buf`; the rest waits.
+    fn hand_on(
+        &mut self,
+        came: &[u8],
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let shared = self.share(came);
+        let (given, rest) =
+            came.split_at_checked(*shared.as_ref().unwrap_or(&0)).unwrap_or((came, &[]));
+        buf.put_slice(given);
+        self.carry.extend_from_slice(rest);
+        match shared {
+            Err(NotGiven::Yet) => self.in_a_moment(cx),
+            Err(NotGiven::TooLarge) => self.too_large(),
+            Ok(0) => self.wait(cx),
+            Ok(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -303,50 +344,32 @@ impl AsyncRead for Guarded {
             return this.poll_carry(cx, buf);
         }
         let phase = this.connection.phase();
-        if phase == Phase::Idle && this.body == Body::Open && !this.connection.body_ended() {
-            // A body that nobody wanted, and of which nobody knows where it ends.
+        if phase == Phase::Idle && this.has_unwanted_body() {
             return Poll::Ready(Ok(()));
         }
-        let start = buf.filled().len();
-        match Pin::new(&mut this.io).poll_read(cx, buf) {
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(why)) => return Poll::Ready(Err(why)),
-            Poll::Pending if ended.is_some() && phase == Phase::Idle => return Poll::Ready(Ok(())),
-            Poll::Pending => {
-                this.connection.waits(cx.waker());
-                // It may have been ended just before there was anybody to wake.
-                if ended.is_none() && this.connection.ended().is_some() {
-                    cx.waker().wake_by_ref();
+        SCRATCH.with_borrow_mut(|scratch| {
+            let most = scratch.len().min(buf.remaining());
+            let mut read = ReadBuf::new(scratch.get_mut(..most).unwrap_or_default());
+            match Pin::new(&mut this.io).poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) if read.filled().is_empty() => Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) => {
+                    if ended.is_some() && phase == Phase::Idle {
+                        this.connection.spare();
+                    }
+                    this.hand_on(read.filled(), cx, buf)
                 }
-                return Poll::Pending;
+                Poll::Ready(Err(why)) => Poll::Ready(Err(why)),
+                Poll::Pending if ended.is_some() && phase == Phase::Idle => Poll::Ready(Ok(())),
+                Poll::Pending => {
+                    this.connection.waits(cx.waker());
+                    // It may have been ended just before there was anybody to wake.
+                    if ended.is_none() && this.connection.ended().is_some() {
+                        cx.waker().wake_by_ref();
+                    }
+                    Poll::Pending
+                }
             }
-        }
-        let came = buf.filled().get(start..).unwrap_or_default();
-        if came.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        if ended.is_some() && phase == Phase::Idle {
-            this.connection.spare();
-        }
-        let given = match this.share(came) {
-            Ok(given) => given,
-            Err(not_given) => {
-                this.carry.extend_from_slice(came);
-                buf.set_filled(start);
-                return match not_given {
-                    NotGiven::Yet => this.in_a_moment(cx),
-                    NotGiven::TooLarge => this.too_large(),
-                };
-            }
-        };
-        if given < came.len() {
-            this.carry.extend_from_slice(came.get(given..).unwrap_or_default());
-            buf.set_filled(start + given);
-        }
-        match given {
-            0 => this.wait(cx),
-            _ => Poll::Ready(Ok(())),
-        }
+        })
     }
 }
 
@@ -389,6 +412,10 @@ impl AsyncWrite for Guarded {
         // The server flushes when it has handed on all that it had.
         if self.connection.phase() == Phase::Answering {
             self.connection.served();
+            // The server waits for the next request and does not look whether there can be one.
+            if self.connection.ended().is_some() || self.has_unwanted_body() {
+                cx.waker().wake_by_ref();
+            }
         }
         Pin::new(&mut self.io).poll_flush(cx)
     }

@@ -4,19 +4,23 @@
 //! A session never pings and never closes an idle socket: v1's scheduler holds twenty and reads
 //! none that is idle.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, StreamHandler, WrapFuture};
+use actix_web::error::PayloadError;
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws;
+use futures_util::StreamExt;
 
 use super::errors;
 use super::learner_api::LearnerWorker;
 use crate::connections::{self, Connection};
 use crate::error::Error;
+use crate::frames::FrameWatch;
 use crate::json::{self, Bounds};
 use crate::rl::FEATURES_MAX;
 use crate::state::Phase;
@@ -40,6 +44,8 @@ pub struct Session {
     worker: Rc<LearnerWorker>,
     /// The parts of a message that comes in several, as far as they have come.
     parts: Option<Vec<u8>>,
+    /// Whether a frame began that is larger than it may be.
+    too_large: Rc<Cell<bool>>,
 }
 
 /// `GET` of any path, with an upgrade.
@@ -51,9 +57,20 @@ pub async fn connect(
     if request.method() != Method::GET {
         return errors::response(&Error::WrongMethod);
     }
-    let session = Session { worker: Rc::clone(&worker), parts: None };
+    let too_large = Rc::new(Cell::new(false));
+    let session =
+        Session { worker: Rc::clone(&worker), parts: None, too_large: Rc::clone(&too_large) };
+    let mut watch = FrameWatch::new(FRAME_BYTES_MAX as u64);
+    let frames = payload.map(move |piece| {
+        let piece = piece?;
+        watch.came(&piece).map_err(|_| {
+            too_large.set(true);
+            PayloadError::Overflow
+        })?;
+        Ok(piece)
+    });
     let started =
-        ws::WsResponseBuilder::new(session, &request, payload).frame_size(FRAME_BYTES_MAX).start();
+        ws::WsResponseBuilder::new(session, &request, frames).frame_size(FRAME_BYTES_MAX).start();
     if let (Ok(_), Some(connection)) = (&started, request.conn_data::<Arc<Connection>>()) {
         connection.enter(connections::Phase::Session, 0);
     }
@@ -133,6 +150,9 @@ impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Session {
             }
             Ok(Message::Binary(_)) => {
                 close(ctx, CloseCode::Unsupported, "the message is no text".to_owned());
+            }
+            Err(ProtocolError::Io(_)) if self.too_large.get() => {
+                close(ctx, CloseCode::Size, "the message is too large".to_owned());
             }
             Err(ProtocolError::Overflow) => {
                 close(ctx, CloseCode::Size, "the message is too large".to_owned());

@@ -28,11 +28,10 @@ use super::{
 };
 use crate::actors::gateway::{Serve, Server};
 use crate::config::Settings;
-use crate::connections::{Connection, Connections, NoRoom};
+use crate::connections::{Connection, Connections};
 use crate::dispatch::Worker;
 use crate::error::Error;
 use crate::json::Bounds;
-use crate::metrics::Refused;
 use crate::peer::message_bytes_max;
 use crate::state::NodeState;
 
@@ -266,19 +265,9 @@ async fn open(
     // Best effort: without it the connection works, only slower.
     let _ = stream.set_nodelay(true);
     let peer = stream.peer_addr()?;
-    let deadline = Instant::now() + ROOM_TIME;
-    loop {
-        match connections.open(peer.ip()) {
-            Ok((connection, held)) => {
-                return Ok((Guarded::new(stream, connection, held), Some(peer)));
-            }
-            // Those that end need this thread for it.
-            Err(NoRoom::Yet) if Instant::now() < deadline => tokio::task::yield_now().await,
-            Err(_) => {
-                connections.refused(Refused::Connection);
-                return Err(io::Error::from(io::ErrorKind::QuotaExceeded).into());
-            }
-        }
+    match connections.open_by(peer.ip(), Instant::now() + ROOM_TIME).await {
+        Ok((connection, held)) => Ok((Guarded::new(stream, connection, held), Some(peer))),
+        Err(_) => Err(io::Error::from(io::ErrorKind::QuotaExceeded).into()),
     }
 }
 

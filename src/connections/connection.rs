@@ -13,11 +13,15 @@ use crate::metrics::Refused;
 
 /// A connection that was of use within this time is no idle one yet.
 const RECENT_MS: u64 = 5000;
+/// Answers closer together than this count as one.
+const APART_MS: u64 = 10;
 /// Each request that a connection brought counts as if it were of use so much later, up to so many.
-const SERVED_MS: u64 = 500;
-const SERVED_MAX: u32 = 10;
-/// A connection that was opened within this time may not have been heard yet.
-const YOUNG_MS: u64 = 250;
+const SERVED_MS: u64 = 1000;
+const SERVED_MAX: u32 = 5;
+/// A connection that was opened within this time may not have been heard yet; it counts for almost as
+/// much as one that brought a request.
+const YOUNG_MS: u64 = 20;
+const YOUNG_CREDIT_MS: u64 = 900;
 /// A request or an answer that began within this time is not slow yet, the less so on a connection
 /// that brought some before: a busy node takes its time, too.
 const JUST_BEGUN_MS: u64 = 100;
@@ -100,8 +104,10 @@ pub struct Connection {
     began_ms: AtomicU64,
     /// Bytes that came or went in this phase.
     moved: AtomicU64,
-    /// Requests answered.
+    /// Times at which requests were answered, those close together counted as one: a client that comes
+    /// back is of use, one that sends many requests at once is not the more so.
     served: AtomicU32,
+    served_ms: AtomicU64,
     /// Bytes that it holds of the connections' budget.
     held: AtomicU64,
     /// Bytes that its request and answer hold of a budget of bodies, and the number of that budget.
@@ -157,6 +163,7 @@ impl Connection {
             began_ms: AtomicU64::new(now),
             moved: AtomicU64::new(0),
             served: AtomicU32::new(0),
+            served_ms: AtomicU64::new(0),
             held: AtomicU64::new(CONNECTION_BYTES),
             body_held: AtomicU64::new(0),
             body_budget: AtomicU32::new(0),
@@ -287,7 +294,12 @@ impl Connection {
 
     /// A request was answered to its end.
     pub fn served(&self) {
-        self.served.fetch_add(1, Ordering::Relaxed);
+        let now = self.table.now_ms();
+        let before = self.served_ms.load(Ordering::Relaxed);
+        if self.served.load(Ordering::Relaxed) == 0 || now.saturating_sub(before) >= APART_MS {
+            self.served.fetch_add(1, Ordering::Relaxed);
+            self.served_ms.store(now, Ordering::Relaxed);
+        }
         self.body_held.store(0, Ordering::Relaxed);
         self.enter(Phase::Idle, 0);
     }
@@ -359,7 +371,11 @@ impl Connection {
         let served = self.served.load(Ordering::Relaxed);
         let took = now.saturating_sub(self.began_ms.load(Ordering::Relaxed)).max(1);
         // Who has asked often will ask again.
-        let credit = (since + SERVED_MS * u64::from(served.clamp(1, SERVED_MAX))) as f64;
+        let credit = match served {
+            0 => YOUNG_CREDIT_MS,
+            times => SERVED_MS * u64::from(times.min(SERVED_MAX)),
+        };
+        let credit = (since + credit) as f64;
         let still = now.saturating_sub(since);
         let (rank, value) = match Phase::of(code) {
             Phase::Running => return None,
@@ -413,5 +429,11 @@ impl Connection {
     pub(super) fn set_since(&self, since_ms: u64, began_ms: u64) {
         self.since_ms.store(since_ms, Ordering::Relaxed);
         self.began_ms.store(began_ms, Ordering::Relaxed);
+    }
+
+    /// Sets how often it was of use, for tests.
+    #[cfg(test)]
+    pub(super) fn set_served(&self, times: u32) {
+        self.served.store(times, Ordering::Relaxed);
     }
 }

@@ -62,7 +62,7 @@ impl Budget {
 
     /// Waits until `bytes` could be taken, for at most `patience`.
     pub async fn wait_for(&self, bytes: u64, patience: Duration) {
-        let _waits = Waits::of(&self.waiting);
+        let _waits = Counted::of(&self.waiting);
         let _ = timeout(patience, async {
             loop {
                 let given_back = self.given_back.notified();
@@ -114,18 +114,23 @@ impl Budget {
 }
 
 /// One that waits; counted while it lives, for it may be dropped in the middle of it.
-struct Waits<'a>(&'a AtomicUsize);
+#[derive(Debug)]
+pub struct Counted<'a> {
+    waiting: &'a AtomicUsize,
+    /// Those that waited already.
+    pub others: usize,
+}
 
-impl<'a> Waits<'a> {
-    fn of(waiting: &'a AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::AcqRel);
-        Self(waiting)
+impl<'a> Counted<'a> {
+    /// One more of those that `waiting` counts.
+    pub fn of(waiting: &'a AtomicUsize) -> Self {
+        Self { others: waiting.fetch_add(1, Ordering::AcqRel), waiting }
     }
 }
 
-impl Drop for Waits<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

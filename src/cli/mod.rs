@@ -8,14 +8,16 @@ mod function;
 mod health;
 mod node;
 
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Problem, Settings};
+use crate::memory;
 use crate::node::StartError;
 use crate::policy::registry::{ALGORITHMS, SchedulerSpec};
 use crate::saved::{FlagOverrides, LimitsPatch};
@@ -134,8 +136,34 @@ fn raise_open_files() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
+/// The heap's settings for little memory: large blocks go back to the system at once, and few are kept.
+/// By itself the heap keeps the more of what is given back the larger the blocks were, up to tens of
+/// mebibytes for each thread, which a node of 64 MiB does not have.
+const SMALL_HEAP: [(&str, &str); 3] = [
+    ("MALLOC_MMAP_THRESHOLD_", "131072"),
+    ("MALLOC_TRIM_THRESHOLD_", "131072"),
+    ("MALLOC_ARENA_MAX", "2"),
+];
+/// Memory up to which they are set.
+const LITTLE_MEMORY_BYTES: u64 = 512 << 20;
+
+/// Begins the program anew with the heap's settings for little memory, if there is little and nobody
+/// has set any: the heap reads them once, from the environment, before anything runs.
+fn settle_heap() {
+    let set = |(name, _): &(&str, &str)| std::env::var_os(name).is_some();
+    if memory::share(1, u64::MAX) > LITTLE_MEMORY_BYTES || SMALL_HEAP.iter().any(set) {
+        return;
+    }
+    if let Ok(program) = std::env::current_exe() {
+        let arguments = std::env::args_os().skip(1);
+        // It only comes back if that fails; then the program runs as it is.
+        let _ = process::Command::new(program).args(arguments).envs(SMALL_HEAP).exec();
+    }
+}
+
 /// Runs the program.
 pub fn run() -> ExitCode {
+    settle_heap();
     raise_open_files();
     let command =
         Cli::command().mut_subcommand("node", |node| node.after_long_help(settings_help()));

@@ -18,13 +18,13 @@ const APART_MS: u64 = 10;
 /// Each request that a connection brought counts as if it were of use so much later, up to so many.
 const SERVED_MS: u64 = 1000;
 const SERVED_MAX: u32 = 5;
-/// A connection that was opened within this time may not have been heard yet; it counts for almost as
-/// much as one that brought a request.
+/// A connection that was opened within this time may not have been heard yet; it counts as much
+/// as one that brought a request.
 const YOUNG_MS: u64 = 20;
-const YOUNG_CREDIT_MS: u64 = 900;
+const YOUNG_CREDIT_MS: u64 = 1000;
 /// A request or an answer that began within this time is not slow yet, the less so on a connection
 /// that brought some before: a busy node takes its time, too.
-const JUST_BEGUN_MS: u64 = 100;
+const JUST_BEGUN_MS: u64 = 250;
 const BEGUN_AGAIN_MS: u64 = 500;
 /// What a body may lag behind its least rate before it is given up, at first and at most.
 const GRACE_MS: i64 = 2000;

@@ -14,6 +14,7 @@ mod connection;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use tokio::sync::Notify;
 pub use self::bodies::{Bodies, Room};
 pub use self::connection::{Connection, End, Phase};
 use self::connection::{RANK_RECENT, RANK_SLOW, Usefulness};
-use crate::budget::{Budget, Held};
+use crate::budget::{Budget, Counted, Held};
 use crate::config::Settings;
 use crate::lock;
 use crate::metrics::{Metrics, Refused};
@@ -32,6 +33,9 @@ use crate::metrics::{Metrics, Refused};
 pub const CONNECTION_BYTES: u64 = 40 << 10;
 /// What is not worth ending a request or an answer for.
 const WORTH_BYTES: u64 = 4 << 10;
+/// How long a new connection waits for room at most, and how many waiting ones halve that.
+const ROOM_TIME: Duration = Duration::from_secs(5);
+const CROWD: usize = 1000;
 /// How often slow connections are looked for.
 const SWEEP: Duration = Duration::from_millis(500);
 
@@ -46,6 +50,9 @@ pub struct Connections {
     table: Mutex<Table>,
     /// A connection has ended: a new one that waits may try again.
     vacant: Notify,
+    /// New connections that wait for room, and how many may.
+    newcomers: AtomicUsize,
+    newcomers_max: usize,
     metrics: Arc<Metrics>,
 }
 
@@ -111,6 +118,8 @@ impl Connections {
             budget: Budget::new(bytes_max.max(CONNECTION_BYTES)),
             table: Mutex::default(),
             vacant: Notify::new(),
+            newcomers: AtomicUsize::new(0),
+            newcomers_max: (count_max / 4).clamp(64, 16_384),
             metrics,
         })
     }
@@ -190,15 +199,18 @@ impl Connections {
         }
     }
 
-    /// As [`open`](Self::open), and waits until `deadline` for those to end that make room.
+    /// As [`open`](Self::open), and waits for those to end that make room; the more wait, the less
+    /// long.
     ///
     /// # Errors
-    /// There is none in time.
-    pub async fn open_by(
+    /// There is none in time, or too many wait already.
+    pub async fn open_soon(
         self: &Arc<Self>,
         from: IpAddr,
-        deadline: Instant,
     ) -> Result<(Arc<Connection>, Held), NoRoom> {
+        let waits = Counted::of(&self.newcomers);
+        let patience = ROOM_TIME / (1 + waits.others / CROWD) as u32;
+        let deadline = tokio::time::Instant::now() + patience;
         loop {
             let vacant = self.vacant.notified();
             tokio::pin!(vacant);
@@ -208,8 +220,8 @@ impl Connections {
                 Err(no_room) => no_room,
                 opened => return opened,
             };
-            let waited = tokio::time::timeout_at(deadline.into(), vacant);
-            if no_room == NoRoom::AtAll || waited.await.is_err() {
+            let hopeless = no_room == NoRoom::AtAll || waits.others >= self.newcomers_max;
+            if hopeless || tokio::time::timeout_at(deadline, vacant).await.is_err() {
                 self.refused(Refused::Connection);
                 return Err(no_room);
             }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix_http::body::BoxBody;
 use actix_http::{HttpService, Request, Response};
@@ -41,8 +41,6 @@ const BACKLOG: i32 = 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Silence after which the kernel asks whether the other side is still there.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
-/// How long a new connection waits for those to end that make room for it.
-const ROOM_TIME: Duration = Duration::from_secs(1);
 /// What an answered client has to read its answer while it still sends what nobody wants.
 const LINGER: Duration = Duration::from_secs(1);
 /// What a connection may take beyond the drain time to be written out and closed.
@@ -265,7 +263,7 @@ async fn open(
     // Best effort: without it the connection works, only slower.
     let _ = stream.set_nodelay(true);
     let peer = stream.peer_addr()?;
-    match connections.open_by(peer.ip(), Instant::now() + ROOM_TIME).await {
+    match connections.open_soon(peer.ip()).await {
         Ok((connection, held)) => Ok((Guarded::new(stream, connection, held), Some(peer))),
         Err(_) => Err(io::Error::from(io::ErrorKind::QuotaExceeded).into()),
     }

@@ -49,12 +49,34 @@ impl Process {
 
     /// The same with an environment.
     pub fn start_in(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = program(arguments)
-            .envs(environment.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
+        let mut command = program(arguments);
+        command.envs(environment.iter().copied());
+        Self::spawn(command)
+    }
+
+    /// The same, in a shell that has run `first` before.
+    pub fn start_in_shell(first: &str, arguments: &[&str]) -> Self {
+        let program = program(arguments);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{first}; exec \"$0\" \"$@\"")]);
+        shell.arg(program.get_program()).args(program.get_args()).stdin(Stdio::null());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        Self::spawn(shell)
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
         let (say, lines) = channel();
         let outputs: [Option<Box<dyn Read + Send>>; 2] = [
             child.stdout.take().map(|pipe| Box::new(pipe) as _),

@@ -5,8 +5,8 @@ mod common;
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::process::Process;
@@ -14,6 +14,7 @@ use common::{fresh_ip, get, post, send};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -26,11 +27,11 @@ const FRESH_RATE: u64 = 50;
 const KEPT: usize = 6;
 
 /// One siege at a time: each takes what the machine has.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
+async fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::const_new(());
     let files = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    ALONE.lock().await
 }
 
 /// A control group of this test's own with that limit, where the machine lets us make one.
@@ -302,7 +303,7 @@ fn half_head(bytes: usize) -> String {
 
 #[actix_rt::test]
 async fn idle_connections_and_half_heads() {
-    let _alone = alone();
+    let _alone = alone().await;
     let kept = format!("GET / HTTP/1.1\r\nHost: x\r\n\r\n{}", half_head(100_000));
     siege(vec![
         (3000, Stranger::new("")),
@@ -314,7 +315,7 @@ async fn idle_connections_and_half_heads() {
 
 #[actix_rt::test]
 async fn bodies_that_are_announced_and_do_not_come() {
-    let _alone = alone();
+    let _alone = alone().await;
     let announced = upload("/function/fn-echo", 2 << 20) + &"x".repeat(70);
     siege(vec![
         (33, Stranger::new(announced.clone())),
@@ -327,7 +328,7 @@ async fn bodies_that_are_announced_and_do_not_come() {
 
 #[actix_rt::test]
 async fn bodies_in_chunks_that_do_not_end() {
-    let _alone = alone();
+    let _alone = alone().await;
     let one_byte_each = chunked("/configuration") + &"1\r\nx\r\n".repeat(20_000);
     siege(vec![
         (1000, Stranger::new(chunked("/function/fn-echo") + "5\r\nhello\r\n")),
@@ -339,7 +340,7 @@ async fn bodies_in_chunks_that_do_not_end() {
 
 #[actix_rt::test]
 async fn answers_that_nobody_reads() {
-    let _alone = alone();
+    let _alone = alone().await;
     let large = upload("/function/fn-echo", 1 << 20) + &"x".repeat(1 << 20);
     let unread = |sends: String| Stranger { reads: false, ..Stranger::new(sends) };
     siege(vec![
@@ -352,7 +353,7 @@ async fn answers_that_nobody_reads() {
 
 #[actix_rt::test]
 async fn sessions_that_are_idle_and_frames_without_end() {
-    let _alone = alone();
+    let _alone = alone().await;
     let session = |frames: &[u8]| {
         let stranger = Stranger::new([UPGRADE.as_bytes(), frames].concat());
         Stranger { port: 8765, ..stranger }
@@ -370,7 +371,7 @@ async fn sessions_that_are_idle_and_frames_without_end() {
 
 #[actix_rt::test]
 async fn ten_thousand_of_all_kinds() {
-    let _alone = alone();
+    let _alone = alone().await;
     // As many as the test may open.
     let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 2;
     let share = |of: usize| of.min(most as usize / 5);
@@ -386,7 +387,7 @@ async fn ten_thousand_of_all_kinds() {
 
 #[actix_rt::test]
 async fn messages_that_become_more_than_they_are() {
-    let _alone = alone();
+    let _alone = alone().await;
     let small = Small::start();
     let pid = small.node.id();
     let machine = [common::MACHINE];

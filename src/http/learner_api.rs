@@ -111,8 +111,11 @@ fn ok() -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain; charset=utf-8").body("ok")
 }
 
-fn answer(result: Result<HttpResponse, Error>) -> HttpResponse {
-    result.unwrap_or_else(|error| errors::response(&error))
+fn answer(worker: &LearnerWorker, result: Result<HttpResponse, Error>) -> HttpResponse {
+    result.unwrap_or_else(|error| {
+        worker.node.refused(&error);
+        errors::response(&error)
+    })
 }
 
 /// `GET /`.
@@ -128,13 +131,16 @@ pub async fn act(request: HttpRequest, worker: Worker) -> HttpResponse {
     let chosen = read_state(state)
         .map_err(malformed)
         .and_then(|state| worker.act(&state).map_err(malformed));
-    answer(chosen.map(|Choice { action, epsilon }| {
-        HttpResponse::Ok()
-            .content_type("text/plain; charset=utf-8")
-            // Debug keeps the decimal point of a whole number, as v1 does.
-            .insert_header((headers::EPS.clone(), format!("{epsilon:?}")))
-            .body(action.to_string())
-    }))
+    answer(
+        &worker,
+        chosen.map(|Choice { action, epsilon }| {
+            HttpResponse::Ok()
+                .content_type("text/plain; charset=utf-8")
+                // Debug keeps the decimal point of a whole number, as v1 does.
+                .insert_header((headers::EPS.clone(), format!("{epsilon:?}")))
+                .body(action.to_string())
+        }),
+    )
 }
 
 /// `GET /train`.
@@ -157,7 +163,7 @@ pub async fn train(request: HttpRequest, worker: Worker) -> HttpResponse {
         let told: Result<Told, String> = read();
         worker.train(vec![told.map_err(malformed)?]).await
     };
-    answer(trained.await.map(|()| ok()))
+    answer(&worker, trained.await.map(|()| ok()))
 }
 
 /// `POST /train_batch`.
@@ -182,18 +188,21 @@ pub async fn train_batch(
         };
         worker.train(batch.map_err(Error::Malformed)?).await
     };
-    answer(trained.await.map(|()| ok()))
+    answer(&worker, trained.await.map(|()| ok()))
 }
 
 /// `GET /learner/parameters`.
 pub async fn parameters(worker: Worker) -> HttpResponse {
-    answer(worker.look().await.map(|snapshot| {
-        HttpResponse::Ok().json(serde_json::json!({
-            "name": snapshot.running.learner_name(),
-            "parameters": *snapshot.posted,
-            "running": *snapshot.running,
-        }))
-    }))
+    answer(
+        &worker,
+        worker.look().await.map(|snapshot| {
+            HttpResponse::Ok().json(serde_json::json!({
+                "name": snapshot.running.learner_name(),
+                "parameters": *snapshot.posted,
+                "running": *snapshot.running,
+            }))
+        }),
+    )
 }
 
 /// `POST /learner/parameters`.
@@ -222,6 +231,7 @@ pub async fn change_parameters(
 /// `GET /learner/stats`.
 pub async fn stats(worker: Worker) -> HttpResponse {
     answer(
+        &worker,
         worker
             .look()
             .await
@@ -245,7 +255,7 @@ async fn bit_by_bit(
     };
     let json =
         |body: BitByBit| HttpResponse::Ok().content_type("application/json").body(body.boxed());
-    answer(begun.await.map(json))
+    answer(&worker, begun.await.map(json))
 }
 
 /// `GET /learner/weights`.

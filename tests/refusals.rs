@@ -127,7 +127,8 @@ async fn requests_that_come_at_once_or_bit_by_bit_are_each_answered_in_order() {
     }
     for step in [1 << 20, 4096, 1000, 100, 7] {
         let answers = raw(node.ip, 18080, requests.clone(), step).await;
-        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 36, "{step}: {answers}");
+        let end = &answers[answers.len().saturating_sub(600)..];
+        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 36, "{step}: {end}");
         let mut rest = &*answers;
         for body in &bodies {
             let at = rest.find(body.as_str()).unwrap_or_else(|| panic!("{step}: {body}"));

@@ -116,7 +116,7 @@ pub struct Connection {
     /// Of a body: milliseconds that it may still lag behind, and the bytes counted so far.
     credit_ms: AtomicI64,
     counted: AtomicU64,
-    /// Whether the body of its request was read to its end.
+    /// Whether it is known where the body of its request ends, or has.
     body_ended: AtomicBool,
     /// Whether its socket waits for the phase to change.
     held_back: AtomicBool,
@@ -169,7 +169,7 @@ impl Connection {
             body_budget: AtomicU32::new(0),
             credit_ms: AtomicI64::new(GRACE_MS),
             counted: AtomicU64::new(0),
-            body_ended: AtomicBool::new(false),
+            body_ended: AtomicBool::new(true),
             held_back: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         }
@@ -242,9 +242,9 @@ impl Connection {
         lock(&self.table.table).stays(self.number);
     }
 
-    /// A request begins to be carried out.
-    pub fn begins(&self) {
-        self.body_ended.store(false, Ordering::Relaxed);
+    /// A request begins to be carried out. `open`: its body ends by itself, and nobody knows where.
+    pub fn begins(&self, open: bool) {
+        self.body_ended.store(!open, Ordering::Relaxed);
         self.enter(Phase::Running, 0);
     }
 
@@ -254,7 +254,7 @@ impl Connection {
         self.enter(Phase::Running, 0);
     }
 
-    /// Whether the body of its last request was read to its end.
+    /// Whether it is known where the body of its last request ends, or has.
     pub fn body_ended(&self) -> bool {
         self.body_ended.load(Ordering::Relaxed)
     }

@@ -39,7 +39,7 @@ fn the_idle_end_first_then_the_slowest_and_never_one_that_runs() {
     for by_bytes in [false, true] {
         let table = table(4, by_bytes);
         let mut all: Vec<Open> = (0..4).map(|_| open(&table, HERE)).collect();
-        all[0].0.begins();
+        all[0].0.begins(false);
         all[1].0.enter(Phase::Head, 5);
         all[2].0.enter(Phase::Head, 50_000);
         all[1].0.set_since(0, 0);
@@ -49,7 +49,7 @@ fn the_idle_end_first_then_the_slowest_and_never_one_that_runs() {
         for ended in [3, 1, 2] {
             all.push(open(&table, HERE));
             let last = all.last().expect("just opened");
-            last.0.begins();
+            last.0.begins(false);
             all = settle(&table, all);
             assert!(!numbers(&all).contains(&ended), "{ended} of {:?}", numbers(&all));
         }
@@ -67,7 +67,7 @@ fn those_who_asked_often_outlive_those_who_never_did() {
     }
     for _ in 0..2000 {
         let stranger = open(&table, HERE);
-        stranger.0.begins();
+        stranger.0.begins(false);
         stranger.0.answers();
         stranger.0.served();
         all.push(stranger);
@@ -101,7 +101,7 @@ fn an_idle_one_that_asks_again_at_that_moment_stays_and_one_in_the_middle_does_n
     assert_eq!(table.open(HERE).err(), Some(NoRoom::Yet), "the first is to end for it");
     assert_eq!(first.ended(), Some(End::Room));
     first.enter(Phase::Head, 10);
-    first.begins();
+    first.begins(false);
     assert_eq!((first.ended(), first.phase()), (None, Phase::Running));
     first.enter(Phase::Body, 0);
     assert!(first.end(End::Slow).is_some());
@@ -124,9 +124,9 @@ fn a_head_that_grows_takes_more_and_others_end_for_it() {
     assert_eq!(connection.grow(&mut held, 3 * CONNECTION_BYTES), Ok(()));
     let left = settle(&table, all);
     assert!(left.len() <= 5, "two ended at least, {} are left", left.len());
-    connection.begins();
+    connection.begins(false);
     for (other, _) in &left {
-        other.begins();
+        other.begins(false);
     }
     assert_eq!(connection.grow(&mut held, 20 * CONNECTION_BYTES), Err(NoRoom::AtAll));
     assert_eq!(held.bytes(), 3 * CONNECTION_BYTES, "nothing was taken");
@@ -140,7 +140,7 @@ fn what_is_slow_is_found_phase_by_phase() {
     let zero = table.now_ms();
     connection.set_since(zero, zero);
     assert!(!slow(zero + 3_600_000), "idle is not slow");
-    connection.begins();
+    connection.begins(false);
     assert!(!slow(zero + 3_600_000), "nor is who waits for a function");
     connection.enter(Phase::Head, 0);
     connection.set_since(zero, zero);
@@ -194,7 +194,7 @@ async fn a_body_makes_room_by_ending_those_that_stand_still_but_none_that_runs()
     still.0.holds_body(&bodies.budget, 500 << 10);
     still.0.set_since(0, 0);
     let more = bodies.budget.take(500 << 10).expect("there is room");
-    running.0.begins();
+    running.0.begins(false);
     running.0.holds_body(&bodies.budget, 500 << 10);
     still.0.waits(Waker::noop());
     let gives_back = async {

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix_rt::net::TcpStream;
-use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::framing::Framing;
 use crate::budget::Held;
 use crate::connections::{CONNECTION_BYTES, Connection, End, NoRoom, Phase};
 use crate::metrics::Refused;
@@ -38,19 +38,6 @@ const NO_ROOM: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\n\
     connection: close\r\ncontent-length: 0\r\n\r\n";
 const TOO_LARGE: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\n\
     connection: close\r\ncontent-length: 0\r\n\r\n";
-
-/// What is known of the body of the request under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Body {
-    /// It has none.
-    None,
-    /// Its bytes that have not come yet.
-    Length(u64),
-    /// It ends by itself: chunks, or a WebSocket's frames.
-    Open,
-    /// The head came in pieces that did not tell.
-    Unknown,
-}
 
 /// Why the parser is given nothing of a head.
 enum NotGiven {
@@ -77,13 +64,7 @@ pub struct Guarded {
     paused: bool,
     /// Bytes of a body that it was given since it last had.
     given: usize,
-    body: Body,
-    /// The parser was given the end of the last head.
-    head_ended: bool,
-    /// The head under way had no end yet in an earlier piece.
-    in_pieces: bool,
-    /// Its last bytes: the end of a head may be cut in two.
-    tail: [u8; 2],
+    framing: Framing,
 }
 
 impl Guarded {
@@ -96,10 +77,7 @@ impl Guarded {
             carry: Vec::new(),
             paused: false,
             given: 0,
-            body: Body::None,
-            head_ended: false,
-            in_pieces: false,
-            tail: [0; 2],
+            framing: Framing::default(),
         }
     }
 
@@ -136,24 +114,23 @@ impl Guarded {
             Phase::Body | Phase::Session => Ok(self.share_of_body(came)),
             Phase::Waiting | Phase::Running | Phase::Answering => Ok(0),
             // The parser has the whole head and has not looked at it yet.
-            Phase::Head if self.head_ended => match self.body {
-                Body::Length(1..) => Ok(self.share_of_body(came)),
-                _ => Ok(0),
+            Phase::Head if self.framing.head_ended() => match self.framing.has_length() {
+                true => Ok(self.share_of_body(came)),
+                false => Ok(0),
             },
             // What nobody has asked for of the last request's body is still on its way.
-            Phase::Idle if matches!(self.body, Body::Length(1..)) => Ok(self.share_of_body(came)),
+            Phase::Idle if self.framing.has_length_left() => Ok(self.share_of_body(came)),
             Phase::Idle | Phase::Head => self.share_of_head(came),
         }
     }
 
     fn share_of_body(&mut self, came: &[u8]) -> usize {
-        let given = match &mut self.body {
-            Body::Length(left) => take(left, came.len()),
-            // Bit by bit, with a look in between.
-            Body::Open | Body::Unknown | Body::None => came.len().min(OPEN_BYTES),
-        };
+        let known = self.framing.has_length();
+        // Of a body that ends by itself bit by bit, with a look in between.
+        let most = if known { came.len() } else { came.len().min(OPEN_BYTES) };
+        let given = self.framing.body(came.get(..most).unwrap_or(came));
         self.given += given;
-        if self.given >= TURN_BYTES || !matches!(self.body, Body::Length(_)) {
+        if self.given >= TURN_BYTES || !known {
             (self.paused, self.given) = (true, 0);
         }
         self.connection.progressed(given);
@@ -161,13 +138,11 @@ impl Guarded {
     }
 
     fn share_of_head(&mut self, came: &[u8]) -> Result<usize, NotGiven> {
-        let end = end_of_head(self.tail, came);
-        let head = came.get(..end.unwrap_or(came.len())).unwrap_or(came);
         if self.connection.phase() == Phase::Idle {
-            (self.body, self.head_ended) = (Body::None, false);
+            self.framing.begin();
             self.connection.enter(Phase::Head, 0);
         }
-        let length = self.connection.bytes_moved() + head.len() as u64;
+        let length = self.connection.bytes_moved() + came.len() as u64;
         if length > COVERED_BYTES as u64 {
             // The parser's buffer doubles as it grows.
             let wanted = CONNECTION_BYTES + length.next_power_of_two();
@@ -176,40 +151,19 @@ impl Guarded {
                 NoRoom::AtAll => NotGiven::TooLarge,
             })?;
         }
-        self.connection.moved(head.len());
-        match body_of(head) {
-            Body::None => {}
-            told => self.body = told,
+        let of_head = self.framing.head(came);
+        self.connection.moved(of_head);
+        if !self.framing.head_ended() {
+            return Ok(of_head);
         }
-        let Some(end) = end else {
-            self.in_pieces = true;
-            self.tail = match head {
-                [.., a, b] => [*a, *b],
-                [b] => [self.tail[1], *b],
-                [] => self.tail,
-            };
-            return Ok(came.len());
-        };
-        (self.tail, self.head_ended) = ([0; 2], true);
-        if std::mem::take(&mut self.in_pieces) && self.body == Body::None {
-            self.body = Body::Unknown;
-        }
-        let rest = came.len() - end;
-        let of_body = match &mut self.body {
-            Body::Length(left) => take(left, rest),
-            _ => 0,
-        };
-        if self.body == Body::Open {
+        let rest = came.get(of_head..).unwrap_or_default();
+        let of_body = if self.framing.has_length() { self.framing.body(rest) } else { 0 };
+        if !self.framing.has_length() {
             // Where there is no room it is not refused for that: its body has a share of its own.
             let _ = self.connection.grow(&mut self.held, CONNECTION_BYTES + OPEN_MEMORY);
         }
-        self.paused = end + of_body < came.len();
-        Ok(end + of_body)
-    }
-
-    /// Whether a body may still come that nobody wanted, and of which nobody knows where it ends.
-    fn has_unwanted_body(&self) -> bool {
-        self.body == Body::Open && !self.connection.body_ended()
+        self.paused = of_body < rest.len();
+        Ok(of_head + of_body)
     }
 
     /// What is too large is answered here, and then nothing more is read.
@@ -266,65 +220,6 @@ impl Guarded {
     }
 }
 
-/// Takes up to `most` off `left`; answers how much.
-fn take(left: &mut u64, most: usize) -> usize {
-    let given = (most as u64).min(*left);
-    *left -= given;
-    given as usize
-}
-
-/// Where the head that `came` goes on with ends: after an empty line. `before` are the two bytes that
-/// came before.
-fn end_of_head(before: [u8; 2], came: &[u8]) -> Option<usize> {
-    // A line end, then at once another; the parser takes `\n` for `\r\n`.
-    let at = |i: usize| came.get(i).copied();
-    match (before, at(0), at(1)) {
-        ([_, b'\n'], Some(b'\n'), _) => return Some(1),
-        ([_, b'\n'], Some(b'\r'), Some(b'\n')) => return Some(2),
-        ([b'\n', b'\r'], Some(b'\n'), _) => return Some(1),
-        _ => {}
-    }
-    let mut from = 0;
-    while let Some(found) = memchr(b'\n', came.get(from..)?) {
-        let line = from + found + 1;
-        match (at(line), at(line + 1)) {
-            (Some(b'\n'), _) => return Some(line + 1),
-            (Some(b'\r'), Some(b'\n')) => return Some(line + 2),
-            _ => from = line,
-        }
-    }
-    None
-}
-
-/// What a head, or a piece of one, says of its body. The parser has the last word on what is
-/// well-formed; this says only how much it is given at once.
-fn body_of(head: &[u8]) -> Body {
-    let mut body = Body::None;
-    let mut from = 0;
-    while let Some(found) = memchr(b'\n', head.get(from..).unwrap_or_default()) {
-        from += found + 1;
-        let rest = head.get(from..).unwrap_or_default();
-        if rest.first().is_none_or(|c| !matches!(c | 0x20, b'c' | b't' | b'u')) {
-            continue;
-        }
-        let line = rest.get(..memchr(b'\n', rest).unwrap_or(rest.len())).unwrap_or_default();
-        let value = |name: &[u8]| {
-            let (start, value) = line.split_at_checked(name.len())?;
-            start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
-        };
-        if value(b"transfer-encoding:").is_some()
-            || value(b"upgrade:").is_some_and(|to| to.eq_ignore_ascii_case(b"websocket"))
-        {
-            return Body::Open;
-        }
-        if let Some(value) = value(b"content-length:") {
-            let length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-            body = length.map_or(Body::Unknown, Body::Length);
-        }
-    }
-    body
-}
-
 impl AsyncRead for Guarded {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -344,7 +239,8 @@ impl AsyncRead for Guarded {
             return this.poll_carry(cx, buf);
         }
         let phase = this.connection.phase();
-        if phase == Phase::Idle && this.has_unwanted_body() {
+        if phase == Phase::Idle && !this.connection.body_ended() {
+            // A body may still come that nobody wanted, and of which nobody knows where it ends.
             return Poll::Ready(Ok(()));
         }
         SCRATCH.with_borrow_mut(|scratch| {
@@ -413,7 +309,7 @@ impl AsyncWrite for Guarded {
         if self.connection.phase() == Phase::Answering {
             self.connection.served();
             // The server waits for the next request and does not look whether there can be one.
-            if self.connection.ended().is_some() || self.has_unwanted_body() {
+            if self.connection.ended().is_some() || !self.connection.body_ended() {
                 cx.waker().wake_by_ref();
             }
         }

@@ -7,6 +7,7 @@ pub mod body;
 pub mod discovery_api;
 mod entries;
 pub mod errors;
+mod framing;
 pub mod function_api;
 mod guarded;
 pub mod headers;

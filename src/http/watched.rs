@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use actix_http::Request;
+use actix_http::{HttpMessage, Request};
 use actix_service::{Service, ServiceFactory};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
@@ -46,7 +46,8 @@ impl<S: Service<Request>> Service<Request> for Watched<S> {
     fn call(&self, request: Request) -> Self::Future {
         let connection = request.conn_data::<Arc<Connection>>().cloned();
         if let Some(connection) = &connection {
-            connection.begins();
+            let open = request.chunked().unwrap_or(true) || request.head().upgrade();
+            connection.begins(open);
         }
         Carrying { request: self.routes.call(request), connection }
     }

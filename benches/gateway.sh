@@ -2,7 +2,8 @@
 # The gateway's cost per call, against nginx in the same run. See benches/README.md.
 #
 # Needs nginx and wrk (Debian: apt-get install nginx-light wrk procps), and cargo for the node.
-# Listens on 127.0.0.1:18991-18992 and on 127.0.0.1-2 at 18080 and 19000; traffic stays on loopback.
+# Listens on 127.0.0.1:18991-18992 and on 127.0.0.1-3 at 18080 and 19000; traffic stays on loopback.
+# With BEFORE set to an earlier build's binary, that one is measured in the same rounds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -43,17 +44,19 @@ CONF
 
 start nginx -p "$work" -c "$work/function.conf"
 start nginx -p "$work" -c "$work/proxy.conf"
-node() { # address, the other's address
-    start "$binary" node --host "$1" --data-path "$work/$1" --init-server "$2" --workers 2 \
+node() { # address, the other's address, binary
+    start "${3:-$binary}" node --host "$1" --data-path "$work/$1" --init-server "$2" --workers 2 \
         --scheduler 'NoScheduler false' --k 100000 --route fn=http://127.0.0.1:18991/
 }
 node 127.0.0.1 127.0.0.2
 node 127.0.0.2 127.0.0.1
+before=http://127.0.0.3:18080/function/fn
+[ -z "${BEFORE:-}" ] || node 127.0.0.3 127.0.0.3 "$BEFORE"
 
 direct=http://127.0.0.1:18991/
 proxy=http://127.0.0.1:18992/
 local=http://127.0.0.1:18080/function/fn
-for url in $direct $proxy $local http://127.0.0.2:18080/function/fn; do
+for url in $direct $proxy $local http://127.0.0.2:18080/function/fn ${BEFORE:+"$before"}; do
     for _ in $(seq 100); do curl -fsS -o /dev/null "$url" 2>/dev/null && break; sleep 0.1; done
     [ "$(curl -fsS "$url")" = hello ] || { echo "$0: $url does not answer" >&2; cat "$work/out.log" >&2; exit 1; }
 done
@@ -84,9 +87,11 @@ for round in $(seq "$rounds"); do
     measure direct-32 32 "$direct"
     measure proxy-32 32 "$proxy"
     measure node-32 32 "$local"
+    [ -z "${BEFORE:-}" ] || measure before-32 32 "$before"
     measure direct-1 1 "$direct"
     measure proxy-1 1 "$proxy"
     measure node-1 1 "$local"
+    [ -z "${BEFORE:-}" ] || measure before-1 1 "$before"
     measure forwarded-1 1 -H 'X-P2pfaas-Scheduler-Forward: 1' "$local"
 done
 
@@ -127,4 +132,10 @@ if [ "$(nproc)" -ge 2 ]; then
 fi
 printf '%-46s %8.0f us          %s x local (bar: at most 2.2)\n' 'forwarded once, 1 connection' \
     "$(median forwarded-1 3)" "$(ratio "$(median forwarded-1 3)" "$(median node-1 3)")"
+if [ -n "${BEFORE:-}" ]; then
+    printf '%-46s %8.0f requests/s  the node now: %s x\n' 'through the earlier build, 32 connections' \
+        "$(median before-32 2)" "$(ratio "$(median node-32 2)" "$(median before-32 2)")"
+    printf '%-46s %8.0f us          the node now: %s x\n' 'through the earlier build, 1 connection' \
+        "$(median before-1 3)" "$(ratio "$(median node-1 3)" "$(median before-1 3)")"
+fi
 echo "resident memory of the node: idle, before the load, $idle KiB (bar: at most 15360); after it, $(resident "${pids[2]}") KiB"

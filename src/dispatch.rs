@@ -239,6 +239,8 @@ impl Worker {
                 Decision::Forward(_) if been_here => break,
                 Decision::Forward(peer) => peer,
             };
+            // Too many are away already: their connections wait, and none may be left for others.
+            let Ok(_away) = self.node.away.try_acquire() else { break };
             let (message, _held) = match &message {
                 Some(made) => made,
                 None => message.insert(self.message(&call).await?),

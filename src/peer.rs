@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::actors::discovery::{Discovery, PollAnswer, Poller, Unreachable};
 use crate::actors::scheduler::Prober;
 use crate::actors::supervise::Handle;
+use crate::budget::Budget;
 use crate::client::{
     Hosts, Renewed, SendFailure, addresses, is_link_local, read_body, read_held_body,
 };
@@ -25,6 +26,7 @@ use crate::http::headers;
 use crate::json::Bounds;
 use crate::limit::{Expired, TimeLimit};
 use crate::membership::Introduction;
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::saved::MachinePatch;
 use crate::types::{FunctionName, Identity, Load, Peer, check_machine, url_host};
@@ -32,6 +34,11 @@ use crate::wire::{
     MACHINE_AGENT, PeerHop, list_bytes_max, read_machines, read_object, read_peer_answer,
     six_decimals,
 };
+
+/// Bytes that other machines' lists hold while they are read, at most a 32nd of the memory.
+const LISTS_BYTES_MAX: u64 = 16 << 20;
+/// How often the headers of a peer's answer are held until they are written.
+const HEADERS_TIMES: usize = 3;
 
 /// A worker thread's client for other nodes. Cheap to clone.
 #[derive(Clone)]
@@ -45,6 +52,8 @@ pub struct PeerClient {
     probe_limit: TimeLimit,
     forward_limit: TimeLimit,
     bodies: Bodies,
+    /// The budget of other machines' lists, all that are read at once; small ones take no share of it.
+    lists: Bodies,
 }
 
 /// A call as it is handed to a peer.
@@ -143,6 +152,10 @@ impl PeerClient {
             settings,
             discovery,
             metrics,
+            lists: Bodies {
+                budget: Budget::new(memory::share(32, LISTS_BYTES_MAX)),
+                connections: Arc::clone(&bodies.connections),
+            },
             bodies,
         }
     }
@@ -231,7 +244,14 @@ impl PeerClient {
         let http_headers = headers::from_function(response.headers());
         let mut forwarded = read_answer(&message, response.status(), http_headers)
             .map_err(ForwardFailure::Nothing)?;
-        let bytes = forwarded.answer.body.len();
+        // Its headers are held several times until they are written.
+        let headers: usize = forwarded
+            .answer
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum();
+        let bytes = forwarded.answer.body.len() + HEADERS_TIMES * headers;
         forwarded.answer.held = held.map(|held| held.for_answer(bytes));
         // Limits follow each node's memory. A function's own 413 has an execution time.
         let executed = |hop: &PeerHop| hop.timings.execution_time.is_some();
@@ -262,9 +282,10 @@ impl PeerClient {
         }
         let broke = |why: &dyn std::fmt::Display| SendFailure::Broke(why.to_string());
         let machines_max = self.settings.machines_max;
-        let body = read_body(&mut response, list_bytes_max(machines_max))
-            .await
-            .map_err(|why| broke(&why))?;
+        let (body, _held) =
+            read_held_body(&mut response, list_bytes_max(machines_max), &self.lists)
+                .await
+                .map_err(|why| broke(&why))?;
         let machines = read_machines(&body, machines_max).map_err(|why| broke(&why))?;
         let told = response.headers();
         let introduction = |name: &str, group: &str| Introduction {

@@ -65,6 +65,9 @@ pub struct NodeState {
     pub learner_bodies: Arc<Budget>,
     /// All connections of clients.
     pub connections: Arc<Connections>,
+    /// Calls that may be under way to others at once, peers and gateways: their clients' connections
+    /// do not end meanwhile, and some must be left for all others.
+    pub away: Semaphore,
     /// Calls handed to peers right now.
     pub forwarding: Forwarding,
     /// How far the node is on its way out.
@@ -87,8 +90,10 @@ impl NodeState {
         openfaas: Option<Arc<openfaas::Access>>,
     ) -> Self {
         let metrics: Arc<Metrics> = Arc::default();
+        let connections = Connections::of(&settings, &metrics);
         Self {
-            connections: Connections::of(&settings, &metrics),
+            away: Semaphore::new((connections.capacity() / 2).clamp(1, Semaphore::MAX_PERMITS)),
+            connections,
             embedded: embedded::Shared::new(&settings),
             bodies: Budget::new(settings.bodies_bytes_max),
             openfaas,

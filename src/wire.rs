@@ -177,6 +177,9 @@ pub fn seconds(duration: Duration) -> Option<f64> {
 /// Nodes that a call can have passed; no cluster forwards so often.
 pub const HOPS_MAX: usize = 64;
 
+/// Bytes of all headers in a message, names and values; as many as a head over HTTP may have.
+pub const HEADERS_BYTES_MAX: usize = 128 << 10;
+
 /// Values that a peer message has beside its hops and headers, which have bounds of their own.
 const PEER_VALUES_MAX: usize = 4096;
 /// Values of a machine in a list, keys included; v1's has sixteen, and later ones may have more.
@@ -203,6 +206,7 @@ fn peer_bounds(bytes: usize) -> Bounds {
 pub fn read_peer_request(message: &[u8], bytes: usize) -> Result<PeerRequest, String> {
     let read: PeerRequest = read_object(message, &peer_bounds(bytes))?;
     check_hops(read.peers_list.as_deref().unwrap_or_default())?;
+    check_headers(read.headers.as_ref())?;
     Ok(read)
 }
 
@@ -213,7 +217,23 @@ pub fn read_peer_request(message: &[u8], bytes: usize) -> Result<PeerRequest, St
 pub fn read_peer_answer(message: &[u8], bytes: usize) -> Result<PeerAnswer, String> {
     let read: PeerAnswer = read_object(message, &peer_bounds(bytes))?;
     check_hops(read.peers_list.as_deref().unwrap_or_default())?;
+    check_headers(read.headers.as_ref())?;
     Ok(read)
+}
+
+/// Bytes of header names and values together.
+pub fn headers_bytes(headers: &BTreeMap<String, String>) -> usize {
+    headers.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
+/// What headers may be: all of them together become the head of a request or an answer.
+fn check_headers(headers: Option<&BTreeMap<String, String>>) -> Result<(), String> {
+    match headers.map_or(0, headers_bytes) {
+        bytes if bytes > HEADERS_BYTES_MAX => {
+            Err(format!("headers have {bytes} bytes, at most {HEADERS_BYTES_MAX} are taken"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What hops may be: they travel on in messages and end up in response headers.
@@ -308,6 +328,12 @@ mod tests {
         }
         let long = format!(r#"{{"payload":"{0}","body":"{0}"}}"#, "A".repeat(1 << 20));
         assert!(read_peer_request(long.as_bytes(), 16 << 20).is_ok());
+        let long = "A".repeat(100_000);
+        let headers = format!(r#"{{"headers":{{"a":"{long}"}}}}"#);
+        assert!(read_peer_answer(headers.as_bytes(), 16 << 20).is_ok());
+        let headers = format!(r#"{{"headers":{{"a":"{long}","b":"{long}"}}}}"#);
+        assert!(read_peer_answer(headers.as_bytes(), 16 << 20).is_err());
+        assert!(read_peer_request(headers.as_bytes(), 16 << 20).is_err());
         let long = format!(r#"{{"service_id_tracing":"{}"}}"#, "A".repeat(1 << 20));
         assert!(read_peer_request(long.as_bytes(), 16 << 20).is_err());
     }

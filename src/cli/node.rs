@@ -45,6 +45,9 @@ pub(super) struct NodeArgs {
     workers: Option<usize>,
     #[command(flatten)]
     scheduling: SchedulingArgs,
+    /// A name of this node under which browsers may change it; may be repeated.
+    #[arg(long, value_name = "NAME", value_parser = parse_init_server)]
+    host_name: Vec<String>,
     /// Who may change the node through its routes [default: any, as in P2PFaaS v1].
     #[arg(long)]
     admin: Option<Admin>,
@@ -73,6 +76,9 @@ impl NodeArgs {
         text("workers", self.workers.map(|n| n.to_string()));
         text("admin", self.admin.map(|admin| format!("{admin:?}").to_lowercase()));
         text("embedded_functions", self.embedded_functions.then(|| "true".to_owned()));
+        if !self.host_name.is_empty() {
+            flags.push(("host_names", self.host_name.clone().into()));
+        }
         if !self.route.is_empty() {
             flags.push(("routes", self.route.clone().into()));
         }

@@ -153,6 +153,12 @@ impl Connections {
         }
     }
 
+    /// Connections that fit, if each takes no more than the least.
+    pub fn capacity(&self) -> usize {
+        let by_bytes = self.budget.max() / CONNECTION_BYTES;
+        self.count_max.min(usize::try_from(by_bytes).unwrap_or(usize::MAX))
+    }
+
     /// Milliseconds since the node began.
     pub fn now_ms(&self) -> u64 {
         self.start.elapsed().as_millis() as u64

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
+use tokio::sync::Semaphore;
 
 use super::accompanied::respond_within;
 use super::body::{Uploads, read_body};
@@ -19,17 +20,22 @@ use crate::saved::MachinePatch;
 use crate::state::NodeState;
 use crate::wire::{MACHINE_AGENT, read_object};
 
+/// Lists that are made at once at most.
+const LISTS_MAX: usize = 4;
+
 /// A thread's share of the discovery server.
 pub struct DiscoveryWorker {
     node: Arc<NodeState>,
     uploads: Uploads,
+    /// Lists that are made at once: each may be as long as the machines are many.
+    lists: Semaphore,
 }
 
 impl DiscoveryWorker {
     /// For the current thread.
     pub fn new(node: Arc<NodeState>) -> Self {
         let uploads = Uploads::new(&node.settings, node.call_bodies());
-        Self { node, uploads }
+        Self { node, uploads, lists: Semaphore::new(LISTS_MAX) }
     }
 }
 
@@ -58,6 +64,9 @@ fn caller(request: &HttpRequest) -> Option<(IpAddr, Introduction)> {
 /// `GET /list`.
 pub async fn list(request: HttpRequest, worker: Worker) -> HttpResponse {
     let message = ListMachines { caller: caller(&request) };
+    let Ok(_turn) = worker.lists.acquire().await else {
+        return errors::response(&Error::Stopped);
+    };
     match worker.node.discovery.ask(|| message.clone()).await {
         Ok(listing) => {
             let mut builder = HttpResponse::Ok();

@@ -199,6 +199,7 @@ pub async fn openfaas_api(
 ) -> HttpResponse {
     let passed = async {
         let gateway = worker.functions.gateway()?;
+        let _away = worker.node.away.try_acquire().map_err(|_| Error::Busy)?;
         if request.method() != Method::GET {
             check_admin(&request, &worker.node)?;
         }

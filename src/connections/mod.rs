@@ -35,7 +35,7 @@ pub const CONNECTION_BYTES: u64 = 40 << 10;
 const WORTH_BYTES: u64 = 4 << 10;
 /// How long a new connection waits for room at most, and how many waiting ones halve that.
 const ROOM_TIME: Duration = Duration::from_secs(5);
-const CROWD: usize = 1000;
+const CROWD: usize = 4000;
 /// How often slow connections are looked for.
 const SWEEP: Duration = Duration::from_millis(500);
 

@@ -39,10 +39,16 @@ const LONG_BATCH_BYTES: usize = 4 << 10;
 /// Bytes of a batch from which it is parsed aside, so that others are not held up.
 const PARSED_ASIDE_BYTES: usize = 64 << 10;
 
+/// `bytes`, or what all bodies to the learner may hold if that is less: for a larger one there would
+/// never be room, and its client would try again for ever.
+fn within_bodies(bytes: u64, settings: &Settings) -> usize {
+    usize::try_from(bytes.min(settings.learner_bodies_bytes_max)).unwrap_or(usize::MAX)
+}
+
 /// What a model that is imported may be: one that fits in the learner's memory is no longer than
 /// that. What is made of it is bounded again as it is read.
 pub fn model_bounds(settings: &Settings) -> Bounds {
-    let bytes = usize::try_from(settings.learner_memory_bytes_max).unwrap_or(usize::MAX);
+    let bytes = within_bodies(settings.learner_memory_bytes_max, settings);
     Bounds {
         bytes,
         depth: 8,
@@ -179,7 +185,8 @@ pub async fn train_batch(
 ) -> HttpResponse {
     let trained = async {
         check_admin(&request, &worker.node)?;
-        let limit_bytes = worker.node.settings.body_bytes_max;
+        let settings = &worker.node.settings;
+        let limit_bytes = within_bodies(settings.body_bytes_max as u64, settings);
         let (body, held) = read_body(&request, payload, limit_bytes, &worker.uploads).await?;
         let alone = match body.len() {
             LONG_BATCH_BYTES.. => Some(worker.turn().await?),

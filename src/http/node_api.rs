@@ -96,11 +96,14 @@ fn may_change(admin: Admin, from: Option<IpAddr>) -> bool {
 pub fn changed(node: &NodeState, result: Result<(), Error>) -> HttpResponse {
     match result {
         Ok(()) => HttpResponse::Ok().finish(),
-        Err(error) => {
-            node.refused(&error);
-            errors::response(&error)
-        }
+        Err(error) => failed(node, &error),
     }
+}
+
+/// The answer that tells of `error`; it is counted if it is a refusal.
+fn failed(node: &NodeState, error: &Error) -> HttpResponse {
+    node.refused(error);
+    errors::response(error)
 }
 
 /// An error of the node's own making.
@@ -227,7 +230,7 @@ pub async fn openfaas_api(
             let along = Along { held: answer.held, ..Along::default() };
             accompanied::respond(&mut response, body, along, request.conn_data())
         }
-        Err(error) => errors::response(&error),
+        Err(error) => failed(&worker.node, &error),
     }
 }
 
@@ -247,7 +250,7 @@ pub async fn scale_delay(
     };
     match measured.await {
         Ok(delay) => HttpResponse::Ok().json(delay),
-        Err(error) => errors::response(&error),
+        Err(error) => failed(&worker.node, &error),
     }
 }
 

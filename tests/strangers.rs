@@ -206,11 +206,12 @@ struct Stranger {
     /// What it goes on sending, every so many milliseconds.
     drips: Option<(Arc<[u8]>, u64)>,
     reads: bool,
+    hangs_up: bool,
 }
 
 impl Stranger {
     fn new(sends: impl Into<Vec<u8>>) -> Self {
-        Self { port: 18080, sends: sends.into().into(), drips: None, reads: true }
+        Self { port: 18080, sends: sends.into().into(), drips: None, reads: true, hangs_up: false }
     }
 
     fn dripping(self, byte: &str, every_ms: u64) -> Self {
@@ -240,6 +241,9 @@ impl Stranger {
                 time.tick().await;
                 stream.write_all(byte).await?;
             }
+        }
+        if self.hangs_up {
+            return Ok(());
         }
         if !self.reads {
             std::future::pending::<()>().await;
@@ -336,6 +340,16 @@ async fn bodies_in_chunks_that_do_not_end() {
         (200, Stranger::new(chunked("/") + "1\r\nx\r\n").dripping("1\r\nx\r\n", 100)),
     ])
     .await;
+}
+
+#[actix_rt::test]
+async fn batches_whose_clients_hang_up_as_soon_as_they_are_sent() {
+    let _alone = alone().await;
+    let entry = r#"{"eid":1,"state":"1","action":0,"reward":1}"#;
+    let batch = format!("[{}]", vec![entry; 47_000].join(","));
+    let sends = upload("/train_batch", batch.len()) + &batch;
+    let gone = Stranger { port: 19020, hangs_up: true, ..Stranger::new(sends) };
+    siege(vec![(40, gone)]).await;
 }
 
 #[actix_rt::test]

@@ -278,7 +278,7 @@ async fn bit_by_bit(
     };
     let json =
         |body: BitByBit| HttpResponse::Ok().content_type("application/json").body(body.boxed());
-    answer(&worker, begun.await.map(json))
+    answer(worker, begun.await.map(json))
 }
 
 /// `GET /learner/weights`.

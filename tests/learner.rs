@@ -357,6 +357,18 @@ async fn a_model_that_would_become_much_memory_is_refused_with_a_short_message()
 }
 
 #[actix_rt::test]
+async fn what_there_would_never_be_room_for_is_too_large_instead_of_to_be_tried_again() {
+    let node = TestNode::start(|settings| settings.learner_bodies_bytes_max = 100_000);
+    for route in ["/learner/model", "/train_batch"] {
+        let refused = post(&node.learner(route), " ".repeat(100_001)).await;
+        assert_eq!((refused.status, refused.code()), (413, 4), "{}", refused.text());
+        assert!(refused.text().contains("100000"), "{}", refused.text());
+        let read = post(&node.learner(route), " ".repeat(100_000)).await;
+        assert_eq!(read.status, 400, "{}", read.text());
+    }
+}
+
+#[actix_rt::test]
 async fn what_cannot_be_read_is_quoted_in_short() {
     let node = TestNode::start(|_| {});
     let long = "y".repeat(50_000);

@@ -265,6 +265,8 @@ async fn what_changes_the_gateway_is_for_whoever_may_change_the_node() {
         assert_eq!(answered.status, status, "{method} {path}");
     }
     assert_eq!(gateway.server.requests().len(), 1);
+    let metrics = get(&node.url("/metrics")).await.text();
+    assert!(metrics.contains(r#"p2pfaas_refusals_total{kind="closed"} 5"#), "{metrics}");
 }
 
 #[actix_rt::test]

@@ -210,11 +210,12 @@ struct Stranger {
     /// What it goes on sending, every so many milliseconds.
     drips: Option<(Arc<[u8]>, u64)>,
     reads: bool,
+    hangs_up: bool,
 }
 
 impl Stranger {
     fn new(sends: impl Into<Vec<u8>>) -> Self {
-        Self { port: 18080, sends: sends.into().into(), drips: None, reads: true }
+        Self { port: 18080, sends: sends.into().into(), drips: None, reads: true, hangs_up: false }
     }
 
     fn dripping(self, byte: &str, every_ms: u64) -> Self {
@@ -245,6 +246,9 @@ impl Stranger {
                 stream.write_all(byte).await?;
             }
         }
+        if self.hangs_up {
+            return Ok(());
+        }
         if !self.reads {
             std::future::pending::<()>().await;
         }
@@ -255,7 +259,8 @@ impl Stranger {
 }
 
 /// Lays siege to a small node with that many of each kind; nobody else's calls may fail meanwhile.
-async fn siege(strangers: Vec<(usize, Stranger)>) {
+/// Answers the most bytes of memory that it held.
+async fn siege(strangers: Vec<(usize, Stranger)>) -> u64 {
     let small = Small::start();
     let pid = small.node.id();
     let good = Good::start(small.ip);
@@ -288,6 +293,7 @@ async fn siege(strangers: Vec<(usize, Stranger)>) {
     // And it is as it was.
     assert_eq!(post(&small.url("/function/fn-echo"), "x").await.status, 200);
     assert_eq!(get(&small.url("/health")).await.status, 200);
+    peak
 }
 
 fn upload(path: &str, bytes: usize) -> String {
@@ -340,6 +346,18 @@ async fn bodies_in_chunks_that_do_not_end() {
         (200, Stranger::new(chunked("/") + "1\r\nx\r\n").dripping("1\r\nx\r\n", 100)),
     ])
     .await;
+}
+
+#[actix_rt::test]
+async fn batches_whose_clients_hang_up_as_soon_as_they_are_sent() {
+    let _alone = alone().await;
+    let entry = r#"{"eid":1,"state":"1","action":0,"reward":1}"#;
+    let batch = format!("[{}]", vec![entry; 47_000].join(","));
+    let sends = upload("/train_batch", batch.len()) + &batch;
+    let gone = Stranger { port: 19020, hangs_up: true, ..Stranger::new(sends) };
+    let peak = siege(vec![(40, gone)]).await;
+    // As many as there are turns, whoever is still there: some 33 MiB, and more than 50 without turns.
+    assert!(peak < 44 << 20, "{peak} bytes");
 }
 
 #[actix_rt::test]

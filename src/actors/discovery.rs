@@ -50,8 +50,11 @@ pub struct Kept {
     pub published: Arc<ArcSwap<Published>>,
 }
 
-/// How often the machines are saved if they have changed.
+/// How often it is looked whether the machines have changed, to save them.
 const SAVE_TIME: Duration = Duration::from_secs(1);
+/// How long they are not saved again: whoever changes its name all the time must not wear out the
+/// disk.
+const SAVE_REST: Duration = Duration::from_secs(15);
 
 /// Machines that one answer may make known. The next polls tell of further ones.
 const NEWCOMERS_MAX: usize = 256;
@@ -87,6 +90,8 @@ pub struct Discovery {
     joins: Joins,
     /// The machines as they are on disk.
     saved: Vec<Known>,
+    /// When they were last saved because they had changed.
+    saved_at: Option<Instant>,
     saving: bool,
     leaving: bool,
     _guard: Guard,
@@ -111,6 +116,7 @@ impl Discovery {
             found_ip: None,
             joins: Joins::default(),
             saved: Vec::new(),
+            saved_at: None,
             saving: false,
             leaving: false,
             _guard: guard,
@@ -355,11 +361,13 @@ impl Discovery {
     }
 
     fn save_if_changed(&mut self, ctx: &mut Context<Self>) {
-        if self.saving {
+        let rests = self.saved_at.is_some_and(|at| at.elapsed() < SAVE_REST);
+        if self.saving || rests {
             return;
         }
         if let Some(saved) = self.save() {
             self.saving = true;
+            self.saved_at = Some(Instant::now());
             ctx.spawn(saved.into_actor(self).map(|(), actor, _| actor.saving = false));
         }
     }

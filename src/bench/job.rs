@@ -62,3 +62,17 @@ pub struct Job {
     /// The learner's decision.
     pub learnt: Option<Learnt>,
 }
+
+impl Job {
+    /// Bytes of memory that it takes.
+    pub fn bytes(&self) -> u64 {
+        let Timings { total, scheduling, probing } = &self.timings;
+        let times: usize =
+            [total, scheduling, probing].iter().map(|times| size_of_val(&***times)).sum();
+        let name = |text: &String| size_of::<String>() + text.len();
+        let names: usize = self.peers_ip.iter().chain(&self.peers_id).map(name).sum();
+        let texts = self.net_error.as_ref().map_or(0, String::len)
+            + self.learnt.as_ref().map_or(0, |learnt| learnt.state.len());
+        (size_of::<Self>() + times + names + texts) as u64
+    }
+}

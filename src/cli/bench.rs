@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use self::keys::Keys;
 use self::progress::Bar;
-use super::{Failure, broken, table, told_to_stop};
+use super::{Failure, broken, shown, table, told_to_stop};
 use crate::bench::{report, trace};
 use crate::experiment::{ExperimentError, Inputs, Sweep, summary};
 
@@ -187,7 +187,7 @@ fn report(given: &[PathBuf], output: &Path, figures: Option<&Path>) -> Result<()
             // One that was cut off before it began must not hide all others.
             match summary(&file) {
                 Ok(run) => runs.push(run),
-                Err(why) => eprintln!("p2pfaas: left out: {why}"),
+                Err(why) => eprintln!("p2pfaas: left out: {}", shown(&why.to_string())),
             }
         }
     }

@@ -187,7 +187,7 @@ pub fn run() -> ExitCode {
             | Failure::Unavailable(why)
             | Failure::Broken(why)
             | Failure::Interrupted(why)) = failure;
-            eprintln!("p2pfaas: {why}");
+            eprintln!("p2pfaas: {}", shown(&why));
             ExitCode::from(code)
         }
     }
@@ -233,6 +233,15 @@ fn broken(why: impl std::fmt::Display) -> Failure {
 /// system's resolver for many seconds, and nobody needs its answer any more.
 fn end_at_once(system: actix_rt::SystemRunner) {
     std::mem::forget(system);
+}
+
+/// Characters of a line on a failure that are shown; nodes and files tell what stands in it.
+const LINE_CHARS_MAX: usize = 8192;
+
+/// A failure's lines without anything that would command the terminal.
+fn shown(why: &str) -> String {
+    let lines: Vec<String> = why.lines().map(|line| printable(line, LINE_CHARS_MAX)).collect();
+    lines.join("\n")
 }
 
 /// Characters of a cell that are shown; nodes tell what stands in it.
@@ -301,5 +310,7 @@ mod tests {
         let table = table(&rows);
         assert!(table.len() < 300 && table.lines().count() == 1, "{table:?}");
         assert!(!table.contains('\u{1b}') && table.contains('…'));
+        let failure = shown("two nodes failed:\n  10.0.0.1: \u{1b}]0;x\u{7}\r\n  10.0.0.2: no");
+        assert_eq!(failure, "two nodes failed:\n  10.0.0.1: \u{fffd}]0;x\u{fffd}\n  10.0.0.2: no");
     }
 }

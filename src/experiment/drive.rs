@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -11,6 +10,7 @@ use tokio::time::{Instant, interval, timeout};
 
 use super::inputs::Inputs;
 use super::load::{Pace, Sender};
+use super::results::Jobs;
 use super::training::Trainer;
 use super::{ExperimentError, Live, Progress};
 use crate::bench::about::{End, Kept};
@@ -64,7 +64,7 @@ impl Drive<'_> {
         point: &Point,
         duration: Duration,
         warm_up: bool,
-        jobs: Option<SyncSender<Job>>,
+        jobs: Option<Jobs>,
     ) -> Result<Driven, ExperimentError> {
         let scenario = &self.inputs.scenario;
         let nodes: Vec<IpAddr> = self.inputs.fleet.0.iter().map(|member| member.address).collect();
@@ -157,17 +157,13 @@ fn kept(pace: Pace, (trained, training_failed): (u64, u64)) -> Kept {
 struct Ledger {
     deadlines: Deadlines,
     trainer: Option<Rc<Trainer>>,
-    jobs: RefCell<Option<SyncSender<Job>>>,
+    jobs: RefCell<Option<Jobs>>,
     live: Cell<Live>,
     overrun: Cell<bool>,
 }
 
 impl Ledger {
-    fn new(
-        deadlines: Deadlines,
-        trainer: Option<Rc<Trainer>>,
-        jobs: Option<SyncSender<Job>>,
-    ) -> Self {
+    fn new(deadlines: Deadlines, trainer: Option<Rc<Trainer>>, jobs: Option<Jobs>) -> Self {
         let (jobs, live) = (RefCell::new(jobs), Cell::default());
         Self { deadlines, trainer, jobs, live, overrun: Cell::new(false) }
     }
@@ -182,7 +178,7 @@ impl Ledger {
         live.failed += u64::from(Outcome::of(&job) == Outcome::Failed);
         self.live.set(live);
         if let Some(jobs) = &*self.jobs.borrow()
-            && jobs.try_send(job).is_err()
+            && jobs.send(job).is_none()
         {
             self.overrun.set(true);
         }

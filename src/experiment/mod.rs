@@ -24,6 +24,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::bench::about::About;
+use crate::types::printable;
+
+/// Characters of a line on what is wrong with a node that are told; nodes tell what stands in it.
+const LINE_CHARS_MAX: usize = 8192;
+
+/// One below the other, each a line of its own whatever a node has told.
+fn lines(told: &[String]) -> String {
+    let shown: Vec<String> = told.iter().map(|line| printable(line, LINE_CHARS_MAX)).collect();
+    shown.join("\n")
+}
 
 /// Why an experiment did not go to its end.
 #[derive(Debug, thiserror::Error)]
@@ -32,10 +42,10 @@ pub enum ExperimentError {
     #[error("{}", .0.join("\n"))]
     Inputs(Vec<String>),
     /// Something would spoil it.
-    #[error("this would spoil the run (checks = false goes on all the same):\n{}", .0.join("\n"))]
+    #[error("this would spoil the run (checks = false goes on all the same):\n{}", lines(.0))]
     Checks(Vec<String>),
     /// The nodes could not be set up, or did not become quiet.
-    #[error("{}", .0.join("\n"))]
+    #[error("{}", lines(.0))]
     Fleet(Vec<String>),
     /// Results could not be written.
     #[error(transparent)]
@@ -71,4 +81,19 @@ pub trait Progress {
     fn goes_on(&self, live: &Live);
     /// It has ended, with its results there.
     fn ended(&self, about: &About, results: &Path);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nodes_tell_stays_on_its_line_in_what_is_wrong_with_them() {
+        let told = vec!["10.0.0.1: has \u{1b}[2J\nall is well".to_owned(), "b".to_owned()];
+        for error in [ExperimentError::Checks(told.clone()), ExperimentError::Fleet(told)] {
+            let text = error.to_string();
+            assert!(text.ends_with("[2J\u{fffd}all is well\nb"), "{text:?}");
+            assert!(!text.contains('\u{1b}'), "{text:?}");
+        }
+    }
 }

@@ -5,7 +5,8 @@
 //! program is killed loses at most that.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,12 @@ use serde_json::{Map, Value};
 use crate::bench::about::About;
 use crate::bench::job::{Job, Learnt};
 use crate::bench::summary::{Collector, Summary};
+use crate::budget::{Budget, Held};
 use crate::storage::check_regular;
 
-/// Jobs that may wait to be written.
-const BACKLOG: usize = 1 << 18;
+/// Bytes of jobs that may wait to be written: some hundred thousand usual ones, and fewer where nodes
+/// tell much.
+const BACKLOG_BYTES: u64 = 256 << 20;
 /// How long whoever reads a file may hold up the writer; jobs wait in memory meanwhile.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// How much the writer's thread gives way to the one that keeps time.
@@ -116,10 +119,31 @@ impl BadResults {
     }
 }
 
+/// The way of jobs to the writer of a run's file.
+#[derive(Clone)]
+pub struct Jobs {
+    to: Sender<(Job, Held)>,
+    room: Arc<Budget>,
+}
+
+impl Jobs {
+    /// A way, and its end.
+    fn new(backlog_bytes: u64) -> (Self, Receiver<(Job, Held)>) {
+        let (to, queue) = channel();
+        (Self { to, room: Budget::new(backlog_bytes) }, queue)
+    }
+
+    /// Sends a job; `None`: the writer is gone or too far behind.
+    pub fn send(&self, job: Job) -> Option<()> {
+        let held = self.room.take(job.bytes())?;
+        self.to.send((job, held)).ok()
+    }
+}
+
 /// A run's file while it is written.
 pub struct Results {
     path: PathBuf,
-    jobs: SyncSender<Job>,
+    jobs: Jobs,
     writer: JoinHandle<rusqlite::Result<Connection>>,
 }
 
@@ -143,7 +167,7 @@ impl Results {
             let _ = std::fs::remove_file(path);
             return Err(at(why));
         }
-        let (jobs, queue) = sync_channel(BACKLOG);
+        let (jobs, queue) = Jobs::new(BACKLOG_BYTES);
         let payloads = about.payload_names.clone();
         let writer = std::thread::spawn(move || {
             // On Linux this is the thread's own; where it is not allowed, it is no worse than before.
@@ -153,8 +177,8 @@ impl Results {
         Ok(Self { path: path.to_owned(), jobs, writer })
     }
 
-    /// Where jobs go. Sending fails when the writer is gone or too far behind.
-    pub fn jobs(&self) -> SyncSender<Job> {
+    /// Where jobs go.
+    pub fn jobs(&self) -> Jobs {
         self.jobs.clone()
     }
 
@@ -199,7 +223,7 @@ fn write_about(to: &Connection, about: &About) -> rusqlite::Result<()> {
 
 fn write_all(
     mut connection: Connection,
-    queue: &Receiver<Job>,
+    queue: &Receiver<(Job, Held)>,
     payloads: &[String],
 ) -> rusqlite::Result<Connection> {
     loop {
@@ -233,10 +257,10 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes what comes until then; answers whether nothing more will come.
-    fn until(&mut self, end: Instant, queue: &Receiver<Job>) -> rusqlite::Result<bool> {
+    fn until(&mut self, end: Instant, queue: &Receiver<(Job, Held)>) -> rusqlite::Result<bool> {
         loop {
             match queue.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(job) => self.write(&job)?,
+                Ok((job, _held)) => self.write(&job)?,
                 Err(RecvTimeoutError::Timeout) => return Ok(false),
                 Err(RecvTimeoutError::Disconnected) => return Ok(true),
             }
@@ -368,4 +392,30 @@ fn job(row: &Row<'_>, payloads: &[String]) -> rusqlite::Result<Job> {
         peers_ip: row.get::<_, Option<String>>(19)?.into_iter().collect(),
         ..Job::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_wait_within_their_bytes_however_much_nodes_tell() {
+        let usual = Job::default();
+        let long = Job {
+            learnt: Some(Learnt { state: "1".repeat(30_000), ..Learnt::default() }),
+            peers_ip: vec!["i".repeat(200); 64],
+            peers_id: vec!["n".repeat(200); 64],
+            ..Job::default()
+        };
+        assert!(usual.bytes() < 1000 && long.bytes() > 30_000 + 2 * 64 * 200);
+        let (jobs, queue) = Jobs::new(10 * long.bytes());
+        let sent = |job: &Job| (0..1000).take_while(|_| jobs.send(job.clone()).is_some()).count();
+        assert_eq!(sent(&long), 10);
+        assert!(jobs.send(usual.clone()).is_none());
+        // What is written makes room.
+        assert!(queue.iter().take(10).map(|(job, _held)| job).eq(vec![long; 10]));
+        assert_eq!(sent(&usual), 1000);
+        drop(queue);
+        assert!(jobs.send(usual).is_none(), "nobody writes");
+    }
 }

@@ -12,12 +12,12 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::bit_by_bit::BitByBit;
 use super::body::{Uploads, read_body};
 use super::entries::{read_batch, read_eid, read_number, read_state};
-use super::node_api::{begin_change, changed, check_admin, internal};
+use super::node_api::{begin_change, changed, check_admin, internal, to_the_end};
 use super::{errors, headers};
 use crate::actors::learner::{
     ChangeFailed, ChangeLearnerParameters, ImportFailed, ImportModel, Look, ResetLearner, Told,
@@ -39,10 +39,16 @@ const LONG_BATCH_BYTES: usize = 4 << 10;
 /// Bytes of a batch from which it is parsed aside, so that others are not held up.
 const PARSED_ASIDE_BYTES: usize = 64 << 10;
 
+/// `bytes`, or what all bodies to the learner may hold if that is less: for a larger one there would
+/// never be room, and its client would try again for ever.
+fn within_bodies(bytes: u64, settings: &Settings) -> usize {
+    usize::try_from(bytes.min(settings.learner_bodies_bytes_max)).unwrap_or(usize::MAX)
+}
+
 /// What a model that is imported may be: one that fits in the learner's memory is no longer than
 /// that. What is made of it is bounded again as it is read.
 pub fn model_bounds(settings: &Settings) -> Bounds {
-    let bytes = usize::try_from(settings.learner_memory_bytes_max).unwrap_or(usize::MAX);
+    let bytes = within_bodies(settings.learner_memory_bytes_max, settings);
     Bounds {
         bytes,
         depth: 8,
@@ -61,9 +67,9 @@ pub struct LearnerWorker {
     rng: RefCell<SmallRng>,
     /// Long answers that are under way: each keeps a thread busy, and what is learnt as it was.
     exports: Arc<Semaphore>,
-    /// Long batches are read and trained on one after the other: an entry takes several times the
+    /// Long batches and models are taken in one after the other: an entry takes several times the
     /// bytes that it has in its batch.
-    batches: Semaphore,
+    batches: Arc<Semaphore>,
 }
 
 type Worker = web::Data<Rc<LearnerWorker>>;
@@ -78,7 +84,7 @@ impl LearnerWorker {
             node,
             rng,
             exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
-            batches: Semaphore::new(1),
+            batches: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -94,6 +100,11 @@ impl LearnerWorker {
 
     async fn look(&self) -> Result<Arc<Snapshot>, Error> {
         self.node.learning.learner.ask(|| Look).await.map_err(internal)
+    }
+
+    /// A turn for what takes much more memory than its body; others wait for theirs meanwhile.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, Error> {
+        Arc::clone(&self.batches).acquire_owned().await.map_err(internal)
     }
 
     async fn train(&self, batch: Vec<Told>) -> Result<(), Error> {
@@ -174,19 +185,25 @@ pub async fn train_batch(
 ) -> HttpResponse {
     let trained = async {
         check_admin(&request, &worker.node)?;
-        let limit_bytes = worker.node.settings.body_bytes_max;
-        let (body, _held) = read_body(&request, payload, limit_bytes, &worker.uploads).await?;
-        let _alone = match body.len() {
-            LONG_BATCH_BYTES.. => Some(worker.batches.acquire().await.map_err(internal)?),
+        let settings = &worker.node.settings;
+        let limit_bytes = within_bodies(settings.body_bytes_max as u64, settings);
+        let (body, held) = read_body(&request, payload, limit_bytes, &worker.uploads).await?;
+        let alone = match body.len() {
+            LONG_BATCH_BYTES.. => Some(worker.turn().await?),
             _ => None,
         };
-        let batch = match body.len() {
-            PARSED_ASIDE_BYTES.. => {
-                actix_rt::task::spawn_blocking(move || read_batch(&body)).await.map_err(internal)?
-            }
-            _ => read_batch(&body),
-        };
-        worker.train(batch.map_err(Error::Malformed)?).await
+        let of = Rc::clone(&worker);
+        to_the_end((held, alone), async move {
+            let batch = match body.len() {
+                PARSED_ASIDE_BYTES.. => {
+                    let read = actix_rt::task::spawn_blocking(move || read_batch(&body));
+                    read.await.map_err(internal)?
+                }
+                _ => read_batch(&body),
+            };
+            of.train(batch.map_err(Error::Malformed)?).await
+        })
+        .await
     };
     answer(&worker, trained.await.map(|()| ok()))
 }
@@ -213,17 +230,20 @@ pub async fn change_parameters(
 ) -> HttpResponse {
     let change = async {
         check_admin(&request, &worker.node)?;
-        let (body, _held) =
+        let (body, held) =
             read_body(&request, payload, Bounds::SMALL.bytes, &worker.uploads).await?;
         let patch: Map<String, Value> =
             read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
-        let _begun = begin_change(&worker.node)?;
-        let change = || ChangeLearnerParameters(patch.clone());
-        let changed = worker.node.learning.learner.ask(change).await.map_err(internal)?;
-        changed.map_err(|why| match why {
-            ChangeFailed::Bad(why) => malformed(why),
-            ChangeFailed::Storage(why) => internal(why),
+        let (begun, node) = (begin_change(&worker.node)?, Arc::clone(&worker.node));
+        to_the_end((held, begun), async move {
+            let change = || ChangeLearnerParameters(patch.clone());
+            let changed = node.learning.learner.ask(change).await.map_err(internal)?;
+            changed.map_err(|why| match why {
+                ChangeFailed::Bad(why) => malformed(why),
+                ChangeFailed::Storage(why) => internal(why),
+            })
         })
+        .await
     };
     changed(&worker.node, change.await)
 }
@@ -241,13 +261,16 @@ pub async fn stats(worker: Worker) -> HttpResponse {
 
 /// Answers JSON that may be long, without holding up decisions.
 async fn bit_by_bit(
-    worker: &LearnerWorker,
+    worker: &Rc<LearnerWorker>,
     write: fn(&Snapshot, &mut dyn Write) -> serde_json::Result<()>,
 ) -> HttpResponse {
     let begun = async {
         let exports = Arc::clone(&worker.exports);
         let one = exports.acquire_owned().await.map_err(internal)?;
-        let snapshot = worker.look().await?;
+        let of = Rc::clone(worker);
+        // A look that nobody waits for any more is made all the same.
+        let look = async move { Ok((one, of.look().await?)) };
+        let (one, snapshot) = to_the_end((), look).await?;
         Ok(BitByBit::of(worker.uploads.limit.length(), move |to| {
             let _one = one;
             write(&snapshot, to)
@@ -255,7 +278,7 @@ async fn bit_by_bit(
     };
     let json =
         |body: BitByBit| HttpResponse::Ok().content_type("application/json").body(body.boxed());
-    answer(&worker, begun.await.map(json))
+    answer(worker, begun.await.map(json))
 }
 
 /// `GET /learner/weights`.
@@ -277,15 +300,19 @@ pub async fn import_model(
     let import = async {
         check_admin(&request, &worker.node)?;
         let bounds = model_bounds(&worker.node.settings);
-        let (body, _held) = read_body(&request, payload, bounds.bytes, &worker.uploads).await?;
-        let read = actix_rt::task::spawn_blocking(move || read_object::<Model>(&body, &bounds));
-        let model = Arc::new(read.await.map_err(internal)?.map_err(Error::Malformed)?);
-        let import = || ImportModel(Arc::clone(&model));
-        let imported = worker.node.learning.learner.ask(import).await.map_err(internal)?;
-        imported.map_err(|why| match why {
-            ImportFailed::Unfit(why) => malformed(why),
-            ImportFailed::Storage(why) => internal(why),
+        let (body, held) = read_body(&request, payload, bounds.bytes, &worker.uploads).await?;
+        let (alone, node) = (worker.turn().await?, Arc::clone(&worker.node));
+        to_the_end((held, alone), async move {
+            let read = actix_rt::task::spawn_blocking(move || read_object::<Model>(&body, &bounds));
+            let model = Arc::new(read.await.map_err(internal)?.map_err(Error::Malformed)?);
+            let import = || ImportModel(Arc::clone(&model));
+            let imported = node.learning.learner.ask(import).await.map_err(internal)?;
+            imported.map_err(|why| match why {
+                ImportFailed::Unfit(why) => malformed(why),
+                ImportFailed::Storage(why) => internal(why),
+            })
         })
+        .await
     };
     changed(&worker.node, import.await)
 }

@@ -96,11 +96,14 @@ fn may_change(admin: Admin, from: Option<IpAddr>) -> bool {
 pub fn changed(node: &NodeState, result: Result<(), Error>) -> HttpResponse {
     match result {
         Ok(()) => HttpResponse::Ok().finish(),
-        Err(error) => {
-            node.refused(&error);
-            errors::response(&error)
-        }
+        Err(error) => failed(node, &error),
     }
+}
+
+/// The answer that tells of `error`; it is counted if it is a refusal.
+fn failed(node: &NodeState, error: &Error) -> HttpResponse {
+    node.refused(error);
+    errors::response(error)
 }
 
 /// An error of the node's own making.
@@ -135,14 +138,18 @@ pub async fn change_configuration(
     changed(&worker.node, change.await)
 }
 
-/// Goes on with a change though the client hangs up in the middle of it.
-async fn to_the_end<T: 'static>(
-    begun: OwnedSemaphorePermit,
+/// Goes on with a change though the client hangs up in the middle of it. What goes `along`, the
+/// change's turn and its share of memory, is given back at its end and not before.
+///
+/// # Errors
+/// Those of the change.
+pub async fn to_the_end<T: 'static>(
+    along: impl Sized + 'static,
     change: impl Future<Output = Result<T, Error>> + 'static,
 ) -> Result<T, Error> {
     let to_its_end = async move {
         let changed = change.await;
-        drop(begun);
+        drop(along);
         changed
     };
     actix_rt::spawn(to_its_end).await.map_err(internal)?
@@ -224,7 +231,7 @@ pub async fn openfaas_api(
             let along = Along { held: answer.held, ..Along::default() };
             accompanied::respond(&mut response, body, along, request.conn_data())
         }
-        Err(error) => errors::response(&error),
+        Err(error) => failed(&worker.node, &error),
     }
 }
 
@@ -244,7 +251,7 @@ pub async fn scale_delay(
     };
     match measured.await {
         Ok(delay) => HttpResponse::Ok().json(delay),
-        Err(error) => errors::response(&error),
+        Err(error) => failed(&worker.node, &error),
     }
 }
 
@@ -272,6 +279,26 @@ pub async fn health(worker: Shared) -> HttpResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
+    use tokio::sync::oneshot;
+
+    #[actix_rt::test]
+    async fn what_has_begun_keeps_its_share_to_its_end_though_nobody_waits_for_it() {
+        let (go, told) = oneshot::channel::<()>();
+        let share = Arc::new(());
+        let change = async move { told.await.map_err(internal) };
+        let mut begun = Box::pin(to_the_end(Arc::clone(&share), change));
+        assert!((&mut begun).now_or_never().is_none());
+        drop(begun);
+        for _ in 0..9 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(Arc::strong_count(&share), 2, "it is under way");
+        go.send(()).expect("it still waits");
+        while Arc::strong_count(&share) > 1 {
+            tokio::task::yield_now().await;
+        }
+    }
 
     #[test]
     fn only_this_machine_may_change_a_node_that_is_limited_to_loopback() {

@@ -258,6 +258,28 @@ async fn the_known_machines_are_saved_alive_or_not() {
 }
 
 #[actix::test]
+async fn machines_that_change_all_the_time_are_saved_at_once_then_seldom_and_at_the_end() {
+    let node = start(&[], false);
+    let file = node.folder.path().join(storage::MACHINES_FILE);
+    let saved = || {
+        let text = storage::read_bounded(&file, 9999).ok()?;
+        Some(crate::wire::read_machines(&text, 9).expect("a list").first()?.name.clone())
+    };
+    let mut seen = Vec::new();
+    for n in 0..40 {
+        let caller = Some((ip(1), named(&format!("n{n}"))));
+        node.addr.send(ListMachines { caller }).await.expect("it lives");
+        seconds(1).await;
+        seen.push(saved());
+    }
+    assert!(seen[2].is_some(), "{seen:?}");
+    seen.dedup();
+    assert_eq!(seen.iter().flatten().count(), 3, "{seen:?}");
+    node.addr.send(Flush).await.expect("it lives");
+    assert_eq!(saved().as_deref(), Some("n39"));
+}
+
+#[actix::test]
 async fn a_restart_of_the_actor_keeps_the_machines_and_goes_on_polling() {
     let node = start(&["10.0.0.1"], false);
     node.answers(1, &[]);

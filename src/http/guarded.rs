@@ -66,9 +66,21 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; TURN_BYTES]);
 }
 
+/// What is under guard; a socket, but in tests.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// Writes as much of `last` as can be taken at once.
+    fn say(&self, last: &[u8]);
+}
+
+impl Stream for TcpStream {
+    fn say(&self, last: &[u8]) {
+        let _ = self.try_write(last);
+    }
+}
+
 /// See the module.
-pub struct Guarded {
-    io: TcpStream,
+pub struct Guarded<S: Stream = TcpStream> {
+    io: S,
     connection: Arc<Connection>,
     held: Held,
     /// Read and not given to the parser yet.
@@ -86,9 +98,9 @@ pub struct Guarded {
     tail: [u8; 2],
 }
 
-impl Guarded {
+impl<S: Stream> Guarded<S> {
     /// A connection just accepted, and its share of the budget.
-    pub fn new(io: TcpStream, connection: Arc<Connection>, held: Held) -> Self {
+    pub fn new(io: S, connection: Arc<Connection>, held: Held) -> Self {
         Self {
             io,
             connection,
@@ -110,7 +122,7 @@ impl Guarded {
 
     /// Writes a last word, as far as the kernel takes it at once.
     fn say(&self, last: &[u8]) {
-        let _ = self.io.try_write(last);
+        self.io.say(last);
     }
 
     /// What a read comes to on a connection that is to end; `None`: it is read as ever.
@@ -275,7 +287,7 @@ fn take(left: &mut u64, most: usize) -> usize {
 
 /// Where the head that `came` goes on with ends: after an empty line. `before` are the two bytes that
 /// came before.
-fn end_of_head(before: [u8; 2], came: &[u8]) -> Option<usize> {
+pub(crate) fn end_of_head(before: [u8; 2], came: &[u8]) -> Option<usize> {
     // A line end, then at once another; the parser takes `\n` for `\r\n`.
     let at = |i: usize| came.get(i).copied();
     match (before, at(0), at(1)) {
@@ -325,7 +337,7 @@ fn body_of(head: &[u8]) -> Body {
     body
 }
 
-impl AsyncRead for Guarded {
+impl<S: Stream> AsyncRead for Guarded<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -373,7 +385,7 @@ impl AsyncRead for Guarded {
     }
 }
 
-impl AsyncWrite for Guarded {
+impl<S: Stream> AsyncWrite for Guarded<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -437,7 +449,7 @@ impl AsyncWrite for Guarded {
     }
 }
 
-impl Drop for Guarded {
+impl<S: Stream> Drop for Guarded<S> {
     fn drop(&mut self) {
         self.connection.table().close(&self.connection);
     }

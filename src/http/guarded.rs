@@ -20,7 +20,7 @@ use crate::connections::{CONNECTION_BYTES, Connection, End, NoRoom, Phase};
 use crate::metrics::Refused;
 
 /// Bytes of a body that ends by itself that the parser is given at once.
-const OPEN_BYTES: usize = 4 << 10;
+pub(crate) const OPEN_BYTES: usize = 4 << 10;
 /// Bytes of a request's head, or of an answer that waits, which each connection's share covers.
 const COVERED_BYTES: usize = 8 << 10;
 /// Bytes of the server's buffer for answers that it keeps from one to the next.
@@ -189,9 +189,9 @@ impl<S: Stream> Guarded<S> {
             })?;
         }
         self.connection.moved(head.len());
-        match body_of(head) {
-            Body::None => {}
-            told => self.body = told,
+        match (self.body, body_of(head)) {
+            (Body::Open, _) | (_, Body::None) => {}
+            (_, told) => self.body = told,
         }
         let Some(end) = end else {
             self.in_pieces = true;
@@ -287,7 +287,7 @@ fn take(left: &mut u64, most: usize) -> usize {
 
 /// Where the head that `came` goes on with ends: after an empty line. `before` are the two bytes that
 /// came before.
-pub(crate) fn end_of_head(before: [u8; 2], came: &[u8]) -> Option<usize> {
+fn end_of_head(before: [u8; 2], came: &[u8]) -> Option<usize> {
     // A line end, then at once another; the parser takes `\n` for `\r\n`.
     let at = |i: usize| came.get(i).copied();
     match (before, at(0), at(1)) {
@@ -319,7 +319,8 @@ fn body_of(head: &[u8]) -> Body {
         if rest.first().is_none_or(|c| !matches!(c | 0x20, b'c' | b't' | b'u')) {
             continue;
         }
-        let line = rest.get(..memchr(b'\n', rest).unwrap_or(rest.len())).unwrap_or_default();
+        // What is cut off here may go on in the next piece.
+        let Some(line) = memchr(b'\n', rest).and_then(|end| rest.get(..end)) else { break };
         let value = |name: &[u8]| {
             let (start, value) = line.split_at_checked(name.len())?;
             start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
@@ -424,6 +425,10 @@ impl<S: Stream> AsyncWrite for Guarded<S> {
         // The server flushes when it has handed on all that it had.
         if self.connection.phase() == Phase::Answering {
             self.connection.served();
+            if self.connection.body_ended() && self.body == Body::Open {
+                // What came with its end may be a request of its own.
+                self.body = Body::None;
+            }
             // The server waits for the next request and does not look whether there can be one.
             if self.connection.ended().is_some() || self.has_unwanted_body() {
                 cx.waker().wake_by_ref();

@@ -376,3 +376,29 @@ pub(super) fn requests(bytes: &[u8]) {
     assert_eq!(all.len(), count, "{}", String::from_utf8_lossy(&stream));
     assert_eq!(seen, all, "in pieces by {pieces:?}: {}", String::from_utf8_lossy(&stream));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_length_that_is_cut_in_two_is_read_as_it_is() {
+        let mut stream = b"POST /a HTTP/1.1\r\nContent-Length: 512\r\n\r\n".to_vec();
+        stream.extend(body(512));
+        stream.extend(b"GET /b HTTP/1.1\r\n\r\n");
+        for size in 0..=255 {
+            assert_eq!(guarded(&stream, &[size]), direct(&stream), "{size}");
+        }
+    }
+
+    #[test]
+    fn requests_that_come_with_the_end_of_a_chunked_body_are_all_answered() {
+        let stream = b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n\
+            GET /b HTTP/1.1\r\n\r\nGET /c HTTP/1.1\r\n\r\nGET /d HTTP/1.1\r\n\r\n";
+        for size in 0..=255 {
+            let seen = guarded(stream, &[size]);
+            assert_eq!(seen.len(), 4, "{size}: {seen:?}");
+            assert!(seen.iter().all(|seen| seen.whole));
+        }
+    }
+}

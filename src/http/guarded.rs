@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix_rt::net::TcpStream;
-use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::announced::{Body, body_of, end_of_head};
 use crate::budget::Held;
 use crate::connections::{CONNECTION_BYTES, Connection, End, NoRoom, Phase};
 use crate::metrics::Refused;
@@ -38,19 +38,6 @@ const NO_ROOM: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\n\
     connection: close\r\ncontent-length: 0\r\n\r\n";
 const TOO_LARGE: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\n\
     connection: close\r\ncontent-length: 0\r\n\r\n";
-
-/// What is known of the body of the request under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Body {
-    /// It has none.
-    None,
-    /// Its bytes that have not come yet.
-    Length(u64),
-    /// It ends by itself: chunks, or a WebSocket's frames.
-    Open,
-    /// The head came in pieces that did not tell.
-    Unknown,
-}
 
 /// Why the parser is given nothing of a head.
 enum NotGiven {
@@ -283,59 +270,6 @@ fn take(left: &mut u64, most: usize) -> usize {
     let given = (most as u64).min(*left);
     *left -= given;
     given as usize
-}
-
-/// Where the head that `came` goes on with ends: after an empty line. `before` are the two bytes that
-/// came before.
-fn end_of_head(before: [u8; 2], came: &[u8]) -> Option<usize> {
-    // A line end, then at once another; the parser takes `\n` for `\r\n`.
-    let at = |i: usize| came.get(i).copied();
-    match (before, at(0), at(1)) {
-        ([_, b'\n'], Some(b'\n'), _) => return Some(1),
-        ([_, b'\n'], Some(b'\r'), Some(b'\n')) => return Some(2),
-        ([b'\n', b'\r'], Some(b'\n'), _) => return Some(1),
-        _ => {}
-    }
-    let mut from = 0;
-    while let Some(found) = memchr(b'\n', came.get(from..)?) {
-        let line = from + found + 1;
-        match (at(line), at(line + 1)) {
-            (Some(b'\n'), _) => return Some(line + 1),
-            (Some(b'\r'), Some(b'\n')) => return Some(line + 2),
-            _ => from = line,
-        }
-    }
-    None
-}
-
-/// What a head, or a piece of one, says of its body. The parser has the last word on what is
-/// well-formed; this says only how much it is given at once.
-fn body_of(head: &[u8]) -> Body {
-    let mut body = Body::None;
-    let mut from = 0;
-    while let Some(found) = memchr(b'\n', head.get(from..).unwrap_or_default()) {
-        from += found + 1;
-        let rest = head.get(from..).unwrap_or_default();
-        if rest.first().is_none_or(|c| !matches!(c | 0x20, b'c' | b't' | b'u')) {
-            continue;
-        }
-        // What is cut off here may go on in the next piece.
-        let Some(line) = memchr(b'\n', rest).and_then(|end| rest.get(..end)) else { break };
-        let value = |name: &[u8]| {
-            let (start, value) = line.split_at_checked(name.len())?;
-            start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
-        };
-        if value(b"transfer-encoding:").is_some()
-            || value(b"upgrade:").is_some_and(|to| to.eq_ignore_ascii_case(b"websocket"))
-        {
-            return Body::Open;
-        }
-        if let Some(value) = value(b"content-length:") {
-            let length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-            body = length.map_or(Body::Unknown, Body::Length);
-        }
-    }
-    body
 }
 
 impl<S: Stream> AsyncRead for Guarded<S> {

@@ -2,6 +2,7 @@
 //! knows header names, status codes and error codes.
 
 pub mod accompanied;
+mod announced;
 mod bit_by_bit;
 pub mod body;
 pub mod discovery_api;

@@ -160,12 +160,14 @@ impl<S: Stream> Guarded<S> {
     }
 
     fn share_of_head(&mut self, came: &[u8]) -> Result<usize, NotGiven> {
-        let end = end_of_head(self.tail, came);
-        let head = came.get(..end.unwrap_or(came.len())).unwrap_or(came);
         if self.connection.phase() == Phase::Idle {
             (self.body, self.head_ended) = (Body::None, false);
+            // The last one may have ended where only the parser saw it.
+            (self.tail, self.in_pieces) = ([0; 2], false);
             self.connection.enter(Phase::Head, 0);
         }
+        let end = end_of_head(self.tail, came);
+        let head = came.get(..end.unwrap_or(came.len())).unwrap_or(came);
         let length = self.connection.bytes_moved() + head.len() as u64;
         if length > COVERED_BYTES as u64 {
             // The parser's buffer doubles as it grows.

@@ -293,12 +293,29 @@ impl Settings {
         environment: impl IntoIterator<Item = (String, String)>,
         flags: &[(&str, config::Value)],
     ) -> Result<Loaded, Vec<Problem>> {
+        let read = |path: &Path| {
+            let named = path.display().to_string();
+            match read_text(path, TEXT_BYTES_MAX) {
+                Ok(text) => Ok((named, text)),
+                Err(why) => Err(vec![problem(&named, why)]),
+            }
+        };
+        let file = file.map(read).transpose()?;
+        Self::layered(file.as_ref().map(|(named, text)| (&**named, &**text)), environment, flags)
+    }
+
+    /// The same with a file's name and text.
+    pub(crate) fn layered(
+        file: Option<(&str, &str)>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &[(&str, config::Value)],
+    ) -> Result<Loaded, Vec<Problem>> {
         let mut problems = Vec::new();
         let (environment, warnings) = known_environment(environment);
         let mut layers = Config::builder();
-        if let Some(path) = file {
-            let text = check_file(path, &mut problems)?;
-            layers = layers.add_source(File::from_str(&text, FileFormat::Toml));
+        if let Some((named, text)) = file {
+            check_text(named, text, &mut problems)?;
+            layers = layers.add_source(File::from_str(text, FileFormat::Toml));
         }
         let flags = flags.iter().map(|(key, value)| (*key, value.clone()));
         for (key, value) in environment.into_iter().chain(flags) {
@@ -390,23 +407,16 @@ impl Settings {
     }
 }
 
-/// The file's text; keys that it must not have, and whether it can be parsed at all.
-fn check_file(path: &Path, problems: &mut Vec<Problem>) -> Result<String, Vec<Problem>> {
-    let named = path.display().to_string();
-    let table = read_text(path, TEXT_BYTES_MAX).map_err(|why| why.to_string()).and_then(|text| {
-        match text.parse::<toml::Table>() {
-            Ok(table) => Ok((text, table)),
-            Err(why) => Err(why.to_string()),
-        }
-    });
-    match table {
-        Ok((text, table)) => {
+/// Keys that a file must not have, and whether it can be parsed at all.
+fn check_text(named: &str, text: &str, problems: &mut Vec<Problem>) -> Result<(), Vec<Problem>> {
+    match text.parse::<toml::Table>() {
+        Ok(table) => {
             let unknown = table.keys().filter(|key| Settings::KEYS.iter().all(|(k, _)| k != key));
             problems.extend(unknown.map(|key| problem(key, format!("no such setting ({named})"))));
-            Ok(text)
+            Ok(())
         }
         Err(why) => {
-            problems.push(problem(&named, why));
+            problems.push(problem(named, why));
             Err(std::mem::take(problems))
         }
     }

@@ -76,7 +76,7 @@ impl Encoder<Message> for BoundedCodec {
 }
 
 /// A learner's answer: action and ε.
-type Answer = (usize, f64);
+pub(crate) type Answer = (usize, f64);
 
 struct Job {
     frame: String,
@@ -323,7 +323,7 @@ async fn answer(socket: &mut Socket) -> Option<bytes::Bytes> {
 }
 
 /// Reads `1.00000,0.89100`.
-fn read_answer(text: &[u8]) -> Option<Answer> {
+pub(crate) fn read_answer(text: &[u8]) -> Option<Answer> {
     let (action, epsilon) = std::str::from_utf8(text).ok()?.split_once(',')?;
     let action = check_action(action.trim().parse().ok()?, ACTIONS_MAX).ok()?;
     Some((action, epsilon.trim().parse().ok().filter(|epsilon: &f64| epsilon.is_finite())?))

@@ -39,6 +39,8 @@ pub mod experiment;
 pub mod faas;
 pub mod fleet;
 pub mod frames;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod json;
 pub mod learner_pool;

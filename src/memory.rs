@@ -31,7 +31,7 @@ fn read(path: impl AsRef<Path>) -> Option<String> {
 
 /// The least limit of the groups that `groups`, the content of `/proc/self/cgroup`, names, and of
 /// all above them, with the control groups' files below `root`.
-fn limit_of_groups(groups: &str, root: &Path) -> Option<u64> {
+pub(crate) fn limit_of_groups(groups: &str, root: &Path) -> Option<u64> {
     let mut least = None;
     for line in groups.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
@@ -62,12 +62,12 @@ fn limits_upwards(mount: &Path, path: &str, file: &str) -> Vec<u64> {
 }
 
 /// A control group's limit; `None`: it has none ("max").
-fn bytes(text: &str) -> Option<u64> {
+pub(crate) fn bytes(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
 /// The machine's memory, of /proc/meminfo.
-fn total(text: &str) -> Option<u64> {
+pub(crate) fn total(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)

@@ -320,7 +320,7 @@ impl PeerClient {
 }
 
 /// Reads a peer's answer. `http_headers` are those that v1 passes on by HTTP only.
-fn read_answer(
+pub(crate) fn read_answer(
     message: &[u8],
     status: StatusCode,
     http_headers: HeaderMap,

@@ -1,7 +1,7 @@
 //! All connections that a node holds, on all its ports, in one table with one budget of bytes: who
 //! connects and then sends nothing, sends slowly, or reads nothing, costs memory all the same.
 //!
-//! When there is no room for one more, the least useful ones end, many at a time ([`Usefulness`]):
+//! When there is no room for one more, the least useful ones end, many at a time (`Usefulness`):
 //! those that are idle and never asked anything, then the slowest of those that are sending a
 //! request or not reading their answer, at last those that were of use a moment ago. A client address
 //! that holds more than half of all goes before the others. A call that runs is never ended.

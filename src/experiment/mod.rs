@@ -4,7 +4,7 @@
 //! What is sent when, what it is worth and how it is told is core and stands in
 //! [`mod@crate::bench`]; here is the clock, the network and the disk.
 
-mod answer;
+pub(crate) mod answer;
 mod checks;
 mod csv;
 mod drive;

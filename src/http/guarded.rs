@@ -53,9 +53,21 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; TURN_BYTES]);
 }
 
+/// What is under guard; a socket, but in tests.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// Writes as much of `last` as can be taken at once.
+    fn say(&self, last: &[u8]);
+}
+
+impl Stream for TcpStream {
+    fn say(&self, last: &[u8]) {
+        let _ = self.try_write(last);
+    }
+}
+
 /// See the module.
-pub struct Guarded {
-    io: TcpStream,
+pub struct Guarded<S: Stream = TcpStream> {
+    io: S,
     connection: Arc<Connection>,
     held: Held,
     /// Read and not given to the parser yet.
@@ -67,9 +79,9 @@ pub struct Guarded {
     framing: Framing,
 }
 
-impl Guarded {
+impl<S: Stream> Guarded<S> {
     /// A connection just accepted, and its share of the budget.
-    pub fn new(io: TcpStream, connection: Arc<Connection>, held: Held) -> Self {
+    pub fn new(io: S, connection: Arc<Connection>, held: Held) -> Self {
         Self {
             io,
             connection,
@@ -88,7 +100,7 @@ impl Guarded {
 
     /// Writes a last word, as far as the kernel takes it at once.
     fn say(&self, last: &[u8]) {
-        let _ = self.io.try_write(last);
+        self.io.say(last);
     }
 
     /// What a read comes to on a connection that is to end; `None`: it is read as ever.
@@ -220,7 +232,7 @@ impl Guarded {
     }
 }
 
-impl AsyncRead for Guarded {
+impl<S: Stream> AsyncRead for Guarded<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -269,7 +281,7 @@ impl AsyncRead for Guarded {
     }
 }
 
-impl AsyncWrite for Guarded {
+impl<S: Stream> AsyncWrite for Guarded<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -333,7 +345,7 @@ impl AsyncWrite for Guarded {
     }
 }
 
-impl Drop for Guarded {
+impl<S: Stream> Drop for Guarded<S> {
     fn drop(&mut self) {
         self.connection.table().close(&self.connection);
     }

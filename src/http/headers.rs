@@ -81,7 +81,7 @@ names! {
 }
 
 /// The prefix of headers that are between nodes and clients, not for functions.
-const OURS: &str = "x-p2pfaas-";
+pub(crate) const OURS: &str = "x-p2pfaas-";
 
 /// Headers that belong to one connection or one message's framing, not to the call.
 const HOP_BY_HOP: &[&str] = &[

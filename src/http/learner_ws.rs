@@ -101,9 +101,7 @@ impl Actor for Session {
 impl Session {
     /// The answer to a message.
     fn act(&self, message: &[u8]) -> Result<String, String> {
-        let state: Vec<f64> = json::read(message, &STATE)
-            .map_err(|why| format!("the message is no list of numbers: {why}"))?;
-        let choice = self.worker.act(&state).map_err(|why| why.to_string())?;
+        let choice = self.worker.act(&read_state(message)?).map_err(|why| why.to_string())?;
         Ok(format!("{}.00000,{:.5}", choice.action, choice.epsilon))
     }
 
@@ -126,6 +124,14 @@ impl Session {
             self.parts = Some(parts);
         }
     }
+}
+
+/// Reads a message, `[1.0,0.0,2.0]`.
+///
+/// # Errors
+/// It is none, in words.
+pub(crate) fn read_state(message: &[u8]) -> Result<Vec<f64>, String> {
+    json::read(message, &STATE).map_err(|why| format!("the message is no list of numbers: {why}"))
 }
 
 /// Closes with 1003 or what else fits, saying why.

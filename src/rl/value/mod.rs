@@ -26,7 +26,7 @@ pub type Job = Box<dyn FnOnce() -> JobDone + Send>;
 pub type JobDone = Box<dyn Any + Send>;
 
 /// Q(s, a). One owner trains it; whoever decides reads a [`snapshot`](Copies::snapshot), taken after
-/// every batch, so a clone must be cheap: [`Rows`](super::cow::Rows) share what did not change.
+/// every batch, so a clone must be cheap: [`Rows`] share what did not change.
 ///
 /// States passed [`check_state`](super::check_state) and [`check`](Self::check), actions are below
 /// `actions_n`.

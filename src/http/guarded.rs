@@ -79,6 +79,12 @@ pub struct Guarded<S: Stream = TcpStream> {
     body: Body,
     /// The parser was given the end of the last head.
     head_ended: bool,
+    /// And had a look at it since.
+    looked: bool,
+    /// It may have been given the beginning of the next head with the last body.
+    follows: bool,
+    /// It may have been given that of this one.
+    unsure: bool,
     /// The head under way had no end yet in an earlier piece.
     in_pieces: bool,
     /// Its last bytes: the end of a head may be cut in two.
@@ -97,6 +103,9 @@ impl<S: Stream> Guarded<S> {
             given: 0,
             body: Body::None,
             head_ended: false,
+            looked: false,
+            follows: false,
+            unsure: false,
             in_pieces: false,
             tail: [0; 2],
         }
@@ -135,7 +144,7 @@ impl<S: Stream> Guarded<S> {
             Phase::Body | Phase::Session => Ok(self.share_of_body(came)),
             Phase::Waiting | Phase::Running | Phase::Answering => Ok(0),
             // The parser has the whole head and has not looked at it yet.
-            Phase::Head if self.head_ended => match self.body {
+            Phase::Head if self.head_ended && !self.looked => match self.body {
                 Body::Length(1..) => Ok(self.share_of_body(came)),
                 _ => Ok(0),
             },
@@ -149,7 +158,10 @@ impl<S: Stream> Guarded<S> {
         let given = match &mut self.body {
             Body::Length(left) => take(left, came.len()),
             // Bit by bit, with a look in between.
-            Body::Open | Body::Unknown | Body::None => came.len().min(OPEN_BYTES),
+            Body::Open | Body::Unknown | Body::None => {
+                self.follows = true;
+                came.len().min(OPEN_BYTES)
+            }
         };
         self.given += given;
         if self.given >= TURN_BYTES || !matches!(self.body, Body::Length(_)) {
@@ -162,8 +174,9 @@ impl<S: Stream> Guarded<S> {
     fn share_of_head(&mut self, came: &[u8]) -> Result<usize, NotGiven> {
         if self.connection.phase() == Phase::Idle {
             (self.body, self.head_ended) = (Body::None, false);
-            // The last one may have ended where only the parser saw it.
-            (self.tail, self.in_pieces) = ([0; 2], false);
+            // The last one may have ended where only the parser saw it, or this one begun there.
+            self.unsure = std::mem::take(&mut self.follows);
+            (self.tail, self.in_pieces) = ([0; 2], self.unsure);
             self.connection.enter(Phase::Head, 0);
         }
         let end = end_of_head(self.tail, came);
@@ -180,6 +193,8 @@ impl<S: Stream> Guarded<S> {
         self.connection.moved(head.len());
         match (self.body, body_of(head)) {
             (Body::Open, _) | (_, Body::None) => {}
+            // Of which request is not known.
+            (_, Body::Length(_)) if self.unsure => self.body = Body::Unknown,
             (_, told) => self.body = told,
         }
         let Some(end) = end else {
@@ -191,7 +206,7 @@ impl<S: Stream> Guarded<S> {
             };
             return Ok(came.len());
         };
-        (self.tail, self.head_ended) = ([0; 2], true);
+        (self.tail, self.head_ended, self.looked) = ([0; 2], true, false);
         if std::mem::take(&mut self.in_pieces) && self.body == Body::None {
             self.body = Body::Unknown;
         }
@@ -254,6 +269,12 @@ impl<S: Stream> Guarded<S> {
         match shared {
             Err(NotGiven::Yet) => self.in_a_moment(cx),
             Err(NotGiven::TooLarge) => self.too_large(),
+            Ok(0) if self.connection.phase() == Phase::Head && !self.looked => {
+                // If it wants more all the same, it sees no end of a head there.
+                self.looked = true;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
             Ok(0) => self.wait(cx),
             Ok(_) => Poll::Ready(Ok(())),
         }

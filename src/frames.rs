@@ -2,7 +2,7 @@
 //! once it is whole, and its length may be anything up to 2^63.
 
 /// Bytes of a frame's head at most.
-const HEAD_BYTES_MAX: usize = 14;
+pub(crate) const HEAD_BYTES_MAX: usize = 14;
 
 /// A frame that is larger than it may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

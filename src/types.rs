@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::membership::may_be_own;
 
@@ -289,6 +290,20 @@ const QUOTED_CHARACTERS: usize = 200;
 /// The beginning of a text that somebody sent, to be quoted.
 pub fn cut(text: &str) -> &str {
     text.char_indices().nth(QUOTED_CHARACTERS).and_then(|(end, _)| text.get(..end)).unwrap_or(text)
+}
+
+/// The key of a value that JSON does not have: files that people write know `nan` and `inf`, which are
+/// read as null.
+pub fn beyond_json(values: &Map<String, Value>) -> Option<&str> {
+    fn has_null(value: &Value) -> bool {
+        match value {
+            Value::Null => true,
+            Value::Array(list) => list.iter().any(has_null),
+            Value::Object(map) => map.values().any(has_null),
+            Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+        }
+    }
+    values.iter().find(|(_, value)| has_null(value)).map(|(key, _)| key.as_str())
 }
 
 /// One value or a list of them, in files that people write.

@@ -9,7 +9,7 @@ use toml::Table;
 
 use super::arrivals::{Process, Shape};
 use crate::policy::registry::SchedulerSpec;
-use crate::types::{FunctionName, List};
+use crate::types::{FunctionName, List, beyond_json};
 
 /// Runs of a scenario at most.
 const RUNS_MAX: usize = 10_000;
@@ -285,6 +285,9 @@ impl Scenario {
                 "learning: nodes reward themselves by deadlines_s, which is empty".to_owned(),
             );
         }
+        if let Some(key) = beyond_json(&self.learner) {
+            problems.push(format!("learner: {key} is no finite number"));
+        }
         if self.learning == Learning::Off && !self.learner.is_empty() {
             let act = "which act from a reset on, and with learning = \"off\" nothing is reset";
             problems.push(format!("learner: there are parameters, {act}"));
@@ -435,6 +438,10 @@ mod tests {
         assert!(many(&seeds).expect_err("too many").0[0].contains("10100 runs"));
         assert!(read("theory_service_s = 0.1\nschedulers = \"ForwardScheduler 1\"").is_err());
         assert!(read("traces = \"t.csv\"\nrates = 3").is_err());
+        for learner in ["alpha = nan", "reward = { deadlines_s = [inf] }"] {
+            let why = read(&format!("[learner]\n{learner}")).expect_err("no JSON").to_string();
+            assert!(why.contains("no finite number"), "{why}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use toml::Table;
 use super::plan::Wanted;
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::{LimitsPatch, MachinePatch};
-use crate::types::List;
+use crate::types::{List, beyond_json};
 
 /// Why a file is no fleet; the text says where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +130,9 @@ fn merged(common: &Table, one: Table) -> Table {
 
 fn member(table: Table, index: usize) -> Result<Member, String> {
     let entry: Entry = table.try_into().map_err(|why: toml::de::Error| why.message().to_owned())?;
+    if let Some(key) = beyond_json(&entry.learner) {
+        return Err(format!("learner: {key} is no finite number"));
+    }
     let scheduler = entry.scheduler.map(|words| SchedulerSpec::from_words(&words));
     if let Some(Err(why)) = scheduler.as_ref().map(SchedulerSpec::build) {
         return Err(format!("scheduler: {why}"));
@@ -201,6 +204,7 @@ mod tests {
             ("nodes = [7]", "7"),
             ("typo = 1\nnodes = [\"10.0.0.1\"]", "typo"),
             ("scheduler = \"Nope\"\nnodes = [\"10.0.0.1\"]", "Nope"),
+            ("nodes = [\"10.0.0.1\"]\n[learner]\nalpha = nan", "alpha is no finite"),
             ("k = -1\nnodes = [\"10.0.0.1\"]", "node 1"),
             ("name = \"x\"\nnodes = [\"10.0.0.1\", \"10.0.0.2\"]", "{n}"),
         ] {

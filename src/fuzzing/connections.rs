@@ -396,6 +396,16 @@ mod tests {
     }
 
     #[test]
+    fn empty_lines_before_a_request_hold_nothing_up() {
+        let stream =
+            b"\r\n\r\n\r\nGET /a HTTP/1.1\r\nHost: a\r\n\r\n\n\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n";
+        for size in 0..=255 {
+            let seen = guarded(stream, &[size]);
+            assert_eq!(seen.len(), 2, "{size}: {seen:?}");
+        }
+    }
+
+    #[test]
     fn requests_that_come_with_the_end_of_a_chunked_body_are_all_answered() {
         let stream = b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n\
             GET /b HTTP/1.1\r\nHost: a\r\n\r\nGET /c HTTP/1.1\r\nHost: a\r\n\r\nGET /d HTTP/1.1\r\nHost: a\r\n\r\n";

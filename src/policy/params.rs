@@ -142,27 +142,34 @@ fn parse_duration(text: &str) -> Option<Duration> {
         return Some(Duration::ZERO);
     }
     let mut rest = text;
-    let mut nanos: f64 = 0.0;
+    let mut nanos: u128 = 0;
     while !rest.is_empty() {
         let digits = rest.find(|c: char| c != '.' && !c.is_ascii_digit())?;
         let (number, tail) = rest.split_at(digits);
         let unit = tail.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit);
-        let scale = match unit {
-            "ns" => 1.0,
-            "us" | "µs" | "μs" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
+        let scale: u64 = match unit {
+            "ns" => 1,
+            "us" | "µs" | "μs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
             _ => return None,
         };
         // A lone "." has no digit and fails here; "1." and ".5" are numbers in Go and in Rust.
-        nanos += number.parse::<f64>().ok()? * scale;
+        number.parse::<f64>().ok()?;
+        // A float would be off by some nanoseconds where there are many.
+        let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+        let whole = if whole.is_empty() { 0 } else { whole.parse::<u128>().ok()? };
+        let part = format!("0.{part}").parse::<f64>().ok()? * scale as f64;
+        nanos = nanos.checked_add(whole.checked_mul(scale.into())?)?;
+        nanos = nanos.checked_add(part.round() as u128)?;
         rest = tail;
     }
     // Go counts nanoseconds in 63 bits and refuses more.
-    (!text.is_empty() && nanos < 9.2e18).then(|| Duration::from_nanos(nanos.round() as u64))
+    let nanos = u64::try_from(nanos).ok().filter(|nanos| *nanos < 9_200_000_000_000_000_000)?;
+    (!text.is_empty()).then(|| Duration::from_nanos(nanos))
 }
 
 /// A duration as v1 shows it: in milliseconds (`3720000ms`), with decimals only where needed.
@@ -218,6 +225,7 @@ mod tests {
             ("250us", "0.25ms"),
             ("1µs", "0.001ms"),
             ("10ns", "0.00001ms"),
+            ("142949672960.501008ms", "142949672960.501008ms"),
         ] {
             let read = one(text, |p| p.duration("tau"));
             assert_eq!(read.map(duration_text).as_deref(), Some(shown), "{text}");

@@ -120,8 +120,9 @@ impl Drop for Small {
     }
 }
 
-/// How often a good client asks again whose connection was closed before anything of an answer came: a
-/// kept one may be closed at any time, and a new one where thousands wait before it.
+/// How often a good client asks whose connection was closed before anything of an answer came, or who
+/// was told to try again: a kept connection may be closed at any time, and a new one where thousands
+/// wait before it.
 const TRIES: usize = 3;
 
 /// Good clients, who do as clients do.
@@ -147,7 +148,10 @@ impl Good {
                     time.tick().await;
                     let mut called = call(ip, &mut stream).await;
                     for _ in 1..TRIES {
-                        if called.as_ref().is_err_and(|why| why.starts_with("closed")) {
+                        let again = |why: &String| {
+                            why.starts_with("closed") || why.starts_with("HTTP/1.1 429")
+                        };
+                        if called.as_ref().is_err_and(again) {
                             called = call(ip, &mut stream).await;
                         }
                     }

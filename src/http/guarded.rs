@@ -225,7 +225,7 @@ impl<S: Stream> Guarded<S> {
 
     /// Whether a body may still come that nobody wanted, and of which nobody knows where it ends.
     fn has_unwanted_body(&self) -> bool {
-        self.body == Body::Open && !self.connection.body_ended()
+        self.body == Body::Open && !self.unsure && !self.connection.body_ended()
     }
 
     /// What is too large is answered here, and then nothing more is read.

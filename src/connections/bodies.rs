@@ -27,8 +27,8 @@ pub struct Bodies {
 }
 
 /// How long a body waits for those that make room for it, and how often it looks for some.
-const ROOM_TIME: Duration = Duration::from_millis(120);
-const ROOM_TRIES: u32 = 4;
+const ROOM_TIME: Duration = Duration::from_millis(240);
+const ROOM_TRIES: u32 = 8;
 /// Bodies and answers up to this size are small.
 const SMALL_BYTES: u64 = 64 << 10;
 /// How often an answer, which is there already, looks for room.

@@ -30,8 +30,8 @@ const BEGUN_AGAIN_MS: u64 = 500;
 const GRACE_MS: i64 = 2000;
 const CREDIT_MAX_MS: i64 = 10_000;
 /// A body or an answer stands still after so long without a byte, or so long below that rate.
-const STILL_MS: u64 = 5;
-const HARDLY_MS: u64 = 250;
+const STILL_MS: u64 = 150;
+const HARDLY_MS: u64 = 1000;
 const HARDLY_RATE: u64 = 64 << 10;
 /// From its first byte to its last, a request's head may take this long.
 const HEAD_MS: u64 = 5000;

@@ -336,7 +336,7 @@ impl Connection {
             return Ok(());
         }
         let mut table = lock(&self.table.table);
-        held.join(self.table.room(&mut table, bytes - before, 0, Some(self.number))?);
+        held.join(self.table.room(&mut table, bytes - before, 0, Some(self.number), 10)?);
         self.held.store(bytes, Ordering::Relaxed);
         Ok(())
     }

@@ -14,44 +14,43 @@ mod connection;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
-use tokio::sync::Notify;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::oneshot;
 
 pub use self::bodies::{Bodies, Room};
 pub use self::connection::{Connection, End, Phase};
 use self::connection::{RANK_RECENT, RANK_SLOW, Usefulness};
-use crate::budget::{Budget, Counted, Held};
+use crate::budget::{Budget, Held};
 use crate::config::Settings;
 use crate::lock;
 use crate::metrics::{Metrics, Refused};
 
 /// What a connection takes at least: its task, the buffers of the server, the kernel's part.
 pub const CONNECTION_BYTES: u64 = 40 << 10;
+/// Of the budget, for each new connection that may wait for room beside it.
+const NEWCOMER_BYTES: u64 = 8 << 10;
 /// What is not worth ending a request or an answer for.
 const WORTH_BYTES: u64 = 4 << 10;
-/// How long a new connection waits for room at most, and how many waiting ones halve that.
+/// How long a new connection waits for room at most.
 const ROOM_TIME: Duration = Duration::from_secs(5);
-const CROWD: usize = 4000;
 /// How often slow connections are looked for.
 const SWEEP: Duration = Duration::from_millis(500);
 
 /// See the module.
 #[derive(Debug)]
 pub struct Connections {
-    start: Instant,
+    /// When the node began, in milliseconds of [`clock_ms`].
+    start_ms: u64,
     count_max: usize,
     /// Bytes a second that a body must come with at least; 0: any rate will do.
     rate_min: u64,
     budget: Arc<Budget>,
     table: Mutex<Table>,
-    /// A connection has ended: a new one that waits may try again.
-    vacant: Notify,
-    /// New connections that wait for room, and how many may.
-    newcomers: AtomicUsize,
+    /// How many new connections may wait for room.
     newcomers_max: usize,
     metrics: Arc<Metrics>,
 }
@@ -65,6 +64,39 @@ struct Table {
     going_bytes: u64,
     /// Those that want more room; woken, one by one, when others have ended.
     waiting: VecDeque<Arc<Connection>>,
+    /// New connections that wait for room.
+    newcomers: Newcomers,
+}
+
+/// New connections that wait for room, the newest last. They are told to try again when another has
+/// ended, and dropped when too many wait.
+#[derive(Debug, Default)]
+struct Newcomers {
+    /// A whole request has come from these already.
+    asking: VecDeque<oneshot::Sender<()>>,
+    others: VecDeque<oneshot::Sender<()>>,
+}
+
+impl Newcomers {
+    /// One more. Beyond `most` in all the oldest waits no longer: it has waited the longest in vain,
+    /// and its client is the likeliest to have given up.
+    fn wait(&mut self, asks: bool, most: usize) -> oneshot::Receiver<()> {
+        let (tell, told) = oneshot::channel();
+        if asks { &mut self.asking } else { &mut self.others }.push_back(tell);
+        if self.asking.len() + self.others.len() > most {
+            self.others.pop_front().or_else(|| self.asking.pop_front());
+        }
+        told
+    }
+
+    /// Tells one that it may try again: the newest of those that ask, or else of the others.
+    fn call(&mut self) {
+        while let Some(newest) = self.asking.pop_back().or_else(|| self.others.pop_back()) {
+            if newest.send(()).is_ok() {
+                return;
+            }
+        }
+    }
 }
 
 impl Table {
@@ -111,15 +143,15 @@ impl Connections {
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            start: Instant::now(),
+            start_ms: clock_ms(),
             count_max: count_max.max(1),
             rate_min,
             // One must fit, whatever the memory.
             budget: Budget::new(bytes_max.max(CONNECTION_BYTES)),
             table: Mutex::default(),
-            vacant: Notify::new(),
-            newcomers: AtomicUsize::new(0),
-            newcomers_max: (count_max / 4).clamp(64, 16_384),
+            newcomers_max: (count_max / 4)
+                .min(usize::try_from(bytes_max / NEWCOMER_BYTES).unwrap_or(usize::MAX))
+                .clamp(64, 16_384),
             metrics,
         })
     }
@@ -161,7 +193,7 @@ impl Connections {
 
     /// Milliseconds since the node began.
     pub fn now_ms(&self) -> u64 {
-        self.start.elapsed().as_millis() as u64
+        clock_ms().saturating_sub(self.start_ms)
     }
 
     /// Connections that are open.
@@ -174,15 +206,27 @@ impl Connections {
         self.metrics.refused(what);
     }
 
-    /// Takes in a connection from `from`.
+    /// Takes in a connection from `from`, as one on which a whole request has come.
     ///
     /// # Errors
     /// There is no room yet, or nobody who would make any.
     pub fn open(self: &Arc<Self>, from: IpAddr) -> Result<(Arc<Connection>, Held), NoRoom> {
+        self.open_in(&mut lock(&self.table), from, true)
+    }
+
+    /// `asks`: a whole request has come on it already.
+    fn open_in(
+        self: &Arc<Self>,
+        table: &mut Table,
+        from: IpAddr,
+        asks: bool,
+    ) -> Result<(Arc<Connection>, Held), NoRoom> {
         let now = self.now_ms();
-        let mut table = lock(&self.table);
         let full = table.open.len() - table.going.len() >= self.count_max;
-        let held = self.room(&mut table, CONNECTION_BYTES, usize::from(full), None)?;
+        // The last of what may be held for a moment is for those that will be of use at once.
+        let eighths = if asks { 10 } else { 9 };
+        let places = usize::from(full);
+        let held = self.room(table, CONNECTION_BYTES, places, None, eighths)?;
         let number = table.next;
         table.next += 1;
         let connection = Arc::new(Connection::new(self, number, network(from), now));
@@ -196,38 +240,49 @@ impl Connections {
         table.open.remove(&connection.number);
         table.stays(connection.number);
         table.waiting.retain(|waiting| waiting.number != connection.number);
-        let next = table.waiting.pop_front();
-        drop(table);
-        match next {
+        match table.waiting.pop_front() {
             Some(waiting) => waiting.wake(),
-            // The newest first: when too many wait, those who waited long have given up.
-            None => self.vacant.notify_last(),
+            None => table.newcomers.call(),
         }
     }
 
-    /// As [`open`](Self::open), and waits for those to end that make room; the more wait, the less
-    /// long.
+    /// Takes in a connection from `from`, and waits for others to end that make room, for some seconds
+    /// at most. `request` is there when a whole request has come on it. Those that ask come first, and
+    /// of them the newest, whose clients are the likeliest to wait for an answer still.
     ///
     /// # Errors
-    /// There is none in time, or too many wait already.
+    /// There is none in time, or too many others wait.
     pub async fn open_soon(
         self: &Arc<Self>,
         from: IpAddr,
+        request: impl Future<Output = ()>,
     ) -> Result<(Arc<Connection>, Held), NoRoom> {
-        let waits = Counted::of(&self.newcomers);
-        let patience = ROOM_TIME / (1 + waits.others / CROWD) as u32;
-        let deadline = tokio::time::Instant::now() + patience;
+        let mut request = std::pin::pin!(request);
+        let mut asks = false;
+        let mut deadline = std::pin::pin!(tokio::time::sleep(ROOM_TIME));
         loop {
-            let vacant = self.vacant.notified();
-            tokio::pin!(vacant);
-            // From here on it hears of those that end.
-            vacant.as_mut().enable();
-            let no_room = match self.open(from) {
-                Err(no_room) => no_room,
-                opened => return opened,
+            let (no_room, told) = {
+                let mut table = lock(&self.table);
+                match self.open_in(&mut table, from, asks) {
+                    Ok(opened) => return Ok(opened),
+                    Err(NoRoom::Yet) => {
+                        (NoRoom::Yet, Some(table.newcomers.wait(asks, self.newcomers_max)))
+                    }
+                    Err(NoRoom::AtAll) => (NoRoom::AtAll, None),
+                }
             };
-            let hopeless = no_room == NoRoom::AtAll || waits.others >= self.newcomers_max;
-            if hopeless || tokio::time::timeout_at(deadline, vacant).await.is_err() {
+            let again = match told {
+                None => false,
+                Some(told) => tokio::select! {
+                    told = told => told.is_ok(),
+                    () = &mut deadline => false,
+                    () = &mut request, if !asks => {
+                        asks = true;
+                        true
+                    }
+                },
+            };
+            if !again {
                 self.refused(Refused::Connection);
                 return Err(no_room);
             }
@@ -235,13 +290,14 @@ impl Connections {
     }
 
     /// Takes `bytes` and `places` among the connections, at the cost of others but `but` if need be. What those
-    /// give back comes a moment later; for that moment a little more is held, but not much.
+    /// give back comes a moment later; for that moment up to `eighths` of the budget are held.
     fn room(
         &self,
         table: &mut Table,
         bytes: u64,
         places: usize,
         but: Option<u64>,
+        eighths: u64,
     ) -> Result<Held, NoRoom> {
         if places == 0
             && let Some(held) = self.budget.take(bytes)
@@ -251,7 +307,7 @@ impl Connections {
         let (held, max) = (self.budget.held(), self.budget.max());
         let lacking = (held + bytes).saturating_sub(table.going_bytes + max);
         let made = lacking == 0 && places == 0 || self.end_some(table, lacking, places, but);
-        let beyond = held + bytes > max / 4 * 5;
+        let beyond = held + bytes > max / 8 * eighths;
         match (made, beyond) {
             (true, false) => Ok(self.budget.take_anyway(bytes)),
             _ if !table.going.is_empty() => Err(NoRoom::Yet),
@@ -343,6 +399,13 @@ impl Connections {
             table.end(&connection, End::Slow);
         }
     }
+}
+
+/// Milliseconds of a clock that never goes back; it moves on some hundred times a second, and costs
+/// little to look at, as each call does several times.
+fn clock_ms() -> u64 {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
 }
 
 /// The address that holds more than half of all connections, if there is one and others are there

@@ -1,4 +1,5 @@
 use super::*;
+use futures_util::FutureExt;
 use std::task::Waker;
 
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
@@ -12,7 +13,7 @@ fn table(count: usize, by_bytes: bool) -> Arc<Connections> {
     let (count, bytes) = if by_bytes { (1000, bytes) } else { (count, 1 << 30) };
     let mut table = Connections::new(count, bytes, 4096, Arc::default());
     // As if the node ran for a while.
-    Arc::get_mut(&mut table).expect("not shared yet").start -= Duration::from_secs(60);
+    Arc::get_mut(&mut table).expect("not shared yet").start_ms -= 60_000;
     table
 }
 
@@ -223,6 +224,45 @@ fn a_session_may_be_idle_but_not_leave_its_answers_unread() {
     assert!(!connection.is_too_slow(table.now_ms(), 0) && connection.is_too_slow(later, 0));
     connection.wrote(true);
     assert!(!connection.is_too_slow(later, 0), "some was read");
+}
+
+fn poll<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {
+    future.poll_unpin(&mut std::task::Context::from_waker(Waker::noop()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_too_many_that_wait_the_newest_has_its_turn_and_the_oldest_gives_up() {
+    let table = table(1, true);
+    let (idle, held) = open(&table, HERE);
+    idle.set_since(0, 0);
+    let waits = || Box::pin(table.open_soon(HERE, std::future::pending()));
+    let mut waiting: Vec<_> = (0..table.newcomers_max).map(|_| waits()).collect();
+    for one in &mut waiting {
+        assert!(poll(one).is_pending());
+    }
+    let mut newest = waits();
+    assert!(poll(&mut newest).is_pending());
+    assert!(poll(&mut waiting.remove(0)).is_ready(), "the oldest is refused");
+    drop(held);
+    table.close(&idle);
+    let opened = poll(&mut newest);
+    assert!(matches!(opened, std::task::Poll::Ready(Ok(_))), "the newest comes in");
+    assert!(poll(&mut waiting.remove(0)).is_pending(), "the others wait");
+    assert!(waiting.pop().expect("one").await.is_err(), "until their time is over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_comes_in_before_those_who_only_wait() {
+    let table = table(1, true);
+    let (idle, held) = open(&table, HERE);
+    idle.set_since(0, 0);
+    let mut asks = Box::pin(table.open_soon(HERE, std::future::ready(())));
+    let mut silent = Box::pin(table.open_soon(HERE, std::future::pending()));
+    assert!(poll(&mut asks).is_pending() && poll(&mut silent).is_pending());
+    drop(held);
+    table.close(&idle);
+    assert!(poll(&mut silent).is_pending());
+    assert!(matches!(poll(&mut asks), std::task::Poll::Ready(Ok(_))));
 }
 
 #[test]

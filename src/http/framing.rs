@@ -31,41 +31,70 @@ enum Next {
 #[derive(Clone, Debug)]
 pub struct Framing {
     next: Next,
-    /// The start of the line under way, and how many bytes it has.
-    line: [u8; LINE_BYTES],
-    length: usize,
+    line: Line,
     /// Whether the request line was there; empty lines before it are skipped.
     began: bool,
     /// What the head says of the body.
     body: Next,
 }
 
-/// A line, as far as it is looked at.
+impl Default for Framing {
+    fn default() -> Self {
+        let line = Line { start: [0; LINE_BYTES], length: 0 };
+        Self { next: Next::HeadLine, line, began: false, body: Next::Length(0) }
+    }
+}
+
+/// The line under way, if it did not come in one piece: its start, and how many bytes it has.
+#[derive(Clone, Debug)]
 struct Line {
     start: [u8; LINE_BYTES],
     length: usize,
 }
 
 impl Line {
-    /// Without its end, of which the `\n` is not kept.
-    fn text(&self) -> &[u8] {
-        let line = self.start.get(..self.length.min(LINE_BYTES)).unwrap_or_default();
-        // One that is longer than what is kept of it does not end here.
-        if self.length > LINE_BYTES { line } else { line.strip_suffix(b"\r").unwrap_or(line) }
+    /// Takes bytes up to the end of the line; the line without its end, as far as it is looked at,
+    /// once it is whole.
+    fn take<'a>(&'a mut self, came: &'a [u8], taken: &mut usize) -> Option<&'a [u8]> {
+        let rest = came.get(*taken..).unwrap_or_default();
+        let end = memchr(b'\n', rest);
+        let part = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+        *taken += part.len() + usize::from(end.is_some());
+        // Most lines come in one piece, and are looked at where they are.
+        if end.is_some() && self.length == 0 {
+            return Some(Self::text(part, part.len()));
+        }
+        let room = self.start.get_mut(self.length.min(LINE_BYTES)..).unwrap_or_default();
+        let kept = room.len().min(part.len());
+        if let (Some(room), Some(part)) = (room.get_mut(..kept), part.get(..kept)) {
+            room.copy_from_slice(part);
+        }
+        self.length += part.len();
+        end?;
+        Some(Self::text(&self.start, std::mem::take(&mut self.length)))
     }
-}
 
-impl Default for Framing {
-    fn default() -> Self {
-        let body = Next::Length(0);
-        Self { next: Next::HeadLine, line: [0; LINE_BYTES], length: 0, began: false, body }
+    /// Of a line of `length` bytes what is looked at.
+    fn text(line: &[u8], length: usize) -> &[u8] {
+        let start = line.get(..length.min(LINE_BYTES)).unwrap_or_default();
+        // One that is longer than what is looked at does not end here.
+        if length > LINE_BYTES { start } else { start.strip_suffix(b"\r").unwrap_or(start) }
     }
 }
 
 impl Framing {
+    /// Whether a whole request, head and body, is in `came`.
+    pub fn holds_whole(came: &[u8]) -> bool {
+        let mut framing = Self::default();
+        let of_head = framing.head(came);
+        framing.body(came.get(of_head..).unwrap_or_default());
+        framing.next == Next::Length(0)
+    }
+
     /// The next bytes begin a request.
     pub fn begin(&mut self) {
-        *self = Self::default();
+        (self.next, self.began, self.body) = (Next::HeadLine, false, Next::Length(0));
+        self.line.length = 0;
     }
 
     /// Whether the head under way has come to its end.
@@ -87,12 +116,12 @@ impl Framing {
     pub fn head(&mut self, came: &[u8]) -> usize {
         let mut taken = 0;
         while self.next == Next::HeadLine
-            && let Some(line) = self.take_line(came, &mut taken)
+            && let Some(line) = self.line.take(came, &mut taken)
         {
-            match (line.text(), self.began) {
+            match (line, self.began) {
                 (b"", true) => self.next = self.body,
                 (b"", false) => {}
-                (text, true) => self.header(text),
+                (header, true) => self.body = body_by(header, self.body),
                 (_, false) => self.began = true,
             }
         }
@@ -118,8 +147,8 @@ impl Framing {
                 }
                 Next::ChunkSize | Next::ChunkEnd | Next::Trailer => {
                     let next = self.next;
-                    let Some(line) = self.take_line(came, &mut taken) else { return taken };
-                    self.next = match (next, line.text()) {
+                    let Some(line) = self.line.take(came, &mut taken) else { return taken };
+                    self.next = match (next, line) {
                         (Next::ChunkSize, line) => chunk(line),
                         (Next::Trailer, b"") => Next::Length(0),
                         (Next::Trailer, _) => Next::Trailer,
@@ -130,38 +159,23 @@ impl Framing {
             }
         }
     }
+}
 
-    /// Takes bytes up to the end of the line under way; the line without its end, as far as it is
-    /// kept, once it is whole.
-    fn take_line(&mut self, came: &[u8], taken: &mut usize) -> Option<Line> {
-        let rest = came.get(*taken..).unwrap_or_default();
-        let end = memchr(b'\n', rest);
-        let part = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
-        let room = self.line.get_mut(self.length.min(LINE_BYTES)..).unwrap_or_default();
-        let kept = room.len().min(part.len());
-        if let (Some(room), Some(part)) = (room.get_mut(..kept), part.get(..kept)) {
-            room.copy_from_slice(part);
-        }
-        self.length += part.len();
-        *taken += part.len() + usize::from(end.is_some());
-        end?;
-        Some(Line { start: self.line, length: std::mem::take(&mut self.length) })
-    }
-
-    /// Looks at a line of a head.
-    fn header(&mut self, line: &[u8]) {
-        let value = |name: &[u8]| {
-            let (start, value) = line.split_at_checked(name.len())?;
-            start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
-        };
-        if value(b"transfer-encoding:").is_some() {
-            self.body = Next::ChunkSize;
-        } else if value(b"upgrade:").is_some_and(|to| to.eq_ignore_ascii_case(b"websocket")) {
-            self.body = Next::Endless;
-        } else if let (Some(length), Next::Length(_)) = (value(b"content-length:"), self.body) {
-            let length = std::str::from_utf8(length).ok().and_then(|text| text.parse().ok());
-            self.body = length.map_or(Next::Endless, Next::Length);
-        }
+/// What a head says of the body after this line of it, and before.
+fn body_by(header: &[u8], before: Next) -> Next {
+    let value = |name: &[u8]| {
+        let (start, value) = header.split_at_checked(name.len())?;
+        start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+    };
+    if value(b"transfer-encoding:").is_some() {
+        Next::ChunkSize
+    } else if value(b"upgrade:").is_some_and(|to| to.eq_ignore_ascii_case(b"websocket")) {
+        Next::Endless
+    } else if let (Some(length), Next::Length(_)) = (value(b"content-length:"), before) {
+        let length = std::str::from_utf8(length).ok().and_then(|text| text.parse().ok());
+        length.map_or(Next::Endless, Next::Length)
+    } else {
+        before
     }
 }
 
@@ -249,6 +263,11 @@ mod tests {
             wanted in prop::collection::vec(a_request(), 1..6),
             cuts in prop::collection::vec(1..60_usize, 1..8),
         ) {
+            for (head, body) in &wanted {
+                let one = format!("{head}{body}");
+                prop_assert!(Framing::holds_whole(one.as_bytes()));
+                prop_assert!(!Framing::holds_whole(&one.as_bytes()[..one.len() - 1]));
+            }
             let whole: String = wanted.iter().map(|(head, body)| format!("{head}{body}")).collect();
             let (mut pieces, mut rest) = (Vec::new(), whole.as_bytes());
             for cut in cuts.iter().cycle() {
@@ -270,6 +289,7 @@ mod tests {
         ) {
             let mut framing = Framing::default();
             for piece in pieces {
+                Framing::holds_whole(&piece);
                 let of_head = framing.head(&piece);
                 prop_assert!(of_head <= piece.len());
                 prop_assert!(framing.body(&piece[of_head..]) <= piece.len() - of_head);

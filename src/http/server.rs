@@ -1,6 +1,7 @@
 //! The HTTP servers: which path leads where, and the sockets they listen on.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -17,9 +18,11 @@ use actix_web::http::header::{self, HeaderValue};
 use actix_web::{App, HttpResponse, Resource, web};
 use futures_util::future::LocalBoxFuture;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::io::ReadBuf;
 
 use super::body::check_announced;
 use super::discovery_api::DiscoveryWorker;
+use super::framing::Framing;
 use super::guarded::Guarded;
 use super::learner_api::LearnerWorker;
 use super::watched::Watched;
@@ -43,6 +46,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 /// What an answered client has to read its answer while it still sends what nobody wants.
 const LINGER: Duration = Duration::from_secs(1);
+/// Bytes of what a new connection brings that are looked at, where room is short.
+const FIRST_BYTES: usize = 2048;
 /// What a connection may take beyond the drain time to be written out and closed.
 const CLOSING_S: u64 = 2;
 
@@ -263,9 +268,24 @@ async fn open(
     // Best effort: without it the connection works, only slower.
     let _ = stream.set_nodelay(true);
     let peer = stream.peer_addr()?;
-    match connections.open_soon(peer.ip()).await {
+    match connections.open_soon(peer.ip(), whole_request(&stream)).await {
         Ok((connection, held)) => Ok((Guarded::new(stream, connection, held), Some(peer))),
         Err(_) => Err(io::Error::from(io::ErrorKind::QuotaExceeded).into()),
+    }
+}
+
+/// Waits for what a client sends first; does not end unless that is a whole request.
+async fn whole_request(stream: &TcpStream) {
+    let looks = poll_fn(|cx| {
+        // Not kept across a wait, for thousands may wait.
+        let mut first = [0; FIRST_BYTES];
+        let mut first = ReadBuf::new(&mut first);
+        stream
+            .poll_peek(cx, &mut first)
+            .map(|came| came.is_ok() && Framing::holds_whole(first.filled()))
+    });
+    if !looks.await {
+        std::future::pending().await
     }
 }
 

@@ -2,7 +2,7 @@
 # The gateway's cost per call, against nginx in the same run. See benches/README.md.
 #
 # Needs nginx and wrk (Debian: apt-get install nginx-light wrk procps), and cargo for the node.
-# Listens on 127.0.0.1:18991-18992 and on 127.0.0.1-3 at 18080 and 19000; traffic stays on loopback.
+# Listens on 127.0.0.1:18991-18992 and on 127.0.0.1-4 at 18080 and 19000; traffic stays on loopback.
 # With BEFORE set to an earlier build's binary, that one is measured in the same rounds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -51,7 +51,8 @@ node() { # address, the other's address, binary
 node 127.0.0.1 127.0.0.2
 node 127.0.0.2 127.0.0.1
 before=http://127.0.0.3:18080/function/fn
-[ -z "${BEFORE:-}" ] || node 127.0.0.3 127.0.0.3 "$BEFORE"
+# With a peer of its own, as the other has.
+[ -z "${BEFORE:-}" ] || { node 127.0.0.3 127.0.0.4 "$BEFORE"; node 127.0.0.4 127.0.0.3 "$BEFORE"; }
 
 direct=http://127.0.0.1:18991/
 proxy=http://127.0.0.1:18992/
@@ -81,17 +82,22 @@ measure() { # name, connections, wrk arguments …
         END { printf "%s %s %s\n", name, rate, p50 }' "$work/wrk.txt" | tee -a "$work/results"
 }
 
+# The node, and the earlier build if there is one; which goes first changes from round to round.
+both() { # round, connections
+    [ -z "${BEFORE:-}" ] || [ $(($1 % 2)) = 0 ] || measure "before-$2" "$2" "$before"
+    measure "node-$2" "$2" "$local"
+    [ -z "${BEFORE:-}" ] || [ $(($1 % 2)) = 1 ] || measure "before-$2" "$2" "$before"
+}
+
 load_on=
 for round in $(seq "$rounds"); do
     echo "round $round of $rounds: name, requests per second, median in microseconds"
     measure direct-32 32 "$direct"
     measure proxy-32 32 "$proxy"
-    measure node-32 32 "$local"
-    [ -z "${BEFORE:-}" ] || measure before-32 32 "$before"
+    both "$round" 32
     measure direct-1 1 "$direct"
     measure proxy-1 1 "$proxy"
-    measure node-1 1 "$local"
-    [ -z "${BEFORE:-}" ] || measure before-1 1 "$before"
+    both "$round" 1
     measure forwarded-1 1 -H 'X-P2pfaas-Scheduler-Forward: 1' "$local"
 done
 

@@ -79,6 +79,10 @@ impl Budget {
     }
 
     fn give_back(&self, bytes: u64) {
+        // Most calls have no body.
+        if bytes == 0 {
+            return;
+        }
         self.held.fetch_sub(bytes, Ordering::AcqRel);
         if self.waiting.load(Ordering::Acquire) > 0 {
             self.given_back.notify_waiters();
@@ -97,6 +101,9 @@ impl Budget {
     }
 
     fn reserve(&self, bytes: u64, left: u64) -> Option<()> {
+        if bytes == 0 {
+            return Some(());
+        }
         let most = self.max.saturating_sub(left);
         let fits = |held: u64| held.checked_add(bytes).filter(|sum| *sum <= most);
         self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).ok().map(|_| ())
@@ -165,9 +172,13 @@ impl Held {
     #[must_use]
     pub fn for_answer(mut self, bytes: usize) -> Self {
         let bytes = bytes as u64;
-        self.shrink(bytes);
-        let more = bytes - self.bytes;
-        self.join(Arc::clone(&self.budget).take_anyway(more));
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => {
+                self.budget.held.fetch_add(more, Ordering::AcqRel);
+                self.bytes = bytes;
+            }
+            None => self.shrink(bytes),
+        }
         self
     }
 

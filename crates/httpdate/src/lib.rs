@@ -103,11 +103,30 @@ impl fmt::Display for HttpDate {
         let weekday = name(&DAYS, days % 7).map_or("", |(short, _)| short);
         let month = name(&MONTHS, month.saturating_sub(1)).unwrap_or_default();
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        // In one piece, as actix wants it.
-        let text =
-            format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT");
-        f.write_str(&text)
+        // In one piece, as actix wants it, and without the formatting machinery: a date is made for
+        // every call that goes out.
+        let mut text = *b"www, dd mmm yyyy hh:mm:ss GMT";
+        put(&mut text, 0, weekday.as_bytes());
+        put(&mut text, 5, &two_digits(day));
+        put(&mut text, 8, month.as_bytes());
+        put(&mut text, 12, &two_digits(year / 100));
+        put(&mut text, 14, &two_digits(year % 100));
+        put(&mut text, 17, &two_digits(hour));
+        put(&mut text, 20, &two_digits(minute));
+        put(&mut text, 23, &two_digits(second));
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
+}
+
+/// Writes `part` into `text` from `at` on.
+fn put(text: &mut [u8], at: usize, part: &[u8]) {
+    let places = text.iter_mut().skip(at);
+    places.zip(part).for_each(|(place, byte)| *place = *byte);
+}
+
+/// A number below 100.
+fn two_digits(number: u64) -> [u8; 2] {
+    [number / 10, number % 10].map(|digit| b'0' + digit as u8)
 }
 
 /// A number of exactly so many digits.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, ActorContext, StreamHandler};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use actix_web_actors::ws;
-use p2pfaas::actors::learning::OwnLearner;
+use p2pfaas::actors::learner::hub::OwnLearner;
 use p2pfaas::actors::scheduler::{Advice, Adviser};
 use p2pfaas::config::Settings;
 use p2pfaas::node::Node;

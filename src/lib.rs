@@ -27,24 +27,18 @@
 extern crate self as p2pfaas;
 
 pub mod actors;
-pub mod bench;
-pub mod budget;
+pub mod call;
 pub mod cli;
 pub mod client;
 pub mod config;
 pub mod connections;
-pub mod dispatch;
 pub mod error;
 pub mod experiment;
 pub mod faas;
 pub mod fleet;
-pub mod frames;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod http;
-pub mod json;
-pub mod learner_pool;
-pub mod limit;
 pub mod membership;
 pub mod memory;
 pub mod metrics;
@@ -54,10 +48,9 @@ pub mod policy;
 pub mod queue;
 pub mod rl;
 pub mod saved;
-pub mod state;
 pub mod storage;
 pub mod telemetry;
-pub mod timer;
+pub mod time;
 pub mod types;
 pub mod wire;
 

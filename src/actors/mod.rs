@@ -13,10 +13,8 @@
 //! [`gateway::Serve`]), so that each can be tested alone with time under control.
 
 pub mod discovery;
-pub mod eids;
 pub mod gateway;
 pub mod learner;
-pub mod learning;
 pub mod queue;
 pub mod replicas;
 pub mod scheduler;

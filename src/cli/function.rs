@@ -10,13 +10,13 @@ use actix_web::{App, HttpRequest, HttpResponse, web};
 use clap::Args;
 
 use super::{Failure, broken, load, told_to_stop};
-use crate::budget::Budget;
 use crate::connections::{Bodies, Connections};
 use crate::faas::embedded::{EmbeddedName, Shared};
 use crate::http::accompanied::{self, Along};
 use crate::http::body::{Uploads, read_body};
 use crate::http::errors;
 use crate::http::server::{bind, serve};
+use crate::memory::budget::Budget;
 use crate::metrics::Metrics;
 use crate::telemetry;
 

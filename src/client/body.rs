@@ -10,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 
 use super::socket::ENDED;
-use crate::budget::Held;
 use crate::connections::Bodies;
+use crate::memory::budget::Held;
 
 /// Bytes up to which a body of a known length takes no share of a budget; in steps of as many the
 /// others do.

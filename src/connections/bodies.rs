@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Connection, Connections};
-use crate::budget::{Budget, Held};
+use crate::memory::budget::{Budget, Held};
 
 /// Whether there will be room for a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, O
 use futures_util::task::AtomicWaker;
 
 use super::{CONNECTION_BYTES, Connections, NoRoom, SWEEP};
-use crate::budget::{Budget, Held};
 use crate::lock;
+use crate::memory::budget::{Budget, Held};
 use crate::metrics::Refused;
 
 /// A connection that was of use within this time is no idle one yet.

@@ -24,9 +24,9 @@ use tokio::sync::oneshot;
 pub use self::bodies::{Bodies, Room};
 pub use self::connection::{Connection, End, Phase};
 use self::connection::{RANK_RECENT, RANK_SLOW, Usefulness};
-use crate::budget::{Budget, Held};
 use crate::config::Settings;
 use crate::lock;
+use crate::memory::budget::{Budget, Held};
 use crate::metrics::{Metrics, Refused};
 
 /// What a connection takes at least: its task, the buffers of the server, the kernel's part.

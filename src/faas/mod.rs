@@ -24,12 +24,12 @@ use self::embedded::Embedded;
 use self::openfaas::OpenFaas;
 use self::route::Route;
 use crate::actors::queue::Slot;
-use crate::budget::Held;
 use crate::client::{Hosts, Renewed};
 use crate::config::Settings;
 use crate::connections::Bodies;
 use crate::error::Error;
-use crate::limit::{Expired, TimeLimit};
+use crate::memory::budget::Held;
+use crate::time::limit::{Expired, TimeLimit};
 use crate::types::FunctionName;
 
 /// A call of a function.

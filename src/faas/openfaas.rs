@@ -25,9 +25,9 @@ use crate::client::{Renewed, SendFailure};
 use crate::config::Settings;
 use crate::error::Error;
 use crate::http::headers;
-use crate::json::Bounds;
 use crate::storage::{SECRET_BYTES_MAX, read_text};
 use crate::types::{FunctionName, url_host};
+use crate::wire::json::Bounds;
 use crate::wire::read_object;
 
 /// The files with the credentials, as OpenFaaS itself names them.

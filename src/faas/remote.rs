@@ -9,11 +9,11 @@ use futures_util::Stream;
 
 use super::{Answer, Invocation};
 use crate::actors::queue::Slot;
-use crate::budget::Held;
 use crate::client::{BodyFailure, Renewed, SendFailure, read_held_body};
 use crate::connections::Bodies;
 use crate::error::Error;
 use crate::http::headers;
+use crate::memory::budget::Held;
 use crate::types::FunctionName;
 
 /// A worker thread's client for functions.

@@ -54,10 +54,10 @@ impl Backend for Route {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::Budget;
     use crate::client::{Hosts, Renewed};
     use crate::config::Settings;
     use crate::connections::{Bodies, Connections};
+    use crate::memory::budget::Budget;
     use std::sync::Arc;
     use std::time::Duration;
 

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use actix_http::Uri;
 use actix_http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use crate::bench::job::Job;
-use crate::experiment::answer;
+use crate::experiment::design::job::Job;
+use crate::experiment::run::answer;
 use crate::http::headers;
 use crate::http::origin::check_origin;
 use crate::membership::{may_be_machine, may_be_own};

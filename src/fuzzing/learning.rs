@@ -6,15 +6,15 @@ use serde_json::{Map, Value, json};
 
 use super::Bytes;
 use crate::actors::learner::Told;
+use crate::client::remote_learner;
 use crate::http::entries::{read_batch, read_eid, read_number, read_state};
 use crate::http::learner_ws;
-use crate::json::{self, Bounds};
-use crate::learner_pool;
 use crate::rl::learner::Learner;
 use crate::rl::model::Model;
 use crate::rl::parameters::Parameters;
 use crate::rl::{FEATURES_MAX, LEARNT_MAX, check_state};
 use crate::storage;
+use crate::wire::json::{self, Bounds};
 
 /// A small memory, so that its bounds are met.
 const MEMORY_BYTES: usize = 1 << 20;
@@ -159,7 +159,7 @@ pub(super) fn parameters(bytes: &[u8]) {
 
 /// What another learner answers.
 pub(super) fn pool_answer(bytes: &[u8]) {
-    if let Some((action, epsilon)) = learner_pool::read_answer(bytes) {
+    if let Some((action, epsilon)) = remote_learner::read_answer(bytes) {
         assert!(action < 1 << 16 && epsilon.is_finite());
     }
 }

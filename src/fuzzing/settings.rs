@@ -7,11 +7,10 @@ use actix_http::header::HeaderValue;
 use toml::Table;
 
 use super::{Bytes, rewritten};
-use crate::bench::scenario::Scenario;
-use crate::bench::trace;
 use crate::config::Settings;
+use crate::experiment::design::scenario::Scenario;
+use crate::experiment::design::trace;
 use crate::fleet::Fleet;
-use crate::json::{self, Bounds};
 use crate::memory;
 use crate::policy::registry::SchedulerSpec;
 use crate::queue::Limits;
@@ -22,6 +21,7 @@ use crate::saved::{
 };
 use crate::storage;
 use crate::types::{INIT_SERVERS_MAX, NAME_BYTES_MAX};
+use crate::wire::json::{self, Bounds};
 
 /// What is accepted as an algorithm has a normal form, can be told in a header, and is the same when
 /// it is read again.

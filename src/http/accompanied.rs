@@ -12,9 +12,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::errors;
-use crate::budget::Held;
 use crate::connections::{Bodies, Connection};
 use crate::error::Error;
+use crate::memory::budget::Held;
 use crate::rl::reward::Pending;
 
 /// A share of a budget up to which an answer is handed on alone.

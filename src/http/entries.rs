@@ -5,9 +5,9 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 
 use crate::actors::learner::Told;
-use crate::json::{self, Bounds};
 use crate::rl::{BadEntry, Eid, FEATURES_MAX, State};
 use crate::types::cut;
+use crate::wire::json::{self, Bounds};
 
 /// Reads `1.0,0.0,2.0`.
 ///

@@ -15,8 +15,8 @@ use actix_rt::net::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::Framing;
-use crate::budget::Held;
 use crate::connections::{CONNECTION_BYTES, Connection, End, NoRoom, Phase};
+use crate::memory::budget::Held;
 use crate::metrics::Refused;
 
 /// Bytes of a body that ends by itself that the parser is given at once.

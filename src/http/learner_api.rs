@@ -23,13 +23,13 @@ use crate::actors::learner::{
     ChangeFailed, ChangeLearnerParameters, ImportFailed, ImportModel, Look, ResetLearner, Told,
     Train,
 };
+use crate::call::state::NodeState;
 use crate::config::Settings;
 use crate::error::Error;
-use crate::json::Bounds;
 use crate::rl::BadEntry;
 use crate::rl::learner::{Choice, Snapshot};
 use crate::rl::model::Model;
-use crate::state::NodeState;
+use crate::wire::json::Bounds;
 use crate::wire::read_object;
 
 /// Long answers under way at most; further ones wait.

@@ -18,12 +18,12 @@ use futures_util::StreamExt;
 
 use super::errors;
 use super::learner_api::LearnerWorker;
+use crate::call::state::Phase;
 use crate::connections::{self, Connection};
 use crate::error::Error;
-use crate::frames::FrameWatch;
-use crate::json::{self, Bounds};
 use crate::rl::FEATURES_MAX;
-use crate::state::Phase;
+use crate::wire::frames::FrameWatch;
+use crate::wire::json::{self, Bounds};
 
 /// Bytes of a frame at most; also of a message in several.
 const FRAME_BYTES_MAX: usize = 64 << 10;

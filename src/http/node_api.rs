@@ -16,15 +16,15 @@ use super::origin::check_origin;
 use super::{errors, headers};
 use crate::actors::queue::{ChangeLimits, RestoreLimits};
 use crate::actors::switch::SwapScheduler;
+use crate::call::Worker;
+use crate::call::state::{NodeState, Phase};
 use crate::config::Admin;
-use crate::dispatch::Worker;
 use crate::error::Error;
-use crate::json::Bounds;
 use crate::metrics::Refused;
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::LimitsPatch;
-use crate::state::{NodeState, Phase};
 use crate::types::FunctionName;
+use crate::wire::json::Bounds;
 use crate::wire::read_object;
 
 type Shared = web::Data<Rc<Worker>>;

@@ -30,13 +30,13 @@ use super::{
     discovery_api, errors, function_api, headers, learner_api, learner_ws, node_api, peer_api,
 };
 use crate::actors::gateway::{Serve, Server};
+use crate::call::Worker;
+use crate::call::state::NodeState;
 use crate::config::Settings;
 use crate::connections::{Connection, Connections};
-use crate::dispatch::Worker;
 use crate::error::Error;
-use crate::json::Bounds;
 use crate::peer::message_bytes_max;
-use crate::state::NodeState;
+use crate::wire::json::Bounds;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;

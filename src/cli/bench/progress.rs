@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::bench::about::{About, End};
-use crate::experiment::{Live, Progress};
+use crate::experiment::design::about::{About, End};
+use crate::experiment::run::{Live, Progress};
 
 /// Seconds between the lines where there is no terminal.
 const LINE_S: f64 = 10.0;

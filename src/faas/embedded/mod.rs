@@ -29,11 +29,11 @@ use self::board::Board;
 use self::times::Times;
 use super::{Answer, Backend, Invocation};
 use crate::actors::queue::Slot;
-use crate::budget::Budget;
 use crate::config::Settings;
 use crate::error::Error;
 use crate::memory;
-use crate::timer::Timer;
+use crate::memory::budget::Budget;
+use crate::time::timer::Timer;
 
 /// How long the function was to take, on its answer.
 static SECONDS: HeaderName = HeaderName::from_static("x-function-seconds");

@@ -3,8 +3,17 @@
 //! What is lost to failures: nothing that was not started. A peer that cannot be connected to has
 //! not taken the call, so another candidate is tried, or the call runs here. A connection that
 //! breaks after the call was sent may have run it: that is an error (403), never a second run.
+//! (A failure says of itself whether it may be retried: [`ForwardFailure::may_be_retried`].)
+//!
+//! Functions and other nodes are behind ports ([`Backend`], [`Forwarder`]), so that these rules are
+//! tested without sockets.
 
+pub mod forward;
+pub mod function;
+mod message;
 pub mod state;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,89 +21,39 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::Method;
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::actors::learner::hub::OwnLearner;
+use self::forward::{Forward, ForwardFailure, Forwarder, PeerReply};
+use self::function::{Answer, Backend, Invocation};
+use self::state::{NodeState, Phase};
 use crate::actors::queue::Entry;
 use crate::actors::replicas::{Replicas, Steer};
-use crate::actors::scheduler::{Adviser, Askable, Schedule};
+use crate::actors::scheduler::Schedule;
 use crate::actors::switch::Active;
-use crate::call::state::{NodeState, Phase};
-use crate::client::remote_learner::LearnerPool;
+use crate::connections::Bodies;
 use crate::error::Error;
-use crate::faas::{Answer, Functions, Invocation};
-use crate::http::body::Uploads;
-use crate::http::headers;
 use crate::memory::budget::Held;
 use crate::metrics::FunctionMetrics;
-use crate::peer::{Forward, ForwardFailure, PeerClient};
 use crate::policy::{Decision, Heard, Learnt, Task};
-use crate::queue::{Arriving, Refusal};
+use crate::queue::Arriving;
 use crate::types::{FunctionName, Peer, shortened};
-use crate::wire::{PeerHop, PeerRequest, Timings, seconds};
+use crate::wire::{PeerHop, Timings, seconds};
 
 /// Peers that are tried for one call before it runs here; each costs up to the connection
 /// time-out.
 const FORWARDS_MAX: usize = 3;
-/// Bytes of headers that a forwarded call may have before they take a share of the bodies' budget, and
-/// how often those beyond are held while it is under way.
-const HEADERS_COVERED: usize = 8 << 10;
-const HEADERS_TIMES: usize = 3;
 
-/// A worker thread's share of the node.
-pub struct Worker {
-    /// What all threads share.
-    pub node: Arc<NodeState>,
-    /// This thread's Schedulers.
-    pub replicas: Replicas,
-    /// This thread's backends.
-    pub functions: Functions,
-    /// What bodies that arrive must keep to.
-    pub uploads: Uploads,
-    peers: Rc<PeerClient>,
+/// Carries out the calls of a worker thread.
+pub struct Dispatcher {
+    node: Arc<NodeState>,
+    replicas: Replicas,
+    backend: Rc<dyn Backend>,
+    forwarder: Rc<dyn Forwarder>,
+    bodies: Bodies,
     /// The metrics of the functions that this thread has called.
     metrics: RefCell<HashMap<FunctionName, Arc<FunctionMetrics>>>,
-}
-
-impl Worker {
-    /// For the current thread.
-    pub fn new(node: Arc<NodeState>) -> Self {
-        let peers = Rc::new(PeerClient::new(
-            Arc::clone(&node.settings),
-            node.discovery.clone(),
-            Arc::clone(&node.metrics),
-            node.call_bodies(),
-        ));
-        let functions = Functions::new(
-            &node.settings,
-            Arc::clone(&node.embedded),
-            node.openfaas.clone(),
-            node.call_bodies(),
-        );
-        let replicas = Replicas::new(
-            Arc::clone(&node.in_force),
-            node.source(),
-            Askable { prober: Rc::clone(&peers) as _, adviser: adviser(&node) },
-            Arc::clone(&node.metrics),
-        );
-        let uploads = Uploads::new(&node.settings, node.call_bodies());
-        Self { node, replicas, functions, uploads, peers, metrics: RefCell::default() }
-    }
-}
-
-/// Who decides what is learnt: this node's Learner or another one.
-fn adviser(node: &Arc<NodeState>) -> Rc<dyn Adviser> {
-    let (learning, metrics) = (Arc::clone(&node.learning), Arc::clone(&node.metrics));
-    if node.settings.service_learning_host.is_empty() {
-        let patience = Duration::from_millis(node.settings.learner_timeout_ms);
-        return OwnLearner::new(learning, metrics, patience);
-    }
-    LearnerPool::new(&node.settings, learning, metrics)
 }
 
 /// A call, read and checked.
@@ -157,7 +116,23 @@ impl Drop for Count {
     }
 }
 
-impl Worker {
+impl Dispatcher {
+    /// For the current thread, whose Schedulers are `replicas`.
+    pub fn new(
+        node: Arc<NodeState>,
+        replicas: Replicas,
+        backend: Rc<dyn Backend>,
+        forwarder: Rc<dyn Forwarder>,
+    ) -> Self {
+        let bodies = node.call_bodies();
+        Self { node, replicas, backend, forwarder, bodies, metrics: RefCell::default() }
+    }
+
+    /// The algorithm for a call whose headers ask for `steer`.
+    pub fn scheduler(&self, steer: Option<Steer>) -> Arc<Active> {
+        self.replicas.choose(steer)
+    }
+
     /// Carries a call out, to its end or the node's.
     pub async fn carry_out(&self, call: Call) -> Outcome {
         let scheduler = self.replicas.choose(call.steer);
@@ -207,13 +182,6 @@ impl Worker {
         Outcome { result, scheduler, timings, learnt, arrival, elsewhere }
     }
 
-    /// Counts a call that was refused before it was one.
-    pub fn refused(&self, error: &Error, arrival: Instant) {
-        let metrics = self.node.metrics.of_others();
-        metrics.request("none", error.outcome(), arrival.elapsed());
-        self.node.refused(error);
-    }
-
     async fn run_or_forward(
         &self,
         call: Call,
@@ -245,23 +213,18 @@ impl Worker {
             let Ok(_away) = self.node.away.try_acquire() else { break };
             let (message, _held) = match &message {
                 Some(made) => made,
-                None => message.insert(self.message(&call).await?),
+                None => message.insert(message::of(&call, &self.node, &self.bodies).await?),
             };
             match self.forward(&call, &peer, message.clone()).await {
                 Ok(forwarded) => {
                     course.elsewhere = Some(forwarded.peers);
                     return Ok(forwarded.answer);
                 }
-                Err(ForwardFailure::NotSent(why) | ForwardFailure::Refused(why)) => {
-                    tracing::debug!(peer = %peer.host, %why, "a peer did not take a call");
+                Err(failure) if failure.may_be_retried() => {
+                    tracing::debug!(peer = %peer.host, why = %failure, "a peer did not take a call");
                     heard.unreachable.push(peer.host);
                 }
-                Err(ForwardFailure::Broke(why)) => {
-                    return Err(Error::ForwardBroke { peer: peer.host.to_string(), why });
-                }
-                Err(ForwardFailure::Nothing(why)) => {
-                    return Err(Error::PeerAnsweredNothing { peer: peer.host.to_string(), why });
-                }
+                Err(failure) => return Err(failure.into_error(&peer)),
             }
         }
         self.run_here(call, true, course).await
@@ -302,7 +265,7 @@ impl Worker {
         };
         let name = call.invocation.name.clone();
         let started = Instant::now();
-        let mut answer = self.functions.run(call.invocation, slot).await?;
+        let mut answer = self.backend.call(call.invocation, slot).await?;
         let bytes = answer.body.len();
         answer.held.get_or_insert_with(|| call.held.for_answer(bytes));
         let execution = started.elapsed();
@@ -316,7 +279,7 @@ impl Worker {
         call: &Call,
         peer: &Peer,
         message: Bytes,
-    ) -> Result<crate::peer::Forwarded, ForwardFailure> {
+    ) -> Result<PeerReply, ForwardFailure> {
         let _known = self.node.forwarding.begin(&call.tracing_id);
         let forward = Forward {
             function: &call.invocation.name,
@@ -328,40 +291,6 @@ impl Worker {
                 .deadline
                 .map(|deadline| deadline.saturating_sub(call.arrival.elapsed())),
         };
-        self.peers.forward(peer, &forward).await
-    }
-
-    /// The call as a peer message. Made once, whoever it is sent to.
-    async fn message(&self, call: &Call) -> Result<(Bytes, Held), Error> {
-        let invocation = &call.invocation;
-        let me = self.node.published.load().identity.clone();
-        let mut path = call.path.clone();
-        path.push(PeerHop {
-            machine_ip: me.ip_text(),
-            machine_id: me.id,
-            timings: Timings::default(),
-        });
-        let mut passed = headers::to_json(&invocation.headers);
-        let content_type = passed.remove("content-type");
-        let request = PeerRequest {
-            service_id_request: Some(self.node.next_request().into()),
-            service_id_tracing: Some(call.tracing_id.clone()),
-            function_name: Some(invocation.name.to_string()),
-            hops: Some(i128::from(call.task.hops) + 1),
-            peers_list: Some(path),
-            payload: Some(BASE64_STANDARD.encode(&invocation.body)),
-            content_type: Some(content_type.unwrap_or_default()),
-            headers: Some(passed),
-            method: (invocation.method != Method::POST).then(|| invocation.method.to_string()),
-            query: (!invocation.query.is_empty()).then(|| invocation.query.clone()),
-        };
-        let body_bytes = request.payload.as_ref().map_or(0, String::len);
-        let message = serde_json::to_vec(&request);
-        let message = message.map_err(|why| Error::Internal(why.to_string()))?;
-        // What the body takes, its own share stands for; its headers are held several times as well.
-        let headers = message.len().saturating_sub(body_bytes);
-        let bytes = headers.saturating_sub(HEADERS_COVERED).saturating_mul(HEADERS_TIMES);
-        let held = self.uploads.bodies.take(bytes as u64, None).await;
-        Ok((Bytes::from(message), held.ok_or(Refusal::BytesFull)?))
+        self.forwarder.forward(peer, forward).await
     }
 }

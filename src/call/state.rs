@@ -16,7 +16,6 @@ use crate::actors::switch::{Active, Switch};
 use crate::config::Settings;
 use crate::connections::{Bodies, Connections};
 use crate::error::Error;
-use crate::faas::{embedded, openfaas};
 use crate::lock;
 use crate::memory::budget::Budget;
 use crate::metrics::Metrics;
@@ -55,10 +54,6 @@ pub struct NodeState {
     pub discovery: Handle<Discovery>,
     /// This node's metrics.
     pub metrics: Arc<Metrics>,
-    /// What the embedded functions share.
-    pub embedded: Arc<embedded::Shared>,
-    /// The OpenFaaS gateway, if there is one.
-    pub openfaas: Option<Arc<openfaas::Access>>,
     /// What the bodies of all calls may hold.
     pub bodies: Arc<Budget>,
     /// What the bodies of all requests to the learner may hold: they must not crowd out calls.
@@ -87,16 +82,13 @@ impl NodeState {
         active: Active,
         published: Arc<ArcSwap<Published>>,
         learning: Arc<Learning>,
-        openfaas: Option<Arc<openfaas::Access>>,
     ) -> Self {
         let metrics: Arc<Metrics> = Arc::default();
         let connections = Connections::of(&settings, &metrics);
         Self {
             away: Semaphore::new((connections.capacity() / 2).clamp(1, Semaphore::MAX_PERMITS)),
             connections,
-            embedded: embedded::Shared::new(&settings),
             bodies: Budget::new(settings.bodies_bytes_max),
-            openfaas,
             learner_bodies: Budget::new(settings.learner_bodies_bytes_max),
             settings,
             gate,
@@ -150,7 +142,7 @@ impl NodeState {
 pub struct Forwarding(Mutex<HashMap<String, usize>>);
 
 /// While this lives, its call is being handed to a peer.
-pub struct Forwarded<'a> {
+pub struct ForwardingGuard<'a> {
     forwarding: &'a Forwarding,
     tracing_id: &'a str,
 }
@@ -158,12 +150,12 @@ pub struct Forwarded<'a> {
 impl Forwarding {
     /// A call is handed to a peer until the answer is dropped. Without a tracing id there is
     /// nothing to know it by.
-    pub fn begin<'a>(&'a self, tracing_id: &'a str) -> Option<Forwarded<'a>> {
+    pub fn begin<'a>(&'a self, tracing_id: &'a str) -> Option<ForwardingGuard<'a>> {
         if tracing_id.is_empty() {
             return None;
         }
         *lock(&self.0).entry(tracing_id.to_owned()).or_default() += 1;
-        Some(Forwarded { forwarding: self, tracing_id })
+        Some(ForwardingGuard { forwarding: self, tracing_id })
     }
 
     /// Whether a call with that tracing id is being handed to a peer.
@@ -172,7 +164,7 @@ impl Forwarding {
     }
 }
 
-impl Drop for Forwarded<'_> {
+impl Drop for ForwardingGuard<'_> {
     fn drop(&mut self) {
         let mut ids = lock(&self.forwarding.0);
         if let Some(count) = ids.get_mut(self.tracing_id) {

@@ -65,7 +65,7 @@ async fn call(
 pub(super) fn run(args: &FunctionArgs) -> Result<(), Failure> {
     // The embedded functions' settings (fn_…) come from the environment, as in a node.
     let loaded = load(None, &[("workers", args.workers.to_string().into())])?;
-    telemetry::start(&loaded.settings).map_err(Failure::Configuration)?;
+    telemetry::start(&loaded.settings.logs()).map_err(Failure::Configuration)?;
     let settings = loaded.settings;
     let (workers, drain_s) = (settings.workers, settings.drain_timeout_s);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

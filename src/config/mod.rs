@@ -14,6 +14,7 @@ use crate::memory;
 use crate::policy::params::parse_bool;
 use crate::policy::registry::SchedulerSpec;
 use crate::storage::{TEXT_BYTES_MAX, read_text};
+use crate::telemetry::{LogFormat, LogSettings};
 use crate::types::{FunctionName, InitServer, check_init_servers, check_machine};
 
 /// Something wrong in the configuration, with the key that caused it.
@@ -41,16 +42,6 @@ pub enum Admin {
     Loopback,
     /// Nobody.
     Off,
-}
-
-/// How logs are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// How the embedded functions draw their times.
@@ -399,6 +390,11 @@ impl Settings {
                 problems.push(problem("routes", format!("{name}: {url:?} is no http:// URL")));
             }
         }
+    }
+
+    /// Which lines of the log are written, and how.
+    pub fn logs(&self) -> LogSettings<'_> {
+        LogSettings { filter: &self.log_env, format: self.log_format, burst: self.log_burst }
     }
 
     /// `poll_time_s` and its like, checked before, as durations.

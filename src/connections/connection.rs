@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, O
 use futures_util::task::AtomicWaker;
 
 use super::{CONNECTION_BYTES, Connections, NoRoom, SWEEP};
+use crate::error::RefusalKind;
 use crate::lock;
 use crate::memory::budget::{Budget, Held};
-use crate::metrics::Refused;
 
 /// A connection that was of use within this time is no idle one yet.
 const RECENT_MS: u64 = 5000;
@@ -351,10 +351,10 @@ impl Connection {
         self.slow.store(why == End::Slow, Ordering::Relaxed);
         self.doomed.store(Phase::of(old) != Phase::Idle, Ordering::Release);
         self.table.refused(match (why, Phase::of(old)) {
-            (End::Room, _) => Refused::Room,
-            (End::Slow, Phase::Head) => Refused::SlowHead,
-            (End::Slow, Phase::Body) => Refused::SlowBody,
-            (End::Slow, _) => Refused::SlowAnswer,
+            (End::Room, _) => RefusalKind::Room,
+            (End::Slow, Phase::Head) => RefusalKind::SlowHead,
+            (End::Slow, Phase::Body) => RefusalKind::SlowBody,
+            (End::Slow, _) => RefusalKind::SlowAnswer,
         });
         self.waker.wake();
         Some(self.held.load(Ordering::Relaxed))

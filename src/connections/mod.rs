@@ -25,9 +25,10 @@ pub use self::bodies::{Bodies, Room};
 pub use self::connection::{Connection, End, Phase};
 use self::connection::{RANK_RECENT, RANK_SLOW, Usefulness};
 use crate::config::Settings;
+use crate::error::RefusalKind;
 use crate::lock;
 use crate::memory::budget::{Budget, Held};
-use crate::metrics::{Metrics, Refused};
+use crate::metrics::Metrics;
 
 /// What a connection takes at least: its task, the buffers of the server, the kernel's part.
 pub const CONNECTION_BYTES: u64 = 40 << 10;
@@ -202,7 +203,7 @@ impl Connections {
     }
 
     /// Counts what was refused.
-    pub fn refused(&self, what: Refused) {
+    pub fn refused(&self, what: RefusalKind) {
         self.metrics.refused(what);
     }
 
@@ -283,7 +284,7 @@ impl Connections {
                 },
             };
             if !again {
-                self.refused(Refused::Connection);
+                self.refused(RefusalKind::Connection);
                 return Err(no_room);
             }
         }

@@ -13,11 +13,11 @@ use tokio::time::timeout;
 
 use super::plan::{Found, Plan, Step, Wanted};
 use crate::client::{Hosts, client, read_body};
-use crate::http::errors::WireError;
-use crate::http::headers;
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::MachinePatch;
 use crate::types::{NAME_BYTES_MAX, printable, url_host};
+use crate::wire::codes::WireError;
+use crate::wire::headers;
 use crate::wire::json::{Bounds, read_object};
 use crate::wire::{WireMachine, read_machines};
 

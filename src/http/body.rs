@@ -15,13 +15,13 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
-use super::headers;
 use crate::config::Settings;
 use crate::connections::{Bodies, Connection, End, Phase};
 use crate::error::Error;
 use crate::memory::budget::Held;
 use crate::queue::Refusal;
 use crate::time::limit::{Expired, TimeLimit};
+use crate::wire::headers;
 
 /// Bytes of a refused body that are taken off the wire: a body of 16 MiB as base64, and some more.
 const DRAINED_BYTES_MAX: usize = 32 << 20;

@@ -16,8 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::Framing;
 use crate::connections::{CONNECTION_BYTES, Connection, End, NoRoom, Phase};
+use crate::error::RefusalKind;
 use crate::memory::budget::Held;
-use crate::metrics::Refused;
 
 /// Bytes of a body that ends by itself that the parser is given at once.
 const OPEN_BYTES: usize = 4 << 10;
@@ -180,7 +180,7 @@ impl<S: Stream> Guarded<S> {
 
     /// What is too large is answered here, and then nothing more is read.
     fn too_large(&self) -> Poll<io::Result<()>> {
-        self.connection.table().refused(Refused::BadHead);
+        self.connection.table().refused(RefusalKind::BadHead);
         self.say(TOO_LARGE);
         Poll::Ready(Ok(()))
     }
@@ -291,7 +291,7 @@ impl<S: Stream> AsyncWrite for Guarded<S> {
         let phase = this.connection.phase();
         if phase == Phase::Head {
             // Nobody was asked: the parser answers by itself.
-            this.connection.table().refused(Refused::BadHead);
+            this.connection.table().refused(RefusalKind::BadHead);
             this.connection.enter(Phase::Answering, 0);
         }
         if buf.len() > COVERED_BYTES {

@@ -17,8 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::bit_by_bit::BitByBit;
 use super::body::{Uploads, read_body};
 use super::entries::{read_batch, read_eid, read_number, read_state};
+use super::errors;
 use super::node_api::{begin_change, changed, check_admin, internal, to_the_end};
-use super::{errors, headers};
 use crate::actors::learner::{
     ChangeFailed, ChangeLearnerParameters, ImportFailed, ImportModel, Look, ResetLearner, Told,
     Train,
@@ -29,6 +29,7 @@ use crate::error::Error;
 use crate::rl::BadEntry;
 use crate::rl::learner::{Choice, Snapshot};
 use crate::rl::model::Model;
+use crate::wire::headers;
 use crate::wire::json::Bounds;
 use crate::wire::read_object;
 

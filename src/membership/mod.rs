@@ -11,14 +11,12 @@
 //! a machine can have ([`may_be_machine`]), a name belongs to the living machine that has it, and of
 //! those that are only heard of a few are asked at a time ([`UNKNOWN_ASKED_MAX`]).
 
-mod address;
-
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub use self::address::{may_be_machine, may_be_own};
-use crate::types::{NAME_BYTES_MAX, Peer};
+use crate::types::{NAME_BYTES_MAX, Peer, may_be_machine};
+use crate::wire::WireMachine;
 
 /// Machines that are only heard of and are asked between two polls without an answer, at most: the
 /// lists of others name addresses as they like, and this node is not to scan networks for them.
@@ -96,6 +94,21 @@ pub struct Machine {
     proven: bool,
     /// Its own answer told its name, which calls in its name do not change.
     named_itself: bool,
+}
+
+impl From<&Machine> for WireMachine {
+    fn from(machine: &Machine) -> Self {
+        Self {
+            id: machine.id,
+            ip: machine.ip.to_string(),
+            name: machine.is.name.clone(),
+            group_name: machine.is.group.clone(),
+            ping: machine.ping.as_secs_f64(),
+            last_update: machine.last_update,
+            alive: machine.standing == Standing::Alive,
+            dead_polls: machine.dead_polls,
+        }
+    }
 }
 
 /// All machines that this node knows, but itself.

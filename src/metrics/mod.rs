@@ -10,6 +10,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::error::RefusalKind;
 use crate::lock;
 use crate::rl::stats::LearnerStats;
 use crate::telemetry::lines_dropped;
@@ -26,56 +27,6 @@ const BUCKETS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
     60.0,
 ];
-
-/// What a node refuses or ends so that it goes on serving: the kinds that are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// A connection, for want of room and of any that could end for it.
-    Connection,
-    /// A connection that made room for others.
-    Room,
-    /// A request whose head came too slowly.
-    SlowHead,
-    /// A body that came too slowly.
-    SlowBody,
-    /// An answer that its client does not read.
-    SlowAnswer,
-    /// A request that the parser refused: malformed, or its head too large.
-    BadHead,
-    /// A body larger than its route takes.
-    LargeBody,
-    /// A body that was not whole in time.
-    LateBody,
-    /// A body, or an answer, for which there was no room.
-    Bytes,
-    /// A message or header that cannot be read or is beyond its bounds.
-    Malformed,
-    /// A change that comes from a page of another site, or by a name that is none of this node's.
-    Foreign,
-    /// A change that the operator lets nobody make, or not from there.
-    Closed,
-    /// One change too many at a time.
-    Busy,
-}
-
-impl Refused {
-    /// All kinds, with the label of each.
-    pub const KINDS: &'static [(Self, &'static str)] = &[
-        (Self::Connection, "connection"),
-        (Self::Room, "room"),
-        (Self::SlowHead, "slow_head"),
-        (Self::SlowBody, "slow_body"),
-        (Self::SlowAnswer, "slow_answer"),
-        (Self::BadHead, "bad_head"),
-        (Self::LargeBody, "large_body"),
-        (Self::LateBody, "late_body"),
-        (Self::Bytes, "bytes"),
-        (Self::Malformed, "malformed"),
-        (Self::Foreign, "foreign"),
-        (Self::Closed, "closed"),
-        (Self::Busy, "busy"),
-    ];
-}
 
 /// The metrics of one node.
 pub struct Metrics {
@@ -94,7 +45,7 @@ pub struct Metrics {
     fallbacks: IntCounter,
     log_lines_dropped: IntCounter,
     learner: LearnerMetrics,
-    /// In the order of [`Refused::KINDS`].
+    /// In the order of [`RefusalKind::KINDS`].
     refusals: Vec<IntCounter>,
     rendering: Mutex<()>,
     functions: Mutex<HashMap<String, Arc<FunctionMetrics>>>,
@@ -134,7 +85,7 @@ impl Metrics {
             &["kind"],
         );
         Self {
-            refusals: Refused::KINDS
+            refusals: RefusalKind::KINDS
                 .iter()
                 .map(|(_, label)| refusals.with_label_values(&[label]))
                 .collect(),
@@ -254,7 +205,7 @@ impl Metrics {
     }
 
     /// Something was refused.
-    pub fn refused(&self, what: Refused) {
+    pub fn refused(&self, what: RefusalKind) {
         if let Some(counter) = self.refusals.get(what as usize) {
             counter.inc();
         }
@@ -421,10 +372,10 @@ mod tests {
         metrics.machines(2, 1, 0);
         metrics.restarted("queue");
         metrics.fallback();
-        for (kind, _) in Refused::KINDS {
+        for (kind, _) in RefusalKind::KINDS {
             metrics.refused(*kind);
         }
-        metrics.refused(Refused::Busy);
+        metrics.refused(RefusalKind::Busy);
         let rewards = RewardStats {
             in_time: [(1, 5)].into(),
             missed: [(0, 2)].into(),

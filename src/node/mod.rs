@@ -1,5 +1,7 @@
 //! A whole node: its state, its actor tree, its start and its stop.
 
+mod worker;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -9,6 +11,7 @@ use actix::{Actor, Addr, Arbiter};
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
+use self::worker::workers;
 use crate::actors::discovery::{Discovery, DiscoverySettings, Flush, Kept, Leave, Published};
 use crate::actors::gateway::{Drain, Gateway};
 use crate::actors::learner::hub::Learning;
@@ -78,7 +81,7 @@ impl Node {
         let active = Active::new(0, policy);
         warn_at_start(&settings, &active, &identity);
         let published = Arc::clone(&kept.published);
-        let state = Arc::new(NodeState::new(settings, gate, active, published, learning, openfaas));
+        let state = Arc::new(NodeState::new(settings, gate, active, published, learning));
 
         actix_rt::spawn(state.connections.sweeping());
         let (say_broken, broken) = oneshot::channel();
@@ -91,7 +94,8 @@ impl Node {
         let supervisor = tree(&state, &dynamic, kept, root)
             .child_started("learner", state.learning.learner.clone(), learner(&state, &thread))
             .child("gateway", gateway.clone(), {
-                let servers = Rc::new(Servers::new(Arc::clone(&state), listeners));
+                let worker = workers(&state, openfaas);
+                let servers = Rc::new(Servers::new(Arc::clone(&state), worker, listeners));
                 move |guard| Gateway::new(servers.clone(), guard)
             })
             .start();

@@ -8,31 +8,31 @@ use actix_web::http::header::{self, HeaderMap, HeaderName};
 use actix_web::http::{StatusCode, Uri};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use tokio::time::timeout;
 
 use crate::actors::discovery::{Discovery, PollAnswer, Poller, Unreachable};
 use crate::actors::scheduler::Prober;
 use crate::actors::supervise::Handle;
+use crate::call::forward::{Forward, ForwardFailure, Forwarder, PeerReply};
+use crate::call::function::Answer;
 use crate::client::{
     Hosts, Renewed, SendFailure, addresses, is_link_local, read_body, read_held_body,
 };
 use crate::config::Settings;
 use crate::connections::Bodies;
-use crate::faas::Answer;
-use crate::http::headers;
 use crate::membership::Introduction;
 use crate::memory;
 use crate::memory::budget::Budget;
 use crate::metrics::Metrics;
 use crate::saved::MachinePatch;
 use crate::time::limit::{Expired, TimeLimit};
-use crate::types::{FunctionName, Identity, Load, Peer, check_machine, url_host};
+use crate::types::{Identity, Load, Peer, check_machine, url_host};
+use crate::wire::headers;
 use crate::wire::json::Bounds;
 use crate::wire::{
-    MACHINE_AGENT, PeerHop, list_bytes_max, read_machines, read_object, read_peer_answer,
-    six_decimals,
+    MACHINE_AGENT, PeerHop, list_bytes_max, message_bytes_max, read_machines, read_object,
+    read_peer_answer, six_decimals,
 };
 
 /// Bytes that other machines' lists hold while they are read, at most a 32nd of the memory.
@@ -56,42 +56,6 @@ pub struct PeerClient {
     lists: Bodies,
 }
 
-/// A call as it is handed to a peer.
-pub struct Forward<'a> {
-    /// The function.
-    pub function: &'a FunctionName,
-    /// The JSON of a [`crate::wire::PeerRequest`].
-    pub message: Bytes,
-    /// The client's tracing id; may be empty.
-    pub tracing_id: &'a str,
-    /// The client's task type, as it sent it; may be empty.
-    pub task_type: &'a str,
-    /// What is left of the call's own deadline, if it brought one.
-    pub deadline: Option<Duration>,
-}
-
-/// What came back of a forwarded call.
-#[derive(Debug)]
-pub struct Forwarded {
-    /// The function's answer, or the error that the peer gives the client.
-    pub answer: Answer,
-    /// The nodes that the call passed, the executing one first.
-    pub peers: Vec<PeerHop>,
-}
-
-/// Why nothing came back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ForwardFailure {
-    /// The peer was not connected to. It is safe to try elsewhere.
-    NotSent(String),
-    /// The peer takes no call as large as that. It did not run; it is safe to try elsewhere.
-    Refused(String),
-    /// The connection ended, or the time was up, after the call was sent. It may have run.
-    Broke(String),
-    /// The peer answered, but nothing that could be read. It may have run.
-    Nothing(String),
-}
-
 impl From<SendFailure> for ForwardFailure {
     fn from(failure: SendFailure) -> Self {
         match failure {
@@ -101,11 +65,6 @@ impl From<SendFailure> for ForwardFailure {
             SendFailure::Broke(why) => Self::Broke(why),
         }
     }
-}
-
-/// Bytes of a peer message that carries a body of `body_bytes` in base64, with headers to spare.
-pub fn message_bytes_max(body_bytes: usize) -> usize {
-    body_bytes / 3 * 4 + (1 << 20)
 }
 
 /// This machine's address as it is now, for nodes that have none configured: the one we listen on, if it is one, else the
@@ -189,34 +148,7 @@ impl PeerClient {
         }
     }
 
-    /// Hands a call to `peer` and waits for what comes back.
-    ///
-    /// # Errors
-    /// Nothing came back; the error tells whether the call may have run.
-    pub async fn forward(
-        &self,
-        peer: &Peer,
-        call: &Forward<'_>,
-    ) -> Result<Forwarded, ForwardFailure> {
-        let result = match self.forward_limit.hold(Box::pin(self.send(peer, call))).await {
-            Ok(result) => result,
-            Err(Expired) => Err(ForwardFailure::Broke(format!(
-                "no answer within {} s",
-                self.forward_limit.length().as_secs_f64()
-            ))),
-        };
-        let label = match &result {
-            Ok(_) => "answered",
-            Err(ForwardFailure::NotSent(_)) => "unreachable",
-            Err(ForwardFailure::Refused(_)) => "refused",
-            Err(ForwardFailure::Broke(_)) => "broke",
-            Err(ForwardFailure::Nothing(_)) => "nothing",
-        };
-        self.metrics.forward(&peer.host, label);
-        result
-    }
-
-    async fn send(&self, peer: &Peer, call: &Forward<'_>) -> Result<Forwarded, ForwardFailure> {
+    async fn send(&self, peer: &Peer, call: &Forward<'_>) -> Result<PeerReply, ForwardFailure> {
         let path = format!("/peer/function/{}", call.function);
         let uri = self.url(&peer.host, self.settings.scheduler_port, &path)?;
         let mut request = self
@@ -324,7 +256,7 @@ pub(crate) fn read_answer(
     message: &[u8],
     status: StatusCode,
     http_headers: HeaderMap,
-) -> Result<Forwarded, String> {
+) -> Result<PeerReply, String> {
     let read = read_peer_answer(message, usize::MAX)?;
     if read.peers_list.is_none() && read.status_code.is_none() {
         return Err("the answer has neither peers_list nor status_code".to_owned());
@@ -346,7 +278,7 @@ pub(crate) fn read_answer(
         None => guessed_type(http_headers, &body),
     };
     let answer = Answer { status, headers, body: body.into(), held: None };
-    Ok(Forwarded { answer, peers: read.peers_list.unwrap_or_default() })
+    Ok(PeerReply { answer, peers: read.peers_list.unwrap_or_default() })
 }
 
 /// v1 does not say what type the function's output has; its own clients get a guess, too.
@@ -358,6 +290,33 @@ fn guessed_type(mut headers: HeaderMap, body: &[u8]) -> HeaderMap {
     // The type that came by HTTP is that of the peer's own JSON.
     headers.insert(header::CONTENT_TYPE, guess);
     headers
+}
+
+impl Forwarder for PeerClient {
+    fn forward<'a>(
+        &'a self,
+        peer: &'a Peer,
+        call: Forward<'a>,
+    ) -> LocalBoxFuture<'a, Result<PeerReply, ForwardFailure>> {
+        Box::pin(async move {
+            let result = match self.forward_limit.hold(Box::pin(self.send(peer, &call))).await {
+                Ok(result) => result,
+                Err(Expired) => Err(ForwardFailure::Broke(format!(
+                    "no answer within {} s",
+                    self.forward_limit.length().as_secs_f64()
+                ))),
+            };
+            let label = match &result {
+                Ok(_) => "answered",
+                Err(ForwardFailure::NotSent(_)) => "unreachable",
+                Err(ForwardFailure::Refused(_)) => "refused",
+                Err(ForwardFailure::Broke(_)) => "broke",
+                Err(ForwardFailure::Nothing(_)) => "nothing",
+            };
+            self.metrics.forward(&peer.host, label);
+            result
+        })
+    }
 }
 
 impl Prober for PeerClient {
@@ -429,7 +388,7 @@ impl Poller for PeerClient {
 mod tests {
     use super::*;
 
-    fn read(message: &str) -> Result<Forwarded, String> {
+    fn read(message: &str) -> Result<PeerReply, String> {
         read_answer(message.as_bytes(), StatusCode::OK, HeaderMap::new())
     }
 

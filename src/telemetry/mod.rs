@@ -8,6 +8,7 @@ mod limit;
 
 use std::io::{self, Stderr, Write};
 
+use serde::{Deserialize, Serialize};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -15,7 +16,28 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use self::limit::Limit;
 pub use self::limit::lines_dropped;
-use crate::config::{LogFormat, Settings};
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which lines are written, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct LogSettings<'a> {
+    /// v1's `production` or `development`, or a filter such as `info,p2pfaas=debug`; `RUST_LOG`, where
+    /// set, wins.
+    pub filter: &'a str,
+    /// The form of each line.
+    pub format: LogFormat,
+    /// Lines of one kind at once, before one a second.
+    pub burst: u32,
+}
 
 /// Bytes of a line of text at most; what strings of others have in it is cut before.
 const LINE_BYTES_MAX: usize = 16 << 10;
@@ -38,17 +60,16 @@ fn quiet(filter: &str) -> String {
     }
 }
 
-/// Starts logging. `log_env` is v1's `production` or `development`, or a filter such as
-/// `info,p2pfaas=debug`; `RUST_LOG`, where set, wins.
+/// Starts logging.
 ///
 /// # Errors
 /// A filter that cannot be read.
-pub fn start(settings: &Settings) -> Result<(), String> {
+pub fn start(settings: &LogSettings<'_>) -> Result<(), String> {
     let given = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
-    let directives = given.unwrap_or_else(|| directives(&settings.log_env));
+    let directives = given.unwrap_or_else(|| directives(settings.filter));
     let filter = EnvFilter::try_new(directives).map_err(|why| format!("log_env: {why}"))?;
-    let limited = tracing_subscriber::registry().with(filter).with(Limit::new(settings.log_burst));
-    let started = match settings.log_format {
+    let limited = tracing_subscriber::registry().with(filter).with(Limit::new(settings.burst));
+    let started = match settings.format {
         LogFormat::Text => {
             let colours = io::IsTerminal::is_terminal(&io::stderr());
             limited.with(fmt::layer().with_ansi(colours).with_writer(Cut)).try_init()

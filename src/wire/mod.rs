@@ -1,7 +1,9 @@
 //! The JSON that nodes exchange, shared by who sends it (`peer`) and who receives it (`http`).
 //! Every field may be missing or null on the way in: v1 leaves out what it does not know.
 
+pub mod codes;
 pub mod frames;
+pub mod headers;
 pub mod json;
 
 use std::collections::BTreeMap;
@@ -11,7 +13,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::json::Bounds;
-use crate::membership::{Machine, Standing};
 pub use crate::types::NAME_BYTES_MAX;
 use crate::types::null_as_default;
 
@@ -122,21 +123,6 @@ pub struct WireMachine {
     pub dead_polls: u32,
 }
 
-impl From<&Machine> for WireMachine {
-    fn from(machine: &Machine) -> Self {
-        Self {
-            id: machine.id,
-            ip: machine.ip.to_string(),
-            name: machine.is.name.clone(),
-            group_name: machine.is.group.clone(),
-            ping: machine.ping.as_secs_f64(),
-            last_update: machine.last_update,
-            alive: machine.standing == Standing::Alive,
-            dead_polls: machine.dead_polls,
-        }
-    }
-}
-
 impl WireMachine {
     /// Its address, if it is one.
     pub fn address(&self) -> Option<IpAddr> {
@@ -222,6 +208,11 @@ pub fn read_peer_answer(message: &[u8], bytes: usize) -> Result<PeerAnswer, Stri
     check_hops(read.peers_list.as_deref().unwrap_or_default())?;
     check_headers(read.headers.as_ref())?;
     Ok(read)
+}
+
+/// Bytes of a peer message that carries a body of `body_bytes` in base64, with headers to spare.
+pub fn message_bytes_max(body_bytes: usize) -> usize {
+    body_bytes / 3 * 4 + (1 << 20)
 }
 
 /// Bytes of header names and values together.

@@ -33,11 +33,11 @@ pub use self::messages::{
 use self::messages::{Polled, Resolved};
 use super::supervise::Guard;
 use crate::lock;
-use crate::membership::{At, Introduction, Membership, Standing, may_be_machine};
+use crate::membership::{At, Introduction, Membership, Standing};
 use crate::metrics::Metrics;
 use crate::saved::{Layered, MachineConfig};
 use crate::storage;
-use crate::types::{INIT_SERVERS_MAX, Identity, InitServer, shortened};
+use crate::types::{INIT_SERVERS_MAX, Identity, InitServer, may_be_machine, shortened};
 use crate::wire::WireMachine;
 
 /// What outlives the actor.

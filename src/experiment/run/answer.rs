@@ -4,8 +4,8 @@ use awc::http::header::{HeaderMap, HeaderName};
 use serde::de::DeserializeOwned;
 
 use crate::experiment::design::job::{Job, Learnt, Timings};
-use crate::http::errors::WireError;
-use crate::http::headers;
+use crate::wire::codes::WireError;
+use crate::wire::headers;
 use crate::wire::json::{self, Bounds};
 use crate::wire::{HOPS_MAX, NAME_BYTES_MAX};
 

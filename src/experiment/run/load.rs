@@ -18,8 +18,8 @@ use crate::client::{Hosts, client, read_start};
 use crate::experiment::design::job::Job;
 use crate::experiment::design::plan::Planned;
 use crate::fleet::Body;
-use crate::http::headers;
 use crate::time::limit::TimeLimit;
+use crate::wire::headers;
 
 /// Bytes of an answer that are kept, for the error in it; many answers are read at once.
 const ANSWER_BYTES_KEPT: usize = 64 << 10;

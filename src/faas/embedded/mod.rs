@@ -27,8 +27,8 @@ use tokio::time::Instant;
 
 use self::board::Board;
 use self::times::Times;
-use super::{Answer, Backend, Invocation};
 use crate::actors::queue::Slot;
+use crate::call::function::{Answer, Backend, Invocation};
 use crate::config::Settings;
 use crate::error::Error;
 use crate::memory;

@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use crate::actors::replicas::Steer;
-
 macro_rules! names {
     ($( $(#[doc = $doc:literal])+ $name:ident = $text:literal; )+) => {
         $( $(#[doc = $doc])+ pub static $name: HeaderName = HeaderName::from_static($text); )+
@@ -108,15 +106,6 @@ pub fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
     headers.get(name).and_then(utf8).unwrap_or_default()
 }
 
-/// Which scheduler the headers ask for: Bypass wins over Forward, Forward over Reject; any
-/// non-empty value counts, even `false`.
-pub fn steer(headers: &HeaderMap) -> Option<Steer> {
-    let asks = |name| headers.get(name).is_some_and(|value: &HeaderValue| !value.is_empty());
-    [(&BYPASS, Steer::Bypass), (&FORWARD, Steer::Forward), (&REJECT, Steer::Reject)]
-        .into_iter()
-        .find_map(|(name, steer)| asks(name).then_some(steer))
-}
-
 /// The time that a call has left by its own word.
 ///
 /// # Errors
@@ -211,19 +200,6 @@ mod tests {
         let mut names: Vec<String> = map.keys().map(|name| name.as_str().to_owned()).collect();
         names.sort();
         names
-    }
-
-    #[test]
-    fn bypass_wins_over_forward_and_forward_over_reject_whatever_the_value() {
-        let all = [
-            ("X-P2pfaas-Scheduler-Reject", "1"),
-            ("X-P2pfaas-Scheduler-Forward", "0"),
-            ("X-P2pfaas-Scheduler-Bypass", "false"),
-        ];
-        assert_eq!(steer(&map(&all)), Some(Steer::Bypass));
-        assert_eq!(steer(&map(&all[..2])), Some(Steer::Forward));
-        assert_eq!(steer(&map(&all[..1])), Some(Steer::Reject));
-        assert_eq!(steer(&map(&[("X-P2pfaas-Scheduler-Bypass", "")])), None);
     }
 
     #[test]

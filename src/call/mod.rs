@@ -12,8 +12,6 @@ pub mod forward;
 pub mod function;
 mod message;
 pub mod state;
-#[cfg(test)]
-mod tests;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -294,3 +292,6 @@ impl Dispatcher {
         self.forwarder.forward(peer, forward).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,9 +15,9 @@ use crate::memory;
 use crate::policy::registry::SchedulerSpec;
 use crate::queue::Limits;
 use crate::rl::parameters::Parameters;
+use crate::saved::eids::read_eids;
 use crate::saved::{
     Dynamic, FlagOverrides, LearnerFile, LimitsPatch, MachineConfig, MachinePatch, load_learner,
-    read_eids,
 };
 use crate::storage;
 use crate::types::{INIT_SERVERS_MAX, NAME_BYTES_MAX};

@@ -4,13 +4,14 @@
 //! Saved values win over defaults, TOML and environment. A flag given on the command line wins for
 //! that run and is not saved: a [`Layered`] value keeps what runs and what is saved apart.
 
+pub mod eids;
+
 use std::net::IpAddr;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::actors::learner::eids::ReservedEids;
 use crate::config::Settings;
 use crate::policy::registry::SchedulerSpec;
 use crate::queue::Limits;
@@ -284,17 +285,6 @@ fn read_learner(path: &Path, memory_bytes: u64) -> Result<Parameters, StorageErr
     base.merged(&stored).map_err(|why| unusable(path, WHAT, why.to_string()))
 }
 
-/// The EIDs that earlier runs reserved.
-///
-/// # Errors
-/// Their file cannot be read, or leaves none to give.
-pub fn read_eids(folder: &Path) -> Result<ReservedEids, StorageError> {
-    const WHAT: &str = "the reserved EIDs";
-    let path = folder.join(storage::EIDS_FILE);
-    let reserved: Option<ReservedEids> = storage::read(&path, WHAT)?;
-    reserved.unwrap_or_default().check().map_err(|why| unusable(&path, WHAT, why))
-}
-
 /// A learner that goes on from the model in `folder`, if there is one. A model that was learnt
 /// under other parameters, or is larger than the learner's memory, is set aside, not overwritten.
 ///
@@ -419,16 +409,6 @@ mod tests {
             let error = error.expect_err(text).to_string();
             assert!(error.contains(name), "{error}");
         }
-    }
-
-    #[test]
-    fn a_file_that_leaves_no_eids_stops_the_start_by_name() {
-        let folder = tempfile::tempdir().expect("a folder");
-        assert_eq!(read_eids(folder.path()).expect("none yet"), ReservedEids::default());
-        let text = format!(r#"{{"reserved_below":{}}}"#, i64::MAX);
-        std::fs::write(folder.path().join(storage::EIDS_FILE), text).expect("written");
-        let error = read_eids(folder.path()).expect_err("too large").to_string();
-        assert!(error.contains(storage::EIDS_FILE) && error.contains("reserved_below"), "{error}");
     }
 
     #[test]

@@ -7,43 +7,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::lock;
 use crate::rl::{EID_MAX, Eid};
+use crate::saved::eids::ReservedEids;
 use crate::storage;
 
 /// EIDs reserved on disk at once. As many may be lost with a restart; a learner elsewhere that is
 /// trained on this node's decisions takes such a leap, and several (`eids_ahead_max`).
 const EIDS_RESERVED: u64 = 1 << 17;
-/// The largest EID that a file may reserve: what is left above outlasts any node.
-const RESERVED_MAX: Eid = EID_MAX - (1 << 40);
 /// How long a disk that failed is left alone.
 const RESERVE_AGAIN: Duration = Duration::from_secs(1);
-
-/// EIDs that a node may give: those below are used or were lost with a crash. The file's content.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReservedEids {
-    /// No EID from here on was given yet.
-    pub reserved_below: Eid,
-}
-
-impl ReservedEids {
-    /// Whether a node can go on after these.
-    ///
-    /// # Errors
-    /// Too few are left above.
-    pub fn check(self) -> Result<Self, String> {
-        match self.reserved_below > RESERVED_MAX {
-            true => Err(format!(
-                "reserved_below is {}, at most {RESERVED_MAX} leaves EIDs to give",
-                self.reserved_below
-            )),
-            false => Ok(self),
-        }
-    }
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -188,7 +163,6 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let last = ReservedEids { reserved_below: EID_MAX - 2 };
         assert!(last.check().is_err());
-        assert!(ReservedEids { reserved_below: RESERVED_MAX }.check().is_ok());
         let eids = Eids::after(last, folder.path());
         assert_eq!((eids.wait().await, eids.wait().await), (Some(EID_MAX - 2), Some(EID_MAX - 1)));
         std::fs::remove_file(folder.path().join(storage::EIDS_FILE)).expect("written once");

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::eids::{Eids, ReservedEids};
+use super::eids::Eids;
 use super::{Learner, Rewarded};
 use crate::actors::scheduler::{Advice, Adviser};
 use crate::actors::supervise::Handle;
@@ -26,6 +26,7 @@ use crate::rl::reward::{Pending, RewardSink};
 use crate::rl::stats::{LearnerStats, RewardStats};
 use crate::rl::window::entry_bytes;
 use crate::rl::{Eid, Entry};
+use crate::saved::eids::ReservedEids;
 use crate::storage::{self, StorageError};
 use crate::types::TaskType;
 

@@ -315,7 +315,7 @@ mod tests {
     }
 
     async fn serves(ip: IpAddr) {
-        let http = client(Duration::from_secs(5), Hosts::Any);
+        let http = client(Duration::from_secs(30), Hosts::Any);
         let calls = [
             (format!("http://{ip}:18080/function/fn-echo"), "x"),
             (format!("http://{ip}:18080/configuration"), "{\"queue_length_max\":5}"),

@@ -7,7 +7,7 @@ use futures_util::future::LocalBoxFuture;
 
 use crate::actors::queue::Slot;
 use crate::error::Error;
-use crate::memory::budget::Held;
+use crate::memory::budget::Reservation;
 use crate::types::FunctionName;
 
 /// A call of a function.
@@ -36,7 +36,7 @@ pub struct Answer {
     pub body: Bytes,
     /// Its body's share of the node's budget, where it has one of its own. It goes along until the
     /// client has taken the last byte.
-    pub held: Option<Held>,
+    pub held: Option<Reservation>,
 }
 
 /// A way to run functions.

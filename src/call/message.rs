@@ -9,7 +9,7 @@ use super::Call;
 use super::state::NodeState;
 use crate::connections::Bodies;
 use crate::error::Error;
-use crate::memory::budget::Held;
+use crate::memory::budget::Reservation;
 use crate::queue::Refusal;
 use crate::wire::{PeerHop, PeerRequest, Timings, headers};
 
@@ -23,7 +23,7 @@ pub(super) async fn of(
     call: &Call,
     node: &NodeState,
     bodies: &Bodies,
-) -> Result<(Bytes, Held), Error> {
+) -> Result<(Bytes, Reservation), Error> {
     let invocation = &call.invocation;
     let me = node.published.load().identity.clone();
     let mut path = call.path.clone();

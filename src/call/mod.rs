@@ -25,16 +25,16 @@ use tracing::Instrument;
 
 use self::forward::{Forward, ForwardFailure, Forwarder, PeerReply};
 use self::function::{Answer, Backend, Invocation};
-use self::state::{NodeState, Phase};
-use crate::actors::queue::Entry;
+use self::state::{NodePhase, NodeState};
+use crate::actors::queue::Entrance;
 use crate::actors::replicas::{Replicas, Steer};
 use crate::actors::scheduler::Schedule;
 use crate::actors::switch::Active;
 use crate::connections::Bodies;
 use crate::error::Error;
-use crate::memory::budget::Held;
+use crate::memory::budget::Reservation;
 use crate::metrics::FunctionMetrics;
-use crate::policy::{Decision, Heard, Learnt, Task};
+use crate::policy::{Decision, Knowledge, LearnerDecision, Task};
 use crate::queue::Arriving;
 use crate::types::{FunctionName, Peer, shortened};
 use crate::wire::{PeerHop, Timings, seconds};
@@ -71,11 +71,11 @@ pub struct Call {
     /// When it arrived here.
     pub arrival: Instant,
     /// Its body's share of the node's budget.
-    pub held: Held,
+    pub held: Reservation,
 }
 
 /// What became of a call.
-pub struct Outcome {
+pub struct CallReport {
     /// The function's answer, or why there is none.
     pub result: Result<Answer, Error>,
     /// The algorithm that scheduled it.
@@ -83,7 +83,7 @@ pub struct Outcome {
     /// The times taken here.
     pub timings: Timings,
     /// The learner's decision, if there was one.
-    pub learnt: Option<Learnt>,
+    pub learnt: Option<LearnerDecision>,
     /// When the call arrived here.
     pub arrival: Instant,
     /// Where it ran elsewhere: the nodes it passed after this one, the executing one first.
@@ -96,7 +96,7 @@ struct Course {
     scheduling: Option<Duration>,
     probing: Option<Duration>,
     execution: Option<Duration>,
-    learnt: Option<Learnt>,
+    learnt: Option<LearnerDecision>,
     elsewhere: Option<Vec<PeerHop>>,
 }
 
@@ -132,7 +132,7 @@ impl Dispatcher {
     }
 
     /// Carries a call out, to its end or the node's.
-    pub async fn carry_out(&self, call: Call) -> Outcome {
+    pub async fn carry_out(&self, call: Call) -> CallReport {
         let scheduler = self.replicas.choose(call.steer);
         let name = call.invocation.name.clone();
         let arrival = call.arrival;
@@ -156,7 +156,7 @@ impl Dispatcher {
             tokio::select! {
                 biased;
                 result = carried.instrument(span.clone()) => result,
-                _ = phase.wait_for(|phase| *phase == Phase::Stopped) => Err(Error::Stopped),
+                _ = phase.wait_for(|phase| *phase == NodePhase::Stopped) => Err(Error::Stopped),
             }
         };
         let total = arrival.elapsed();
@@ -177,7 +177,7 @@ impl Dispatcher {
             probing_time: course.probing.and_then(seconds),
         };
         let Course { learnt, elsewhere, .. } = course;
-        Outcome { result, scheduler, timings, learnt, arrival, elsewhere }
+        CallReport { result, scheduler, timings, learnt, arrival, elsewhere }
     }
 
     async fn run_or_forward(
@@ -187,7 +187,7 @@ impl Dispatcher {
         course: &mut Course,
     ) -> Result<Answer, Error> {
         let been_here = self.been_here(&call);
-        let mut heard = Heard::default();
+        let mut heard = Knowledge::default();
         let mut message = None;
         for _ in 0..FORWARDS_MAX {
             let ask = Schedule { task: call.task, arrival: call.arrival, heard };
@@ -258,8 +258,8 @@ impl Dispatcher {
         let bytes = call.invocation.body.len() as u64;
         let arriving = Arriving { bytes, may_wait, task_type: call.task.task_type };
         let slot = match self.node.gate.enter(arriving)? {
-            Entry::Slot(slot) => slot,
-            Entry::Place(place) => place.await?,
+            Entrance::Slot(slot) => slot,
+            Entrance::Place(place) => place.await?,
         };
         let name = call.invocation.name.clone();
         let started = Instant::now();

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
 
 use crate::actors::discovery::{Discovery, Published};
-use crate::actors::learner::hub::Learning;
+use crate::actors::learner::hub::LearnerHub;
 use crate::actors::queue::{Gate, Queue};
 use crate::actors::scheduler::NodeSource;
 use crate::actors::supervise::Handle;
@@ -25,7 +25,7 @@ const CHANGES_MAX: usize = 8;
 
 /// How far the node is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub enum NodePhase {
     /// It serves.
     Serving,
     /// It takes no new calls and finishes those it has.
@@ -45,7 +45,7 @@ pub struct NodeState {
     /// Who this node is and whom it knows.
     pub published: Arc<ArcSwap<Published>>,
     /// What is learnt.
-    pub learning: Arc<Learning>,
+    pub learning: Arc<LearnerHub>,
     /// The Queue actor.
     pub queue: Handle<Queue>,
     /// The Switch actor.
@@ -66,7 +66,7 @@ pub struct NodeState {
     /// Calls handed to peers right now.
     pub forwarding: Forwarding,
     /// How far the node is on its way out.
-    pub phase: watch::Sender<Phase>,
+    pub phase: watch::Sender<NodePhase>,
     /// Changes that may wait for one another; those of clients that are gone, too.
     pub changes: Arc<Semaphore>,
     /// Held while limits or algorithm are changed, so that changes of both do not mix.
@@ -81,7 +81,7 @@ impl NodeState {
         gate: Arc<Gate>,
         active: Active,
         published: Arc<ArcSwap<Published>>,
-        learning: Arc<Learning>,
+        learning: Arc<LearnerHub>,
     ) -> Self {
         let metrics: Arc<Metrics> = Arc::default();
         let connections = Connections::of(&settings, &metrics);
@@ -100,7 +100,7 @@ impl NodeState {
             discovery: Handle::default(),
             metrics,
             forwarding: Forwarding::default(),
-            phase: watch::Sender::new(Phase::Serving),
+            phase: watch::Sender::new(NodePhase::Serving),
             changes: Arc::new(Semaphore::new(CHANGES_MAX)),
             changing: tokio::sync::Mutex::default(),
             requests: AtomicU64::new(0),

@@ -10,7 +10,7 @@ use futures_util::future::LocalBoxFuture;
 
 use super::*;
 use crate::actors::discovery::Published;
-use crate::actors::learner::hub::Learning;
+use crate::actors::learner::hub::LearnerHub;
 use crate::actors::queue::{Gate, Slot};
 use crate::actors::scheduler::testing;
 use crate::config::Settings;
@@ -82,7 +82,7 @@ impl Stage {
             Gate::new(Limits::default(), 1 << 20),
             Active::new(0, Arc::new(ForwardScheduler { max_hops: 9 })),
             Arc::new(ArcSwap::from_pointee(published)),
-            Learning::new(learner, Default::default(), folder.path()),
+            LearnerHub::new(learner, Default::default(), folder.path()),
         ));
         let replicas = Replicas::new(
             Arc::clone(&node.in_force),

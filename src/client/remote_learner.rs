@@ -21,13 +21,13 @@ use rand::Rng;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-use crate::actors::learner::hub::Learning;
+use crate::actors::learner::hub::LearnerHub;
 use crate::actors::scheduler::{Advice, Adviser};
 use crate::actors::supervise::Backoff;
 use crate::client::websocket_client;
 use crate::config::Settings;
 use crate::metrics::Metrics;
-use crate::policy::{Learnt, Question, Task};
+use crate::policy::{LearnerDecision, Question, Task};
 use crate::rl::check_action;
 use crate::types::{cut, url_host};
 use crate::wire::float_text;
@@ -76,12 +76,12 @@ impl Encoder<Message> for BoundedCodec {
 }
 
 /// A learner's answer: action and ε.
-pub(crate) type Answer = (usize, f64);
+pub(crate) type RemoteAnswer = (usize, f64);
 
 struct Job {
     frame: String,
     /// Dropped where no answer can be had.
-    reply: oneshot::Sender<Answer>,
+    reply: oneshot::Sender<RemoteAnswer>,
     tries: u32,
 }
 
@@ -140,7 +140,7 @@ impl Jobs {
 }
 
 /// A worker thread's share of the pool.
-pub struct LearnerPool {
+pub struct RemoteLearner {
     url: String,
     connect_timeout: Duration,
     /// Sockets to hold open.
@@ -148,13 +148,13 @@ pub struct LearnerPool {
     patience: Duration,
     started: Cell<bool>,
     jobs: Rc<Jobs>,
-    learning: Arc<Learning>,
+    learning: Arc<LearnerHub>,
     metrics: Arc<Metrics>,
 }
 
-impl LearnerPool {
+impl RemoteLearner {
     /// For the current thread, one of `settings.workers`. EIDs are this node's own.
-    pub fn new(settings: &Settings, learning: Arc<Learning>, metrics: Arc<Metrics>) -> Rc<Self> {
+    pub fn new(settings: &Settings, learning: Arc<LearnerHub>, metrics: Arc<Metrics>) -> Rc<Self> {
         let port = match settings.service_learning_port {
             V1_HTTP_PORT => V1_WS_PORT,
             port => port,
@@ -194,7 +194,7 @@ fn share(sockets: usize, threads: usize, place: usize) -> usize {
     (sockets / threads + usize::from(place < sockets % threads)).max(1)
 }
 
-impl Adviser for LearnerPool {
+impl Adviser for RemoteLearner {
     fn advise(&self, question: Question, _: &Task, _: &mut dyn Rng) -> Advice {
         self.start();
         let (learning, metrics) = (Arc::clone(&self.learning), Arc::clone(&self.metrics));
@@ -214,7 +214,7 @@ impl Adviser for LearnerPool {
                 answer.await
             });
             match (decided.await, eid) {
-                (Ok(Ok((action, epsilon))), Some(eid)) => Learnt {
+                (Ok(Ok((action, epsilon))), Some(eid)) => LearnerDecision {
                     eid,
                     state: question.state,
                     action,
@@ -222,7 +222,7 @@ impl Adviser for LearnerPool {
                     fallback: false,
                     pending: None,
                 },
-                (_, eid) => Learning::fallback(eid, question, &metrics),
+                (_, eid) => LearnerHub::fallback(eid, question, &metrics),
             }
         }))
     }
@@ -323,7 +323,7 @@ async fn answer(socket: &mut Socket) -> Option<bytes::Bytes> {
 }
 
 /// Reads `1.00000,0.89100`.
-pub(crate) fn read_answer(text: &[u8]) -> Option<Answer> {
+pub(crate) fn read_answer(text: &[u8]) -> Option<RemoteAnswer> {
     let (action, epsilon) = std::str::from_utf8(text).ok()?.split_once(',')?;
     let action = check_action(action.trim().parse().ok()?, ACTIONS_MAX).ok()?;
     Some((action, epsilon.trim().parse().ok().filter(|epsilon: &f64| epsilon.is_finite())?))

@@ -12,7 +12,7 @@ use crate::call::function::{Answer, Invocation};
 use crate::client::{BodyFailure, Renewed, SendFailure, read_held_body};
 use crate::connections::Bodies;
 use crate::error::Error;
-use crate::memory::budget::Held;
+use crate::memory::budget::Reservation;
 use crate::types::FunctionName;
 use crate::wire::headers;
 
@@ -38,7 +38,7 @@ impl Remote {
         &self,
         response: &mut ClientResponse<S>,
         limit_bytes: usize,
-    ) -> Result<(Bytes, Option<Held>), BodyFailure>
+    ) -> Result<(Bytes, Option<Reservation>), BodyFailure>
     where
         S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
     {

@@ -10,17 +10,17 @@ use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
-use super::accompanied::{self, Along, Rewarded};
+use super::accompanied::{self, Along, RewardOnDelivery};
 use super::body::read_body;
 use super::errors;
 use super::gateway_worker::GatewayWorker;
 use crate::actors::replicas::Steer;
 use crate::call::function::{Answer, Invocation};
-use crate::call::{Call, Outcome};
+use crate::call::{Call, CallReport};
 use crate::connections::Connection;
 use crate::error::Error;
 use crate::faas::Functions;
-use crate::policy::{Learnt, Task};
+use crate::policy::{LearnerDecision, Task};
 use crate::types::{FunctionName, TaskType};
 use crate::wire::headers;
 use crate::wire::{PeerHop, Timings, float_text, seconds_text, six_decimals};
@@ -40,7 +40,7 @@ pub async fn call(
         Ok(call) => worker.dispatcher.carry_out(call).await,
         Err(error) => {
             worker.refused(&error, arrival);
-            Outcome {
+            CallReport {
                 result: Err(error),
                 scheduler: worker.dispatcher.scheduler(steer),
                 timings: Timings::default(),
@@ -122,11 +122,11 @@ async fn read(
 }
 
 fn respond(
-    outcome: Outcome,
+    outcome: CallReport,
     worker: &GatewayWorker,
     connection: Option<&Arc<Connection>>,
 ) -> HttpResponse {
-    let Outcome { result, scheduler, timings, learnt, arrival, elsewhere } = outcome;
+    let CallReport { result, scheduler, timings, learnt, arrival, elsewhere } = outcome;
     let executed = result.is_ok();
     let success = result.as_ref().is_ok_and(|answer| answer.status.is_success());
     let mut along = Along::default();
@@ -151,12 +151,12 @@ fn respond(
     if let Some(learnt) = learnt {
         decided_by_learner(builder, &learnt);
         let pending = learnt.pending.filter(|_| success);
-        along.rewarded = pending.map(|pending| Rewarded { arrival, pending });
+        along.rewarded = pending.map(|pending| RewardOnDelivery { arrival, pending });
     }
     accompanied::respond(&mut response.0, response.1, along, connection)
 }
 
-fn decided_by_learner(builder: &mut HttpResponseBuilder, learnt: &Learnt) {
+fn decided_by_learner(builder: &mut HttpResponseBuilder, learnt: &LearnerDecision) {
     let state: Vec<String> = learnt.state.iter().map(|x| float_text(*x)).collect();
     builder
         .insert_header((headers::LEARNT_EID.clone(), learnt.eid.to_string()))

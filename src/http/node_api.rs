@@ -17,7 +17,7 @@ use super::gateway_worker::GatewayWorker;
 use super::origin::check_origin;
 use crate::actors::queue::{ChangeLimits, RestoreLimits};
 use crate::actors::switch::SwapScheduler;
-use crate::call::state::{NodeState, Phase};
+use crate::call::state::{NodePhase, NodeState};
 use crate::config::Admin;
 use crate::error::Error;
 use crate::error::RefusalKind;
@@ -270,8 +270,8 @@ pub async fn metrics(request: HttpRequest, worker: Shared) -> HttpResponse {
 /// `GET /health`: 200 while the node serves, 503 while it stops.
 pub async fn health(worker: Shared) -> HttpResponse {
     match *worker.node.phase.borrow() {
-        Phase::Serving => HttpResponse::Ok().json(serde_json::json!({"status": "serving"})),
-        Phase::Draining | Phase::Stopped => {
+        NodePhase::Serving => HttpResponse::Ok().json(serde_json::json!({"status": "serving"})),
+        NodePhase::Draining | NodePhase::Stopped => {
             HttpResponse::ServiceUnavailable().json(serde_json::json!({"status": "stopping"}))
         }
     }

@@ -20,7 +20,7 @@ use super::errors;
 use super::function_api::{FUNCTION_METHODS, function_name};
 use super::gateway_worker::GatewayWorker;
 use crate::call::function::{Answer, Invocation};
-use crate::call::{Call, Outcome};
+use crate::call::{Call, CallReport};
 use crate::connections::Connection;
 use crate::error::Error;
 use crate::policy::Task;
@@ -44,7 +44,7 @@ pub async fn call(
     }
     match read(&request, payload, &worker, arrival).await {
         Ok(call) => {
-            let Outcome { result, timings, elsewhere, .. } =
+            let CallReport { result, timings, elsewhere, .. } =
                 worker.dispatcher.carry_out(call).await;
             let passed = elsewhere.unwrap_or_default();
             respond(result, passed, timings, &worker, request.conn_data())

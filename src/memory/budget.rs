@@ -21,7 +21,7 @@ pub struct Budget {
 
 /// Bytes taken from a budget; given back when dropped.
 #[derive(Debug)]
-pub struct Held {
+pub struct Reservation {
     budget: Arc<Budget>,
     bytes: u64,
 }
@@ -55,9 +55,9 @@ impl Budget {
     }
 
     /// Takes `bytes` whether or not there are as many left: for what is made up for at once.
-    pub fn take_anyway(self: &Arc<Self>, bytes: u64) -> Held {
+    pub fn take_anyway(self: &Arc<Self>, bytes: u64) -> Reservation {
         self.held.fetch_add(bytes, Ordering::AcqRel);
-        Held { budget: Arc::clone(self), bytes }
+        Reservation { budget: Arc::clone(self), bytes }
     }
 
     /// Waits until `bytes` could be taken, for at most `patience`.
@@ -90,14 +90,14 @@ impl Budget {
     }
 
     /// Takes `bytes`, if there are as many left.
-    pub fn take(self: &Arc<Self>, bytes: u64) -> Option<Held> {
+    pub fn take(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
         self.take_leaving(bytes, 0)
     }
 
     /// Takes `bytes`, if there are as many left and `left` more.
-    pub fn take_leaving(self: &Arc<Self>, bytes: u64, left: u64) -> Option<Held> {
+    pub fn take_leaving(self: &Arc<Self>, bytes: u64, left: u64) -> Option<Reservation> {
         self.reserve(bytes, left)?;
-        Some(Held { budget: Arc::clone(self), bytes })
+        Some(Reservation { budget: Arc::clone(self), bytes })
     }
 
     fn reserve(&self, bytes: u64, left: u64) -> Option<()> {
@@ -110,7 +110,7 @@ impl Budget {
     }
 
     /// Takes `bytes`, or what is left if that is less but anything: for what is held already.
-    pub fn take_up_to(self: &Arc<Self>, bytes: u64) -> Option<Held> {
+    pub fn take_up_to(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
         self.take(bytes.min(self.free())).filter(|held| held.bytes > 0 || bytes == 0)
     }
 
@@ -141,7 +141,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-impl Held {
+impl Reservation {
     /// Takes as much more as makes it `bytes`, if there is so much left.
     pub fn grow_to(&mut self, bytes: u64) -> Option<()> {
         let more = bytes.saturating_sub(self.bytes);
@@ -188,7 +188,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.budget.give_back(self.bytes);
     }

@@ -12,15 +12,17 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 use self::worker::workers;
-use crate::actors::discovery::{Discovery, DiscoverySettings, Flush, Kept, Leave, Published};
+use crate::actors::discovery::{
+    Discovery, DiscoverySettings, DiscoveryState, Flush, Leave, Published,
+};
 use crate::actors::gateway::{Drain, Gateway};
-use crate::actors::learner::hub::Learning;
-use crate::actors::learner::{Learner, SaveModel};
+use crate::actors::learner::hub::LearnerHub;
+use crate::actors::learner::{LearnerActor, SaveModel};
 use crate::actors::queue::{Gate, Queue};
-use crate::actors::supervise::{End, Guard, Handle};
+use crate::actors::supervise::{EndActor, Guard, Handle};
 use crate::actors::supervisor::{StopRestarting, Supervisor};
 use crate::actors::switch::{Active, Switch};
-use crate::call::state::{NodeState, Phase};
+use crate::call::state::{NodePhase, NodeState};
 use crate::config::{Admin, Settings};
 use crate::faas::openfaas::{Access, BadCredentials};
 use crate::http::server::{Listeners, Servers};
@@ -119,7 +121,7 @@ impl Node {
         tracing::info!(?limit, "stopping: no new calls, those that run may finish");
         // A root that is gone restarts nobody anyway.
         let _ = self.supervisor.send(StopRestarting).await;
-        self.state.phase.send_replace(Phase::Draining);
+        self.state.phase.send_replace(NodePhase::Draining);
         self.state.discovery.tell(Leave);
         // The gate stays open: a call that was taken may still be read, probed for, or come back
         // from a peer that is gone.
@@ -135,7 +137,7 @@ impl Node {
                 let load = self.state.gate.load();
                 tracing::warn!(load.running, load.waiting, "time is up: calls are given up");
                 self.state.gate.close();
-                self.state.phase.send_replace(Phase::Stopped);
+                self.state.phase.send_replace(NodePhase::Stopped);
                 // What is given up is answered; the servers end by themselves soon after.
                 tokio::time::sleep(GIVEN_UP).await;
                 let answered = async {
@@ -149,7 +151,7 @@ impl Node {
         if tokio::time::timeout(SAVING, self.save()).await.is_err() {
             tracing::error!("saving takes too long: what was not saved is lost");
         }
-        self.supervisor.do_send(End);
+        self.supervisor.do_send(EndActor);
         self.thread.stop();
         tracing::info!("stopped");
     }
@@ -173,27 +175,35 @@ const GIVEN_UP: Duration = Duration::from_millis(200);
 const SAVING: Duration = Duration::from_secs(10);
 
 /// What the Learner begins with: the model and the EIDs of earlier runs.
-fn learning(settings: &Settings, dynamic: &Dynamic) -> Result<Arc<Learning>, StartError> {
+fn learning(settings: &Settings, dynamic: &Dynamic) -> Result<Arc<LearnerHub>, StartError> {
     let learner = load_learner(&settings.data_path, dynamic.learner.clone())?;
     let reserved = read_eids(&settings.data_path)?;
-    Ok(Learning::new(learner.snapshot(), reserved, &settings.data_path))
+    Ok(LearnerHub::new(learner.snapshot(), reserved, &settings.data_path))
 }
 
 /// Starts the Learner on `thread`.
-fn learner(state: &Arc<NodeState>, thread: &Arbiter) -> impl FnMut(Guard) -> Addr<Learner> + use<> {
+fn learner(
+    state: &Arc<NodeState>,
+    thread: &Arbiter,
+) -> impl FnMut(Guard) -> Addr<LearnerActor> + use<> {
     let (shared, settings) = (Arc::clone(&state.learning), Arc::clone(&state.settings));
     let thread = thread.handle();
     move |guard| {
         let (shared, settings) = (Arc::clone(&shared), Arc::clone(&settings));
-        Learner::start_in_arbiter(&thread, move |_| {
+        LearnerActor::start_in_arbiter(&thread, move |_| {
             let save_time = Settings::seconds(settings.learner_save_time_s);
-            Learner::new(shared, &settings.data_path, save_time, guard)
+            LearnerActor::new(shared, &settings.data_path, save_time, guard)
         })
     }
 }
 
 /// The supervision tree's first half: what calls need before they can be served.
-fn tree(state: &Arc<NodeState>, dynamic: &Dynamic, kept: Rc<Kept>, root: Guard) -> Supervisor {
+fn tree(
+    state: &Arc<NodeState>,
+    dynamic: &Dynamic,
+    kept: Rc<DiscoveryState>,
+    root: Guard,
+) -> Supervisor {
     let settings = Arc::clone(&state.settings);
     let limits = Arc::new(Mutex::new(dynamic.limits.clone()));
     let queue = {
@@ -228,7 +238,7 @@ fn tree(state: &Arc<NodeState>, dynamic: &Dynamic, kept: Rc<Kept>, root: Guard) 
 }
 
 /// What Discovery begins with: the machines that were alive when the node last ran.
-fn keep(settings: &Settings, dynamic: &Dynamic, identity: &Identity) -> Rc<Kept> {
+fn keep(settings: &Settings, dynamic: &Dynamic, identity: &Identity) -> Rc<DiscoveryState> {
     let rules = Rules {
         dead_polls_threshold: settings.machine_dead_polls_threshold,
         dead_poll_time: Settings::seconds(settings.dead_poll_time_s),
@@ -242,7 +252,7 @@ fn keep(settings: &Settings, dynamic: &Dynamic, identity: &Identity) -> Rc<Kept>
         }
     }
     let published = Published { identity: identity.clone(), peers: Vec::new() };
-    Rc::new(Kept {
+    Rc::new(DiscoveryState {
         membership: RefCell::new(membership),
         config: Mutex::new(dynamic.machine.clone()),
         published: Arc::new(ArcSwap::from_pointee(published)),
@@ -293,7 +303,7 @@ mod tests {
     use crate::actors::Crash;
     use crate::actors::switch::SwapScheduler;
     use crate::client::{Hosts, client};
-    use crate::policy::{Heard, NodeView, Policy, Step, Task};
+    use crate::policy::{Knowledge, NodeView, Policy, Step, Task};
     use std::net::IpAddr;
     use std::sync::atomic::{AtomicBool, Ordering};
     use tokio::time::Instant;
@@ -431,7 +441,13 @@ mod tests {
             fn parameters(&self) -> Vec<String> {
                 Vec::new()
             }
-            fn next(&self, _: &Task, _: NodeView<'_>, _: &Heard, _: &mut dyn rand::Rng) -> Step {
+            fn next(
+                &self,
+                _: &Task,
+                _: NodeView<'_>,
+                _: &Knowledge,
+                _: &mut dyn rand::Rng,
+            ) -> Step {
                 assert!(self.0.swap(true, Ordering::SeqCst), "on purpose, once");
                 Step::run_here()
             }

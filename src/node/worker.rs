@@ -4,12 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::actors::learner::hub::OwnLearner;
+use crate::actors::learner::hub::LocalLearner;
 use crate::actors::replicas::Replicas;
-use crate::actors::scheduler::{Adviser, Askable};
+use crate::actors::scheduler::{Adviser, SchedulerPorts};
 use crate::call::Dispatcher;
 use crate::call::state::NodeState;
-use crate::client::remote_learner::LearnerPool;
+use crate::client::remote_learner::RemoteLearner;
 use crate::faas::Functions;
 use crate::faas::embedded;
 use crate::faas::openfaas::Access;
@@ -42,7 +42,7 @@ fn worker(
     let replicas = Replicas::new(
         Arc::clone(&node.in_force),
         node.source(),
-        Askable { prober: Rc::clone(&peers) as _, adviser: adviser(node) },
+        SchedulerPorts { prober: Rc::clone(&peers) as _, adviser: adviser(node) },
         Arc::clone(&node.metrics),
     );
     let backend = Rc::clone(&functions) as _;
@@ -55,7 +55,7 @@ fn adviser(node: &Arc<NodeState>) -> Rc<dyn Adviser> {
     let (learning, metrics) = (Arc::clone(&node.learning), Arc::clone(&node.metrics));
     if node.settings.service_learning_host.is_empty() {
         let patience = Duration::from_millis(node.settings.learner_timeout_ms);
-        return OwnLearner::new(learning, metrics, patience);
+        return LocalLearner::new(learning, metrics, patience);
     }
-    LearnerPool::new(&node.settings, learning, metrics)
+    RemoteLearner::new(&node.settings, learning, metrics)
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::behaviour::Decay;
 use super::reward::RewardRule;
-use super::td::{self, Rates, TD_FORMS};
+use super::td::{self, StepSizes, TD_FORMS};
 use super::value::{self, VALUE_FUNCTIONS};
 use super::window::{ENTRY_BYTES, WindowRules};
 use crate::types::cut;
@@ -253,8 +253,8 @@ impl Parameters {
     }
 
     /// The step sizes and the discount.
-    pub fn rates(&self) -> Rates {
-        Rates { alpha: self.alpha, beta: self.beta, gamma: self.gamma }
+    pub fn rates(&self) -> StepSizes {
+        StepSizes { alpha: self.alpha, beta: self.beta, gamma: self.gamma }
     }
 
     /// The values that a model must have been learnt under to fit these.

@@ -69,16 +69,16 @@ impl TimeLimit {
     }
 
     /// Runs `call` for at most that long, from now on. Must be awaited within a local task set.
-    pub fn hold<F: Future + Unpin>(&self, call: F) -> Held<F> {
+    pub fn hold<F: Future + Unpin>(&self, call: F) -> Limited<F> {
         // Far deadlines are clamped: an `Instant` has an end.
         let far = Duration::from_secs(10 * 365 * 24 * 3600);
         let deadline = Instant::now() + self.0.limit.min(far);
-        Held { call, shared: Rc::clone(&self.0), deadline, number: None }
+        Limited { call, shared: Rc::clone(&self.0), deadline, number: None }
     }
 }
 
 /// A call that is held to a limit.
-pub struct Held<F> {
+pub struct Limited<F> {
     call: F,
     shared: Rc<Shared>,
     deadline: Instant,
@@ -86,7 +86,7 @@ pub struct Held<F> {
     number: Option<u64>,
 }
 
-impl<F: Future + Unpin> Future for Held<F> {
+impl<F: Future + Unpin> Future for Limited<F> {
     type Output = Result<F::Output, Expired>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -110,7 +110,7 @@ impl<F: Future + Unpin> Future for Held<F> {
     }
 }
 
-impl<F> Drop for Held<F> {
+impl<F> Drop for Limited<F> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
             self.shared.calls.borrow_mut().waiting.remove(&number);

@@ -41,7 +41,7 @@ use crate::types::{INIT_SERVERS_MAX, Identity, InitServer, may_be_machine, short
 use crate::wire::WireMachine;
 
 /// What outlives the actor.
-pub struct Kept {
+pub struct DiscoveryState {
     /// Who is known.
     pub membership: RefCell<Membership>,
     /// Who this node is and whom it joins through.
@@ -78,7 +78,7 @@ pub struct DiscoverySettings {
 
 /// See the module.
 pub struct Discovery {
-    kept: Rc<Kept>,
+    kept: Rc<DiscoveryState>,
     settings: DiscoverySettings,
     poller: Rc<dyn Poller>,
     metrics: Arc<Metrics>,
@@ -100,7 +100,7 @@ pub struct Discovery {
 impl Discovery {
     /// Goes on with what is `kept`.
     pub fn new(
-        kept: Rc<Kept>,
+        kept: Rc<DiscoveryState>,
         settings: DiscoverySettings,
         poller: Rc<dyn Poller>,
         metrics: Arc<Metrics>,

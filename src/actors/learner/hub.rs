@@ -14,12 +14,12 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::eids::Eids;
-use super::{Learner, Rewarded};
+use super::{LearnerActor, RewardsWait};
 use crate::actors::scheduler::{Advice, Adviser};
 use crate::actors::supervise::Handle;
 use crate::lock;
 use crate::metrics::Metrics;
-use crate::policy::{Learnt, Question, Task};
+use crate::policy::{LearnerDecision, Question, Task};
 use crate::rl::learner::Snapshot;
 use crate::rl::parameters::Compatibility;
 use crate::rl::reward::{Pending, RewardSink};
@@ -58,7 +58,7 @@ struct Tally {
 }
 
 /// See the module.
-pub struct Learning {
+pub struct LearnerHub {
     snapshot: ArcSwap<Snapshot>,
     /// The EIDs of this node's decisions.
     pub eids: Arc<Eids>,
@@ -66,7 +66,7 @@ pub struct Learning {
     /// The decisions that the node rewards itself, or did when it last rewarded any.
     rewarded_here: Mutex<Range<Eid>>,
     /// The Learner actor.
-    pub learner: Handle<Learner>,
+    pub learner: Handle<LearnerActor>,
     /// The model on disk.
     pub model_file: ModelFile,
     /// Whether it was said already that states do not fit.
@@ -76,7 +76,7 @@ pub struct Learning {
 }
 
 /// How far a learner is: what it was taught, and what it decided.
-pub type Progress = (u64, u64);
+pub type LearntSoFar = (u64, u64);
 
 /// The model's file, written in the order in which the models were taken.
 pub struct ModelFile {
@@ -85,7 +85,7 @@ pub struct ModelFile {
     changes: AtomicU64,
     taken: AtomicU64,
     /// The number of the model on disk, and how far it had come.
-    written: Mutex<(u64, Progress)>,
+    written: Mutex<(u64, LearntSoFar)>,
     /// When what is on disk was written, by an earlier run perhaps.
     saved_at: Mutex<Option<SystemTime>>,
 }
@@ -102,12 +102,12 @@ impl ModelFile {
         Some(SystemTime::now().duration_since(written?).unwrap_or_default())
     }
 
-    fn progress(&self, snapshot: &Snapshot) -> Progress {
+    fn progress(&self, snapshot: &Snapshot) -> LearntSoFar {
         (self.changes.load(Ordering::Relaxed), snapshot.live.inferences())
     }
 
     /// The number by which `snapshot` is written; `None`: what is on disk is the same.
-    pub fn number(&self, snapshot: &Snapshot) -> Option<(u64, Progress)> {
+    pub fn number(&self, snapshot: &Snapshot) -> Option<(u64, LearntSoFar)> {
         let progress = self.progress(snapshot);
         // One that is being written at this moment counts as not there yet.
         let unchanged = self.written.try_lock().is_ok_and(|written| written.1 == progress);
@@ -121,7 +121,7 @@ impl ModelFile {
     /// It is not on disk.
     pub fn write(
         &self,
-        (number, progress): (u64, Progress),
+        (number, progress): (u64, LearntSoFar),
         snapshot: &Snapshot,
     ) -> Result<(), StorageError> {
         let mut written = lock(&self.written);
@@ -141,7 +141,7 @@ fn written_at(path: &Path) -> Option<SystemTime> {
     std::fs::metadata(path).and_then(|file| file.modified()).ok()
 }
 
-impl Learning {
+impl LearnerHub {
     /// As the Learner begins, with its files in `data_path`.
     pub fn new(snapshot: Snapshot, reserved: ReservedEids, data_path: &Path) -> Arc<Self> {
         let progress = (0, snapshot.live.inferences());
@@ -213,7 +213,7 @@ impl Learning {
         question: &Question,
         task: &Task,
         rng: &mut dyn Rng,
-    ) -> Learnt {
+    ) -> LearnerDecision {
         let snapshot = self.snapshot.load();
         let choice = snapshot.decide(&question.state, question.possible, rng);
         let deadline = snapshot.running.reward.deadline(task.task_type, task.deadline);
@@ -231,7 +231,7 @@ impl Learning {
                 Arc::clone(self) as _,
             )
         });
-        Learnt {
+        LearnerDecision {
             eid,
             state: Arc::clone(&question.state),
             action: choice.action,
@@ -242,9 +242,9 @@ impl Learning {
     }
 
     /// What stands in for a decision that cannot be had: run here. Without an EID it is number 0.
-    pub fn fallback(eid: Option<Eid>, question: Question, metrics: &Metrics) -> Learnt {
+    pub fn fallback(eid: Option<Eid>, question: Question, metrics: &Metrics) -> LearnerDecision {
         metrics.fallback();
-        Learnt {
+        LearnerDecision {
             eid: eid.unwrap_or_default(),
             state: question.state,
             action: 1,
@@ -307,7 +307,7 @@ impl Learning {
     }
 }
 
-impl RewardSink for Learning {
+impl RewardSink for LearnerHub {
     fn rewarded(&self, generation: u64, task_type: TaskType, entry: Entry) {
         let in_time = entry.reward > 0.0;
         let bytes_max = self.snapshot.load().running.waiting_bytes();
@@ -333,31 +333,31 @@ impl RewardSink for Learning {
         };
         if first && let Some(learner) = self.learner.addr() {
             // Only one such message is ever on its way; it must not be dropped.
-            learner.do_send(Rewarded);
+            learner.do_send(RewardsWait);
         }
     }
 }
 
 /// Decides in the process, by what this node's Learner has published.
-pub struct OwnLearner {
-    learning: Arc<Learning>,
+pub struct LocalLearner {
+    learning: Arc<LearnerHub>,
     metrics: Arc<Metrics>,
     /// How long a decision may wait for an EID.
     patience: Duration,
 }
 
-impl OwnLearner {
+impl LocalLearner {
     /// For the current thread.
-    pub fn new(learning: Arc<Learning>, metrics: Arc<Metrics>, patience: Duration) -> Rc<Self> {
+    pub fn new(learning: Arc<LearnerHub>, metrics: Arc<Metrics>, patience: Duration) -> Rc<Self> {
         Rc::new(Self { learning, metrics, patience })
     }
 }
 
-impl Adviser for OwnLearner {
+impl Adviser for LocalLearner {
     fn advise(&self, question: Question, task: &Task, rng: &mut dyn Rng) -> Advice {
         let (learning, metrics) = (Arc::clone(&self.learning), Arc::clone(&self.metrics));
         if !learning.fits(&question) {
-            return Advice::Now(Learning::fallback(None, question, &metrics));
+            return Advice::Now(LearnerHub::fallback(None, question, &metrics));
         }
         if let Some(eid) = learning.eids.take() {
             return Advice::Now(learning.decide(eid, &question, task, rng));
@@ -369,7 +369,7 @@ impl Adviser for OwnLearner {
             let eid = tokio::time::timeout(patience, learning.eids.wait()).await.ok().flatten();
             match eid {
                 Some(eid) => learning.decide(eid, &question, &task, &mut rng),
-                None => Learning::fallback(None, question, &metrics),
+                None => LearnerHub::fallback(None, question, &metrics),
             }
         }))
     }
@@ -381,9 +381,9 @@ mod tests {
     use crate::rl::learner::Learner as Core;
     use crate::rl::parameters::Parameters;
 
-    fn learning(data_path: &Path) -> Arc<Learning> {
+    fn learning(data_path: &Path) -> Arc<LearnerHub> {
         let snapshot = Core::new(Parameters::default()).snapshot();
-        Learning::new(snapshot, ReservedEids::default(), data_path)
+        LearnerHub::new(snapshot, ReservedEids::default(), data_path)
     }
 
     #[test]
@@ -413,7 +413,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let small = Parameters { memory_bytes: 1 << 20, ..Parameters::default() };
         let learning =
-            Learning::new(Core::new(small).snapshot(), ReservedEids::default(), folder.path());
+            LearnerHub::new(Core::new(small).snapshot(), ReservedEids::default(), folder.path());
         let state: crate::rl::State = vec![0.0; 1000].into();
         let room = (1 << 17) / entry_bytes(&state);
         for eid in 0..100 {

@@ -21,7 +21,7 @@ use actix::{
 };
 use serde_json::{Map, Value};
 
-use self::hub::Learning;
+use self::hub::LearnerHub;
 use super::supervise::Guard;
 use crate::rl::learner::{Learner as Core, Snapshot};
 use crate::rl::model::{Model, Unfit};
@@ -33,7 +33,7 @@ use crate::storage::{self, StorageError};
 
 /// An entry as a client sends it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Told {
+pub struct ToldEntry {
     /// Its EID.
     pub eid: Eid,
     /// The state decided in.
@@ -48,17 +48,17 @@ pub struct Told {
 /// its first bad entry.
 #[derive(Clone, Message)]
 #[rtype(result = "Result<(), BadEntry>")]
-pub struct Train(pub Arc<Vec<Told>>);
+pub struct Train(pub Arc<Vec<ToldEntry>>);
 
 /// The node has rewarded decisions of its own, to be trained on soon. Nothing is answered.
 #[derive(Clone, Copy, Message)]
 #[rtype(result = "()")]
-pub struct Rewarded;
+pub struct RewardsWait;
 
 /// Answers with the learner as it is now, all that was sent before included.
 #[derive(Clone, Copy, Message)]
 #[rtype(result = "Arc<Snapshot>")]
-pub struct Look;
+pub struct GetSnapshot;
 
 /// Merges over the parameters, saves them, and takes them into use. Answers when all is done, or
 /// why nothing was changed.
@@ -113,9 +113,9 @@ struct JobEnded(u64, JobDone);
 const GATHER: Duration = Duration::from_millis(10);
 
 /// See the module.
-pub struct Learner {
+pub struct LearnerActor {
     core: Core,
-    shared: Arc<Learning>,
+    shared: Arc<LearnerHub>,
     data_path: PathBuf,
     save_time: Duration,
     /// Whether a save that nobody waits for is under way.
@@ -123,9 +123,14 @@ pub struct Learner {
     _guard: Guard,
 }
 
-impl Learner {
+impl LearnerActor {
     /// Goes on from what `shared` has published.
-    pub fn new(shared: Arc<Learning>, data_path: &Path, save_time: Duration, guard: Guard) -> Self {
+    pub fn new(
+        shared: Arc<LearnerHub>,
+        data_path: &Path,
+        save_time: Duration,
+        guard: Guard,
+    ) -> Self {
         let core = Core::resume(&shared.snapshot());
         let data_path = data_path.to_owned();
         Self { core, shared, data_path, save_time, saving: false, _guard: guard }
@@ -151,12 +156,12 @@ impl Learner {
     }
 
     /// Whether `told` can be learnt from, by its form alone.
-    fn form(&self, told: &Told) -> Result<Entry, BadEntry> {
+    fn form(&self, told: &ToldEntry) -> Result<Entry, BadEntry> {
         self.core.check(told.eid, Arc::clone(&told.state), told.action, told.reward)
     }
 
     /// Whether `told` is taken from whoever sent it.
-    fn check(&self, told: &Told) -> Result<(), BadEntry> {
+    fn check(&self, told: &ToldEntry) -> Result<(), BadEntry> {
         let eids = &self.shared.eids;
         // Others' numbers would make the node's own late, or be taken for them.
         if self.shared.rewards_itself(told.eid) {
@@ -247,7 +252,7 @@ fn background() -> Option<&'static rayon::ThreadPool> {
     POOL.get_or_init(start).as_ref()
 }
 
-impl Actor for Learner {
+impl Actor for LearnerActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
@@ -259,7 +264,7 @@ impl Actor for Learner {
     }
 }
 
-impl Handler<Train> for Learner {
+impl Handler<Train> for LearnerActor {
     type Result = Result<(), BadEntry>;
 
     fn handle(&mut self, Train(batch): Train, ctx: &mut Self::Context) -> Self::Result {
@@ -275,24 +280,24 @@ impl Handler<Train> for Learner {
     }
 }
 
-impl Handler<Rewarded> for Learner {
+impl Handler<RewardsWait> for LearnerActor {
     type Result = ();
 
-    fn handle(&mut self, _: Rewarded, ctx: &mut Self::Context) {
+    fn handle(&mut self, _: RewardsWait, ctx: &mut Self::Context) {
         ctx.run_later(GATHER, |learner, ctx| learner.take_rewards(ctx));
     }
 }
 
-impl Handler<Look> for Learner {
-    type Result = actix::MessageResult<Look>;
+impl Handler<GetSnapshot> for LearnerActor {
+    type Result = actix::MessageResult<GetSnapshot>;
 
-    fn handle(&mut self, _: Look, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, _: GetSnapshot, ctx: &mut Self::Context) -> Self::Result {
         self.take_rewards(ctx);
         actix::MessageResult(self.shared.snapshot())
     }
 }
 
-impl Handler<ChangeLearnerParameters> for Learner {
+impl Handler<ChangeLearnerParameters> for LearnerActor {
     type Result = AtomicResponse<Self, Result<(), ChangeFailed>>;
 
     fn handle(&mut self, message: ChangeLearnerParameters, _: &mut Self::Context) -> Self::Result {
@@ -312,7 +317,7 @@ impl Handler<ChangeLearnerParameters> for Learner {
     }
 }
 
-impl Handler<ResetLearner> for Learner {
+impl Handler<ResetLearner> for LearnerActor {
     type Result = AtomicResponse<Self, Result<(), StorageError>>;
 
     fn handle(&mut self, _: ResetLearner, _: &mut Self::Context) -> Self::Result {
@@ -323,7 +328,7 @@ impl Handler<ResetLearner> for Learner {
     }
 }
 
-impl Handler<ImportModel> for Learner {
+impl Handler<ImportModel> for LearnerActor {
     type Result = AtomicResponse<Self, Result<(), ImportFailed>>;
 
     fn handle(&mut self, ImportModel(model): ImportModel, _: &mut Self::Context) -> Self::Result {
@@ -336,7 +341,7 @@ impl Handler<ImportModel> for Learner {
     }
 }
 
-impl Handler<SaveModel> for Learner {
+impl Handler<SaveModel> for LearnerActor {
     type Result = AtomicResponse<Self, Result<(), StorageError>>;
 
     fn handle(&mut self, _: SaveModel, ctx: &mut Self::Context) -> Self::Result {
@@ -345,7 +350,7 @@ impl Handler<SaveModel> for Learner {
     }
 }
 
-impl Handler<JobEnded> for Learner {
+impl Handler<JobEnded> for LearnerActor {
     type Result = ();
 
     fn handle(&mut self, JobEnded(number, done): JobEnded, ctx: &mut Self::Context) {

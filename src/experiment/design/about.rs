@@ -28,7 +28,7 @@ pub struct NodeAbout {
 /// How a run ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum End {
+pub enum RunEnd {
     /// It runs, or its program was killed.
     #[default]
     Unknown,
@@ -41,7 +41,7 @@ pub enum End {
 /// How well the load was kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Kept {
+pub struct LoadKept {
     /// Calls whose planned time came.
     pub planned: u64,
     /// Of those, sent before the end of the run.
@@ -76,9 +76,9 @@ pub struct About {
     /// When it began, in Unix seconds.
     pub started: f64,
     /// How it ended.
-    pub end: End,
+    pub end: RunEnd,
     /// How well the load was kept.
-    pub kept: Kept,
+    pub kept: LoadKept,
 }
 
 /// A scenario as it was kept: keys that this version does not know are left out.
@@ -109,6 +109,6 @@ mod tests {
         kept["something"] = "new".into();
         kept.as_object_mut().expect("an object").remove("kept");
         let read: About = serde_json::from_value(kept).expect("readable");
-        assert_eq!((read.scenario.duration_s, read.kept), (9.0, Kept::default()));
+        assert_eq!((read.scenario.duration_s, read.kept), (9.0, LoadKept::default()));
     }
 }

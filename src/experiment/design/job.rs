@@ -2,7 +2,7 @@
 
 /// What the node's learner decided on it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Learnt {
+pub struct DecisionShown {
     /// The decision's number.
     pub eid: u64,
     /// The state, as the node wrote it.
@@ -17,7 +17,7 @@ pub struct Learnt {
 
 /// Seconds that an answer tells, one per node that the call passed, the entry node first.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Timings {
+pub struct JobTimes {
     /// Arrival to completion.
     pub total: Vec<f64>,
     /// Arrival to the decision.
@@ -54,19 +54,19 @@ pub struct Job {
     /// The planned time, in Unix seconds.
     pub start: f64,
     /// Further times.
-    pub timings: Timings,
+    pub timings: JobTimes,
     /// Addresses of the nodes passed, the entry node first; empty when it ran there.
     pub peers_ip: Vec<String>,
     /// Their ids.
     pub peers_id: Vec<String>,
     /// The learner's decision.
-    pub learnt: Option<Learnt>,
+    pub learnt: Option<DecisionShown>,
 }
 
 impl Job {
     /// Bytes of memory that it takes.
     pub fn bytes(&self) -> u64 {
-        let Timings { total, scheduling, probing } = &self.timings;
+        let JobTimes { total, scheduling, probing } = &self.timings;
         let times: usize =
             [total, scheduling, probing].iter().map(|times| size_of_val(&***times)).sum();
         let name = |text: &String| size_of::<String>() + text.len();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::Figure;
-use crate::experiment::design::about::{End, NodeAbout};
+use crate::experiment::design::about::{NodeAbout, RunEnd};
 use crate::experiment::report::plots::{Axes, Dot, Mark, Series, lines, rows};
 use crate::experiment::report::stats::{Estimate, estimate};
 use crate::experiment::report::summary::Summary;
@@ -106,9 +106,9 @@ impl Differences {
             text.push_str(&format!(", deadlines × {}", point.deadline_factor));
         }
         text.push_str(match run.about.end {
-            End::Complete => "",
-            End::Interrupted => " (interrupted)",
-            End::Unknown => " (not ended)",
+            RunEnd::Complete => "",
+            RunEnd::Interrupted => " (interrupted)",
+            RunEnd::Unknown => " (not ended)",
         });
         text
     }
@@ -130,7 +130,7 @@ pub(super) fn groups<'a>(runs: &'a [Summary]) -> Vec<Group<'a>> {
         let again = |group: &Group<'_>| group.runs.iter().any(|other| seed(other) == seed(run));
         let same = groups.iter().filter(|group| group.label == label).count();
         match groups.iter_mut().find(|group| group.label == label && !again(group)) {
-            Some(group) if run.about.end == End::Complete => group.runs.push(run),
+            Some(group) if run.about.end == RunEnd::Complete => group.runs.push(run),
             _ => {
                 let mark = if same > 0 { format!("{label} #{}", same + 1) } else { label };
                 groups.push(Group { label: mark, runs: vec![run] });
@@ -292,7 +292,7 @@ fn over(
                 continue;
             };
             // What did not come to its end is no point of a line.
-            if first.about.end != End::Complete {
+            if first.about.end != RunEnd::Complete {
                 continue;
             }
             let Some(Estimate { mean, half }) = group.figure(of) else { continue };

@@ -132,8 +132,8 @@ pub fn report(runs: &[Summary]) -> Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::design::about::{About, End, NodeAbout};
-    use crate::experiment::design::job::{Job, Learnt};
+    use crate::experiment::design::about::{About, NodeAbout, RunEnd};
+    use crate::experiment::design::job::{DecisionShown, Job};
     use crate::experiment::design::scenario::{Deadlines, Point, Scenario};
     use crate::experiment::report::summary::Collector;
     use crate::policy::registry::SchedulerSpec;
@@ -153,7 +153,7 @@ mod tests {
                 seed,
             },
             deadlines_s: Deadlines(vec![0.1]),
-            end: End::Complete,
+            end: RunEnd::Complete,
             nodes: vec![NodeAbout {
                 address: "10.0.0.1".to_owned(),
                 configuration: [("parallel_running_functions_max".to_owned(), 4.into())]
@@ -166,7 +166,7 @@ mod tests {
         let mut collector = Collector::new(about);
         for n in 0..600 {
             let total_s = if n % late == 0 { 0.2 } else { 0.05 };
-            let learnt = Some(Learnt { action: 1.0, eps: 0.9, ..Learnt::default() });
+            let learnt = Some(DecisionShown { action: 1.0, eps: 0.9, ..DecisionShown::default() });
             let start = n as f64 / 10.0;
             collector.add(&Job { start, status: 200, total_s, learnt, ..Job::default() });
         }
@@ -210,7 +210,7 @@ mod tests {
         let (mut other, mut cut, again) = (first(), first(), first());
         other.about.scenario.k = Some(6);
         other.about.point.seed = 2;
-        cut.about.end = End::Unknown;
+        cut.about.end = RunEnd::Unknown;
         cut.about.point.seed = 3;
         let table = table(&[first(), other, cut, again]);
         let labels: Vec<&str> = table.iter().skip(1).map(|row| &*row[0]).collect();

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::stats::{Estimate, batch_means, quantile, share};
-use crate::experiment::design::about::{About, End};
+use crate::experiment::design::about::{About, RunEnd};
 use crate::experiment::design::job::Job;
 
 /// Pieces that a run's time is cut into: of a second, but so many at least and at most.
@@ -260,7 +260,7 @@ impl Collector {
 
     /// The figures.
     pub fn finish(mut self) -> Summary {
-        if self.about.end != End::Complete {
+        if self.about.end != RunEnd::Complete {
             // What did not come is not what nobody asked for.
             let came = self.bins.iter().rposition(|bin| bin.offered > 0).map_or(1, |last| last + 1);
             self.bins.truncate(came);
@@ -319,7 +319,7 @@ fn quantiles(sorted: &[f64]) -> Option<[f64; 4]> {
 mod tests {
     use super::*;
     use crate::experiment::design::about::NodeAbout;
-    use crate::experiment::design::job::Learnt;
+    use crate::experiment::design::job::DecisionShown;
     use crate::experiment::design::scenario::{Deadlines, Scenario};
 
     fn about() -> About {
@@ -329,7 +329,7 @@ mod tests {
             deadlines_s: Deadlines(vec![0.1, 0.5]),
             nodes: vec![node("10.0.0.1"), node("10.0.0.2")],
             started: 1000.0,
-            end: End::Complete,
+            end: RunEnd::Complete,
             ..About::default()
         }
     }
@@ -347,7 +347,7 @@ mod tests {
             task_type: 1,
             ..job(0, 0.5, 200, 0, 0.2)
         };
-        let learnt = Learnt { action: 7.0, eps: 0.5, ..Learnt::default() };
+        let learnt = DecisionShown { action: 7.0, eps: 0.5, ..DecisionShown::default() };
         for job in [
             forwarded,
             job(0, 1.5, 200, 0, 0.05),
@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_run_that_did_not_end_is_as_long_as_it_came() {
-        let mut collector = Collector::new(About { end: End::Unknown, ..about() });
+        let mut collector = Collector::new(About { end: RunEnd::Unknown, ..about() });
         (0..30).for_each(|n| collector.add(&job(0, f64::from(n) / 10.0, 200, 0, 0.05)));
         let summary = collector.finish();
         assert_eq!((summary.bins.len(), summary.rate()), (3, 10.0));

@@ -3,7 +3,7 @@
 use awc::http::header::{HeaderMap, HeaderName};
 use serde::de::DeserializeOwned;
 
-use crate::experiment::design::job::{Job, Learnt, Timings};
+use crate::experiment::design::job::{DecisionShown, Job, JobTimes};
 use crate::wire::codes::WireError;
 use crate::wire::headers;
 use crate::wire::json::{self, Bounds};
@@ -52,9 +52,9 @@ fn number(from: &HeaderMap, name: &HeaderName) -> Option<f64> {
 }
 
 /// The decision. An EID of 0 means that nobody took one.
-fn learnt(from: &HeaderMap) -> Option<Learnt> {
+fn learnt(from: &HeaderMap) -> Option<DecisionShown> {
     let eid = headers::text(from, &headers::LEARNT_EID).trim().parse().ok();
-    Some(Learnt {
+    Some(DecisionShown {
         eid: eid.filter(|eid| *eid > 0)?,
         state: state(from)?,
         action: number(from, &headers::LEARNT_ACTION)?,
@@ -71,7 +71,7 @@ pub fn note(job: &mut Job, status: u16, head: &HeaderMap, body: &[u8]) {
         job.error_code = error.map_or(0, |error| error.code);
     }
     job.execution_s = number(head, &headers::EXECUTION_TIME).and_then(time);
-    job.timings = Timings {
+    job.timings = JobTimes {
         total: times(head, &headers::TOTAL_TIMES),
         scheduling: times(head, &headers::SCHEDULING_TIMES),
         probing: times(head, &headers::PROBING_TIMES),

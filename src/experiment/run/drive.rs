@@ -12,8 +12,8 @@ use super::inputs::Inputs;
 use super::load::{Pace, Sender};
 use super::results::Jobs;
 use super::training::Trainer;
-use super::{ExperimentError, Live, Progress};
-use crate::experiment::design::about::{End, Kept};
+use super::{ExperimentError, Progress, RunProgress};
+use crate::experiment::design::about::{LoadKept, RunEnd};
 use crate::experiment::design::job::Job;
 use crate::experiment::design::scenario::{Deadlines, Learning, Point, Scenario};
 use crate::experiment::report::stats;
@@ -45,9 +45,9 @@ pub struct Drive<'a> {
 /// How a run's load ended.
 pub struct Driven {
     /// Whether all was sent.
-    pub end: End,
+    pub end: RunEnd,
     /// How well.
-    pub kept: Kept,
+    pub kept: LoadKept,
     /// When sending began, in Unix seconds.
     pub started: f64,
     /// Results came faster than they could be written.
@@ -94,17 +94,17 @@ impl Drive<'_> {
         let end = tokio::select! {
             sent = work => {
                 sent.map_err(|why| ExperimentError::Machine(why.to_string()))?;
-                End::Complete
+                RunEnd::Complete
             }
-            () = self.watch(&sender, &ledger) => End::Interrupted,
-            _ = stop.wait_for(|stop| *stop) => End::Interrupted,
+            () = self.watch(&sender, &ledger) => RunEnd::Interrupted,
+            _ = stop.wait_for(|stop| *stop) => RunEnd::Interrupted,
         };
-        if end == End::Interrupted && timeout(GRACE, sender.all_ended()).await.is_err() {
+        if end == RunEnd::Interrupted && timeout(GRACE, sender.all_ended()).await.is_err() {
             sender.give_up();
             sender.all_ended().await;
         }
         if let Some(trainer) = &trainer {
-            trainer.settle(if end == End::Complete { SETTLE } else { GRACE }).await;
+            trainer.settle(if end == RunEnd::Complete { SETTLE } else { GRACE }).await;
         }
         // The writer ends when nobody can tell it more.
         ledger.jobs.take();
@@ -139,11 +139,11 @@ fn url(scenario: &Scenario, ip: IpAddr) -> String {
     format!("http://{}:{scheduler_port}/function/{function}", url_host(&ip.to_string()))
 }
 
-fn kept(pace: Pace, (trained, training_failed): (u64, u64)) -> Kept {
+fn kept(pace: Pace, (trained, training_failed): (u64, u64)) -> LoadKept {
     let mut late: Vec<f64> = pace.late_s.iter().map(|late| f64::from(*late)).collect();
     late.sort_by(f64::total_cmp);
     let at = |q| stats::quantile(&late, q).unwrap_or(0.0);
-    Kept {
+    LoadKept {
         planned: pace.planned,
         sent_in_time: pace.sent_in_time,
         not_sent: pace.not_sent,
@@ -158,7 +158,7 @@ struct Ledger {
     deadlines: Deadlines,
     trainer: Option<Rc<Trainer>>,
     jobs: RefCell<Option<Jobs>>,
-    live: Cell<Live>,
+    live: Cell<RunProgress>,
     overrun: Cell<bool>,
 }
 

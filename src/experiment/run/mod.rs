@@ -60,7 +60,7 @@ pub enum ExperimentError {
 
 /// What a run has come to.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Live {
+pub struct RunProgress {
     /// Seconds since its beginning.
     pub elapsed_s: f64,
     /// Calls that have ended.
@@ -78,7 +78,7 @@ pub trait Progress {
     /// A run, or a warm-up, of that title begins.
     fn begins(&self, title: &str, duration: Duration);
     /// It goes on.
-    fn goes_on(&self, live: &Live);
+    fn goes_on(&self, live: &RunProgress);
     /// It has ended, with its results there.
     fn ended(&self, about: &About, results: &Path);
 }

@@ -14,9 +14,9 @@ use rusqlite::{Connection, OpenFlags, Row, params};
 use serde_json::{Map, Value};
 
 use crate::experiment::design::about::About;
-use crate::experiment::design::job::{Job, Learnt};
+use crate::experiment::design::job::{DecisionShown, Job};
 use crate::experiment::report::summary::{Collector, Summary};
-use crate::memory::budget::{Budget, Held};
+use crate::memory::budget::{Budget, Reservation};
 use crate::storage::check_regular;
 
 /// Bytes of jobs that may wait to be written: some hundred thousand usual ones, and fewer where nodes
@@ -122,13 +122,13 @@ impl BadResults {
 /// The way of jobs to the writer of a run's file.
 #[derive(Clone)]
 pub struct Jobs {
-    to: Sender<(Job, Held)>,
+    to: Sender<(Job, Reservation)>,
     room: Arc<Budget>,
 }
 
 impl Jobs {
     /// A way, and its end.
-    fn new(backlog_bytes: u64) -> (Self, Receiver<(Job, Held)>) {
+    fn new(backlog_bytes: u64) -> (Self, Receiver<(Job, Reservation)>) {
         let (to, queue) = channel();
         (Self { to, room: Budget::new(backlog_bytes) }, queue)
     }
@@ -223,7 +223,7 @@ fn write_about(to: &Connection, about: &About) -> rusqlite::Result<()> {
 
 fn write_all(
     mut connection: Connection,
-    queue: &Receiver<(Job, Held)>,
+    queue: &Receiver<(Job, Reservation)>,
     payloads: &[String],
 ) -> rusqlite::Result<Connection> {
     loop {
@@ -257,7 +257,11 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes what comes until then; answers whether nothing more will come.
-    fn until(&mut self, end: Instant, queue: &Receiver<(Job, Held)>) -> rusqlite::Result<bool> {
+    fn until(
+        &mut self,
+        end: Instant,
+        queue: &Receiver<(Job, Reservation)>,
+    ) -> rusqlite::Result<bool> {
         loop {
             match queue.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok((job, _held)) => self.write(&job)?,
@@ -367,7 +371,7 @@ fn job(row: &Row<'_>, payloads: &[String]) -> rusqlite::Result<Job> {
     let payload: String = row.get(3)?;
     let state: Option<String> = row.get(15)?;
     let learnt = |state| {
-        Ok::<_, rusqlite::Error>(Learnt {
+        Ok::<_, rusqlite::Error>(DecisionShown {
             eid: 0,
             state,
             action: row.get(16)?,
@@ -402,7 +406,7 @@ mod tests {
     fn jobs_wait_within_their_bytes_however_much_nodes_tell() {
         let usual = Job::default();
         let long = Job {
-            learnt: Some(Learnt { state: "1".repeat(30_000), ..Learnt::default() }),
+            learnt: Some(DecisionShown { state: "1".repeat(30_000), ..DecisionShown::default() }),
             peers_ip: vec!["i".repeat(200); 64],
             peers_id: vec!["n".repeat(200); 64],
             ..Job::default()

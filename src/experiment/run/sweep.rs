@@ -14,7 +14,7 @@ use super::inputs::Inputs;
 use super::results::Results;
 use super::setup::Setup;
 use super::{ExperimentError, Progress};
-use crate::experiment::design::about::{About, End, Kept};
+use crate::experiment::design::about::{About, LoadKept, RunEnd};
 use crate::experiment::design::scenario::{Point, Scenario};
 use crate::fleet::Api;
 use crate::policy::registry::SchedulerSpec;
@@ -100,8 +100,8 @@ impl<'a> Sweep<'a> {
             payload_names: titles.collect(),
             nodes: self.setup().nodes().await,
             started: unix_now(),
-            end: End::Unknown,
-            kept: Kept::default(),
+            end: RunEnd::Unknown,
+            kept: LoadKept::default(),
         }
     }
 
@@ -113,7 +113,7 @@ impl<'a> Sweep<'a> {
         let duration = Duration::from_secs_f64(seconds);
         self.progress.begins(&place.title(point, "warm-up"), duration);
         let driven = self.drive().run(point, duration, true, None).await?;
-        if driven.end == End::Interrupted { Err(ExperimentError::Interrupted) } else { Ok(()) }
+        if driven.end == RunEnd::Interrupted { Err(ExperimentError::Interrupted) } else { Ok(()) }
     }
 
     async fn measure(
@@ -138,7 +138,7 @@ impl<'a> Sweep<'a> {
             let path = path.to_owned();
             blocking(move || csv::export(&path)).await?.map_err(ExperimentError::Machine)?;
         }
-        if about.end == End::Interrupted { Err(ExperimentError::Interrupted) } else { Ok(()) }
+        if about.end == RunEnd::Interrupted { Err(ExperimentError::Interrupted) } else { Ok(()) }
     }
 }
 

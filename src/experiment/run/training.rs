@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::experiment::design::job::{Job, Learnt};
+use crate::experiment::design::job::{DecisionShown, Job};
 use crate::experiment::design::scenario::Deadlines;
 use crate::fleet::Api;
 
@@ -37,7 +37,7 @@ struct Node {
 }
 
 /// v1's clients write numbers as texts, but for the reward.
-fn entry(learnt: &Learnt, reward: f64) -> Value {
+fn entry(learnt: &DecisionShown, reward: f64) -> Value {
     json!({
         "eid": learnt.eid.to_string(),
         "state": learnt.state,
@@ -126,7 +126,12 @@ mod tests {
     use super::*;
 
     fn job(node: u32, eid: u64, total_s: f64) -> Job {
-        let learnt = Learnt { eid, state: "0.0,1.0".to_owned(), action: 3.0, ..Learnt::default() };
+        let learnt = DecisionShown {
+            eid,
+            state: "0.0,1.0".to_owned(),
+            action: 3.0,
+            ..DecisionShown::default()
+        };
         Job { node, status: 200, total_s, learnt: Some(learnt), ..Job::default() }
     }
 

@@ -21,8 +21,8 @@ use super::cow::Rows;
 use super::parameters::Parameters;
 
 /// Work that a value function wants done away from those who train and decide.
-pub type Job = Box<dyn FnOnce() -> JobDone + Send>;
-/// What a [`Job`] came to.
+pub type BackgroundJob = Box<dyn FnOnce() -> JobDone + Send>;
+/// What a [`BackgroundJob`] came to.
 pub type JobDone = Box<dyn Any + Send>;
 
 /// Q(s, a). One owner trains it; whoever decides reads a [`snapshot`](Copies::snapshot), taken after
@@ -80,7 +80,7 @@ pub trait ValueFunction: Copies + Send + Sync {
 
     /// Work to be done in the background, if it is time; until [`job_done`](Self::job_done) no
     /// further is handed out.
-    fn job(&mut self) -> Option<Job> {
+    fn job(&mut self) -> Option<BackgroundJob> {
         None
     }
 

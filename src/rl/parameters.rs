@@ -201,13 +201,13 @@ impl Parameters {
     }
 
     /// The value function that these name.
-    pub fn value(&self) -> &'static value::Listed {
+    pub fn value(&self) -> &'static value::ListedValueFunction {
         let named = VALUE_FUNCTIONS.iter().find(|listed| listed.name == self.value_function);
         named.unwrap_or(&VALUE_FUNCTIONS[0])
     }
 
     /// The TD form that these name.
-    pub fn td(&self) -> &'static td::Listed {
+    pub fn td(&self) -> &'static td::ListedTdForm {
         TD_FORMS.iter().find(|listed| listed.name == self.td_form).unwrap_or(&TD_FORMS[0])
     }
 

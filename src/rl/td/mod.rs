@@ -51,7 +51,7 @@ impl Estimates {
 pub type TdForm = fn(&mut Estimates, &Transition<'_>, &StepSizes, actions_n: usize) -> f64;
 
 /// A TD form that can be configured.
-pub struct Listed {
+pub struct ListedTdForm {
     /// Its name in parameters.
     pub name: &'static str,
     /// Its part of the learner's name, before that of the value function.
@@ -63,20 +63,25 @@ pub struct Listed {
 }
 
 /// All of them; the first is the default.
-pub const TD_FORMS: &[Listed] = &[
-    Listed {
+pub const TD_FORMS: &[ListedTdForm] = &[
+    ListedTdForm {
         name: "sarsa_average_reward",
         title: "Sarsa",
         as_v1: Some(sarsa_average_reward::update_as_v1),
         update: sarsa_average_reward::update,
     },
-    Listed {
+    ListedTdForm {
         name: "q_average_reward",
         title: "QAverageReward",
         as_v1: None,
         update: q_average_reward::update,
     },
-    Listed { name: "q_learning", title: "QLearning", as_v1: None, update: q_learning::update },
+    ListedTdForm {
+        name: "q_learning",
+        title: "QLearning",
+        as_v1: None,
+        update: q_learning::update,
+    },
 ];
 
 #[cfg(test)]

@@ -129,6 +129,22 @@ fn an_address_that_cannot_be_listened_on_ends_with_69() {
     assert!(text(&ended.stderr).contains("192.0.2.1:18080"));
 }
 
+#[test]
+fn a_second_node_on_a_data_path_does_not_start_and_names_the_first() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [one, other] = [fresh_ip(), fresh_ip()];
+    let mut first = Process::node(one, folder.path(), &[]);
+    let (ip, path) = (other.to_string(), folder.path().display().to_string());
+    let path = format!("{path}/{one}");
+    let second = run(&["node", "--host", &ip, "--data-path", &path], &[]);
+    assert_eq!(second.status.code(), Some(69));
+    let told = text(&second.stderr);
+    assert!(told.contains(&path) && told.contains(&first.id().to_string()), "{told}");
+    // Killed without a word, it leaves nothing that keeps the next one out.
+    first.kill();
+    Process::node(one, folder.path(), &[]).kill();
+}
+
 #[actix_rt::test]
 async fn a_cluster_prints_a_curl_line_that_works_and_its_nodes_know_each_other() {
     let ips = fresh_ips::<3>();

@@ -21,6 +21,7 @@ use crate::memory;
 use crate::node::StartError;
 use crate::policy::registry::{ALGORITHMS, SchedulerSpec};
 use crate::saved::{FlagOverrides, LimitsPatch};
+use crate::storage::StorageError;
 use crate::types::printable;
 
 /// A node runtime for Functions-as-a-Service on edge and fog machines that share their work as
@@ -120,7 +121,9 @@ impl From<Vec<Problem>> for Failure {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
-            StartError::Bind(_) => Self::Unavailable(error.to_string()),
+            StartError::Bind(_) | StartError::Storage(StorageError::InUse { .. }) => {
+                Self::Unavailable(error.to_string())
+            }
             StartError::Storage(_) | StartError::Credentials(_) | StartError::Scheduler(_) => {
                 Self::Configuration(error.to_string())
             }
@@ -209,7 +212,8 @@ fn settings_help() -> String {
         let _ = writeln!(text, "  {key}\n         {}", meaning.trim());
     }
     text.push_str(
-        "\nExit codes: 0 stopped as told, 2 wrong arguments, 69 an address cannot be listened on, \
+        "\nExit codes: 0 stopped as told, 2 wrong arguments, 69 an address cannot be listened on or \
+         another node uses the data path, \
          \n70 the node broke, 78 the configuration or a file in the data path cannot be used.\n",
     );
     text

@@ -244,6 +244,12 @@ impl Connection {
         lock(&self.table.table).stays(self.number);
     }
 
+    /// It was ended in the middle of a body since nothing seemed to come, and something has.
+    pub fn goes_on(&self) {
+        self.doomed.store(false, Ordering::Release);
+        self.spare();
+    }
+
     /// A request begins to be carried out. `open`: its body ends by itself, and nobody knows where.
     pub fn begins(&self, open: bool) {
         self.body_ended.store(!open, Ordering::Relaxed);

@@ -213,6 +213,19 @@ async fn a_body_makes_room_by_ending_those_that_stand_still_but_none_that_runs()
 }
 
 #[test]
+fn a_body_that_comes_after_all_is_not_given_up() {
+    let table = table(2, true);
+    let (connection, _held) = open(&table, HERE);
+    connection.enter(Phase::Body, 0);
+    assert!(connection.end(EndReason::Room).is_some());
+    assert!(connection.is_doomed() && connection.ended() == Some(EndReason::Room));
+    connection.goes_on();
+    assert_eq!((connection.ended(), connection.is_doomed()), (None, false));
+    assert_eq!(connection.phase(), Phase::Body);
+    assert!(connection.end(EndReason::Room).is_some(), "it may be ended again");
+}
+
+#[test]
 fn a_session_may_be_idle_but_not_leave_its_answers_unread() {
     let table = table(9, false);
     let (connection, _held) = open(&table, HERE);

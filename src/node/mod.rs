@@ -31,6 +31,7 @@ use crate::peer::{PeerClient, own_address};
 use crate::policy::params::BadParameters;
 use crate::saved::eids::read_eids;
 use crate::saved::{Dynamic, FlagOverrides, load_learner};
+use crate::storage::lock::FolderLock;
 use crate::storage::{self, StorageError};
 use crate::types::Identity;
 use crate::wire::{WireMachine, list_bytes_max, read_machines};
@@ -62,6 +63,8 @@ pub struct Node {
     thread: Arbiter,
     /// Resolves if the supervisor itself ends.
     broken: Option<oneshot::Receiver<()>>,
+    /// While the node is there, its folder is its own.
+    _folder: FolderLock,
 }
 
 impl Node {
@@ -71,6 +74,7 @@ impl Node {
     /// A file that cannot be used, an address that cannot be bound.
     pub fn start(settings: Settings, flags: &FlagOverrides) -> Result<Self, StartError> {
         storage::prepare_folder(&settings.data_path)?;
+        let folder = FolderLock::take(&settings.data_path)?;
         let dynamic = Dynamic::load(&settings, flags)?;
         let policy = dynamic.scheduler.build()?;
         let identity = dynamic.machine.running.identity(own_address(&settings));
@@ -102,7 +106,7 @@ impl Node {
                 move |guard| Gateway::new(servers.clone(), guard)
             })
             .start();
-        Ok(Self { state, supervisor, gateway, thread, broken: Some(broken) })
+        Ok(Self { state, supervisor, gateway, thread, broken: Some(broken), _folder: folder })
     }
 
     /// Resolves if the root of the tree is gone, which leaves nobody to restart the others.

@@ -1,6 +1,8 @@
 //! Small JSON files that survive a crash at any instant: written beside their place, synced, then
 //! renamed over it, so that a reader finds the old file or the new one, never a part.
 
+pub mod lock;
+
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read};
 use std::path::{Path, PathBuf};
@@ -46,6 +48,17 @@ pub enum StorageError {
         what: &'static str,
         /// What the parser said.
         why: String,
+    },
+    /// Another node has the folder.
+    #[error(
+        "{}: another node uses this folder{}; each node needs one of its own (--data-path)",
+        folder.display(), by.map(|id| format!(" (process {id})")).unwrap_or_default()
+    )]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+        /// The other's process, if it says so.
+        by: Option<u32>,
     },
 }
 

@@ -1,5 +1,5 @@
 //! The recipes for an algorithm, a TD form and a value function: their blocks, put into a copy of the
-//! sources as the pages say, pass what a change must pass: formatting, lints, documentation.
+//! sources as the pages say, pass the formatting and the lints that a change must pass, and their documentation is complete.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

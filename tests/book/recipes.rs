@@ -14,7 +14,6 @@ const COPIED: &[&str] = &[
     "rustfmt.toml",
     "README.md",
     "src",
-    "crates",
     "docs",
     "tests",
     "benches",
@@ -61,6 +60,12 @@ impl Copy {
         for file in ["Cargo.toml", "Cargo.lock"] {
             copied.replace(file, &format!("{name}{version}"), &format!("{name}{of_copy}"));
         }
+        // Our own crates stay where they are: as members of the copy they would be built anew by each
+        // of the two in turn, with all that depends on them.
+        let ours = format!("path = \"{}/crates/", root().display());
+        copied.replace("Cargo.toml", "path = \"crates/", &ours);
+        copied.replace("Cargo.toml", "\nmembers = [\"crates/httpdate\"]", "\nmembers = []");
+        copied.replace("Cargo.toml", "[\".\", \"crates/httpdate\"]", "[\".\"]");
         copied
     }
 

@@ -1,5 +1,5 @@
-//! The Docker engine, by its command: images as the pages on deployment build them, networks and containers
-//! that end with the test that made them.
+//! The Docker engine, by its command: images as the pages on deployment build them, networks and
+//! containers that end with the test that made them.
 
 use std::io::Write;
 use std::net::Ipv4Addr;

@@ -126,7 +126,7 @@ pub(super) fn run(args: &NodeArgs) -> Result<(), Failure> {
         print!("{}", printed(settings, &overrides)?);
         return Ok(());
     }
-    telemetry::start(&settings).map_err(Failure::Configuration)?;
+    telemetry::start(&settings.logs()).map_err(Failure::Configuration)?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let system = actix_rt::System::new();
     let ended = system.block_on(async {

@@ -153,20 +153,21 @@ impl Error {
         }
     }
 
-    /// How the metrics count a call that ended so.
-    pub fn outcome(&self) -> &'static str {
+    /// What became of a call that ended so.
+    pub fn outcome(&self) -> CallOutcome {
         match self {
-            Self::CannotSchedule(_) | Self::RefusedByScheduler => "full",
-            Self::Rejected => "rejected",
-            Self::ForwardBroke { .. } | Self::PeerAnsweredNothing { .. } => "forward_failed",
-            Self::FunctionTimedOut { .. } => "timed_out",
+            Self::CannotSchedule(_) | Self::RefusedByScheduler | Self::Busy => CallOutcome::Full,
+            Self::Rejected => CallOutcome::Rejected,
+            Self::ForwardBroke { .. } | Self::PeerAnsweredNothing { .. } => {
+                CallOutcome::ForwardFailed
+            }
+            Self::FunctionTimedOut { .. } => CallOutcome::TimedOut,
             Self::UnknownFunction(_)
             | Self::FunctionUnreachable { .. }
             | Self::FunctionBroke { .. }
-            | Self::Gateway(_) => "function_failed",
-            Self::Stopped | Self::Internal(_) => "node_failed",
-            Self::Busy => "full",
-            _ => "bad_request",
+            | Self::Gateway(_) => CallOutcome::FunctionFailed,
+            Self::Stopped | Self::Internal(_) => CallOutcome::NodeFailed,
+            _ => CallOutcome::BadRequest,
         }
     }
 
@@ -182,6 +183,57 @@ impl Error {
             // Those that were ended for it were counted then.
             _ => return None,
         })
+    }
+}
+
+/// What became of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallOutcome {
+    /// It ran here.
+    Executed,
+    /// It ran at a peer.
+    Forwarded,
+    /// Its client went away before it ended.
+    HungUp,
+    /// There was no room for it.
+    Full,
+    /// The scheduling algorithm rejected it.
+    Rejected,
+    /// It broke on its way to a peer.
+    ForwardFailed,
+    /// The function took too long.
+    TimedOut,
+    /// The function is not there, or did not answer properly.
+    FunctionFailed,
+    /// The node stopped, or a part of it failed.
+    NodeFailed,
+    /// It was none that can be carried out.
+    BadRequest,
+}
+
+impl CallOutcome {
+    /// Its label in metrics and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Executed => "executed",
+            Self::Forwarded => "forwarded",
+            Self::HungUp => "hung_up",
+            Self::Full => "full",
+            Self::Rejected => "rejected",
+            Self::ForwardFailed => "forward_failed",
+            Self::TimedOut => "timed_out",
+            Self::FunctionFailed => "function_failed",
+            Self::NodeFailed => "node_failed",
+            Self::BadRequest => "bad_request",
+        }
+    }
+
+    /// Whether something failed that was to work: neither the client's mistake nor a refusal.
+    pub fn is_failure(self) -> bool {
+        matches!(
+            self,
+            Self::ForwardFailed | Self::TimedOut | Self::FunctionFailed | Self::NodeFailed
+        )
     }
 }
 

@@ -31,7 +31,7 @@ use crate::actors::replicas::{Replicas, Steer};
 use crate::actors::scheduler::Schedule;
 use crate::actors::switch::Active;
 use crate::connections::Bodies;
-use crate::error::Error;
+use crate::error::{CallOutcome, Error};
 use crate::memory::budget::Reservation;
 use crate::metrics::FunctionMetrics;
 use crate::policy::{Decision, Knowledge, LearnerDecision, Task};
@@ -100,11 +100,19 @@ struct Course {
     elsewhere: Option<Vec<PeerHop>>,
 }
 
+impl Course {
+    /// Whether the function ran, here or elsewhere: so it exists.
+    fn has_run(&self) -> bool {
+        let ran = |hop: &PeerHop| hop.timings.execution_time.is_some();
+        self.execution.is_some() || self.elsewhere.as_ref().is_some_and(|hops| hops.iter().any(ran))
+    }
+}
+
 /// Counts a call when dropped.
 struct Count {
     metrics: Arc<FunctionMetrics>,
     scheduler: &'static str,
-    outcome: &'static str,
+    outcome: CallOutcome,
     arrival: Instant,
 }
 
@@ -144,9 +152,9 @@ impl Dispatcher {
         };
         // Counts the call also if its client hangs up, which drops this future.
         let mut count = Count {
-            metrics: self.metrics_of(&name),
+            metrics: self.metrics_of(&name, false),
             scheduler: scheduler.policy.name(),
-            outcome: "hung_up",
+            outcome: CallOutcome::HungUp,
             arrival,
         };
         let mut course = Course::default();
@@ -161,14 +169,23 @@ impl Dispatcher {
         };
         let total = arrival.elapsed();
         count.outcome = match &result {
-            Ok(_) if course.elsewhere.is_some() => "forwarded",
-            Ok(_) => "executed",
+            Ok(_) if course.elsewhere.is_some() => CallOutcome::Forwarded,
+            Ok(_) => CallOutcome::Executed,
             Err(error) => error.outcome(),
         };
+        if course.has_run() {
+            count.metrics = self.metrics_of(&name, true);
+        }
         let outcome = count.outcome;
         drop(count);
-        span.in_scope(|| {
-            tracing::debug!(scheduler = %scheduler.full_name, outcome, ?total, "a call ended");
+        span.in_scope(|| match &result {
+            Err(error) if outcome.is_failure() => {
+                let scheduler = &*scheduler.full_name;
+                tracing::warn!(scheduler, outcome = outcome.label(), ?total, %error, "a call failed");
+            }
+            _ => tracing::debug!(
+                scheduler = %scheduler.full_name, outcome = outcome.label(), ?total, "a call ended"
+            ),
         });
         let timings = Timings {
             execution_time: course.execution.and_then(seconds),
@@ -228,13 +245,16 @@ impl Dispatcher {
         self.run_here(call, true, course).await
     }
 
-    fn metrics_of(&self, name: &FunctionName) -> Arc<FunctionMetrics> {
+    /// The metrics of a function: its own once it `exists`, for clients type any name.
+    fn metrics_of(&self, name: &FunctionName, exists: bool) -> Arc<FunctionMetrics> {
         if let Some(known) = self.metrics.borrow().get(name) {
             return Arc::clone(known);
         }
-        let Some(found) = self.node.metrics.of_function(name.as_str()) else {
-            return self.node.metrics.of_others();
+        let found = match exists {
+            true => self.node.metrics.of_function(name.as_str()),
+            false => self.node.metrics.of_known_function(name.as_str()),
         };
+        let Some(found) = found else { return self.node.metrics.of_others() };
         self.metrics.borrow_mut().insert(name.clone(), Arc::clone(&found));
         found
     }
@@ -268,7 +288,7 @@ impl Dispatcher {
         answer.held.get_or_insert_with(|| call.held.for_answer(bytes));
         let execution = started.elapsed();
         course.execution = Some(execution);
-        self.metrics_of(&name).executed(started - arrived, execution);
+        self.metrics_of(&name, true).executed(started - arrived, execution);
         Ok(answer)
     }
 

@@ -199,3 +199,31 @@ async fn what_the_node_steers_by_header_goes_before_the_algorithm_in_force() {
     assert_eq!(stage.counts(), (1, 0));
     assert_eq!(stage.dispatcher.node.gate.load(), Load::default(), "the slot was given back");
 }
+
+/// What the metrics say of `stage`.
+fn shown(stage: &Stage) -> String {
+    let text = stage.dispatcher.node.metrics.render(Load::default(), 1, &Default::default());
+    String::from_utf8(text).expect("text")
+}
+
+#[actix_rt::test]
+async fn only_functions_that_ran_are_told_apart_in_the_metrics() {
+    let stage = Stage::new(&[], []);
+    let run = async |name: &str, steer| {
+        let mut call = stage.call();
+        call.invocation.name = FunctionName::parse(name).expect("a name");
+        call.steer = steer;
+        stage.dispatcher.carry_out(call).await
+    };
+    for n in 0..300 {
+        run(&format!("guess-{n}"), Some(Steer::Reject)).await.result.expect_err("rejected");
+    }
+    run("fn-echo", None).await.result.expect("it ran");
+    let text = shown(&stage);
+    assert!(!text.contains("guess-"), "{text}");
+    let (others, own) = (
+        r#"p2pfaas_requests_total{function="other",outcome="rejected",scheduler="RejectScheduler"} 300"#,
+        r#"p2pfaas_requests_total{function="fn-echo",outcome="executed",scheduler="ForwardScheduler"} 1"#,
+    );
+    assert!(text.contains(others) && text.contains(own), "{text}");
+}

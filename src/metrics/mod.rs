@@ -10,7 +10,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::error::RefusalKind;
+use crate::error::{CallOutcome, RefusalKind};
 use crate::lock;
 use crate::rl::stats::LearnerStats;
 use crate::telemetry::lines_dropped;
@@ -159,6 +159,11 @@ impl Metrics {
         Some(made)
     }
 
+    /// The metrics of calls of the function `name`, if they are told apart already.
+    pub fn of_known_function(&self, name: &str) -> Option<Arc<FunctionMetrics>> {
+        lock(&self.functions).get(name).cloned()
+    }
+
     /// The metrics of calls of functions whose names are not told apart.
     pub fn of_others(&self) -> Arc<FunctionMetrics> {
         Arc::clone(self.others.get_or_init(|| Arc::new(self.labelled("other"))))
@@ -168,6 +173,7 @@ impl Metrics {
         FunctionMetrics {
             label: label.to_owned(),
             requests: self.requests.clone(),
+            counters: Mutex::default(),
             execution: self.execution.with_label_values(&[label]),
             queueing: self.queueing.with_label_values(&[label]),
             total: self.total.with_label_values(&[label]),
@@ -320,6 +326,8 @@ fn as_gauge(count: u64) -> i64 {
 pub struct FunctionMetrics {
     label: String,
     requests: IntCounterVec,
+    /// Of `requests`, those that were asked for: as many as there are algorithms and outcomes at most.
+    counters: Mutex<Vec<(&'static str, CallOutcome, IntCounter)>>,
     execution: Histogram,
     queueing: Histogram,
     total: Histogram,
@@ -327,9 +335,24 @@ pub struct FunctionMetrics {
 
 impl FunctionMetrics {
     /// A call ended.
-    pub fn request(&self, scheduler: &str, outcome: &str, total: Duration) {
-        self.requests.with_label_values(&[&*self.label, scheduler, outcome]).inc();
+    pub fn request(&self, scheduler: &'static str, outcome: CallOutcome, total: Duration) {
+        self.counter(scheduler, outcome).inc();
         self.total.observe(total.as_secs_f64());
+    }
+
+    /// A look-up by labels costs more than all else that is counted of a call, so counters are kept.
+    fn counter(&self, scheduler: &'static str, outcome: CallOutcome) -> IntCounter {
+        let mut counters = lock(&self.counters);
+        let wanted = |known: &&(&'static str, CallOutcome, IntCounter)| {
+            known.1 == outcome && known.0 == scheduler
+        };
+        if let Some((_, _, counter)) = counters.iter().find(wanted) {
+            return counter.clone();
+        }
+        let labels = [&*self.label, scheduler, outcome.label()];
+        let counter = self.requests.with_label_values(&labels);
+        counters.push((scheduler, outcome, counter.clone()));
+        counter
     }
 
     /// A call ran here.
@@ -365,7 +388,7 @@ mod tests {
     fn every_metric_is_rendered_under_its_name() {
         let metrics = Metrics::new();
         let function = metrics.of_function("fn-a").expect("there is room");
-        function.request("NoScheduler", "executed", Duration::from_millis(3));
+        function.request("NoScheduler", CallOutcome::Executed, Duration::from_millis(3));
         function.executed(Duration::ZERO, Duration::from_millis(2));
         metrics.forward("10.0.0.1", "answered");
         metrics.probe(true);
@@ -431,7 +454,7 @@ mod tests {
         let told_apart = names.iter().filter(|name| metrics.of_function(name).is_some()).count();
         assert_eq!(told_apart, FUNCTIONS_MAX);
         assert!(metrics.of_function("fn-0").is_some(), "a known one stays known");
-        metrics.of_others().request("NoScheduler", "executed", Duration::ZERO);
+        metrics.of_others().request("NoScheduler", CallOutcome::Executed, Duration::ZERO);
         let text = String::from_utf8(metrics.render(Load::default(), 0, &LearnerStats::default()))
             .expect("text");
         assert!(text.contains(r#"p2pfaas_requests_total{function="other""#), "{text}");

@@ -30,7 +30,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-// So that the README's examples can be put into files of this crate as they stand.
+// So that the book's examples can be put into files of this crate as they stand.
 extern crate self as p2pfaas;
 
 pub mod actors;
@@ -61,10 +61,15 @@ pub mod time;
 pub mod types;
 pub mod wire;
 
-/// The README's examples, compiled.
+/// The examples of the page on algorithms, compiled.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+#[doc = include_str!("../docs/write-a-scheduler.md")]
+struct WriteAScheduler;
+
+/// The examples of the page on value functions and TD forms, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/write-a-value-function.md")]
+struct WriteAValueFunction;
 
 /// The version, as in `X-P2pfaas-Version`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -30,6 +30,7 @@ fn below(folder: &Path, found: &mut Vec<PathBuf>) {
 fn manifests() -> Vec<(String, String)> {
     let mut paths: Vec<PathBuf> =
         ["Dockerfile", "Dockerfile.aarch64", "README.md"].map(|name| root().join(name)).into();
+    below(&root().join("docs"), &mut paths);
     below(&root().join("deploy"), &mut paths);
     below(&root().join("functions"), &mut paths);
     assert!(paths.len() > 20, "{paths:?}");

@@ -1,5 +1,5 @@
-//! The Docker engine, by its command: images as the README builds them, networks and containers
-//! that end with the test that made them.
+//! The Docker engine, by its command: images as the pages on deployment build them, networks and
+//! containers that end with the test that made them.
 
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-/// What the README builds, in its order, with each one's folder.
+/// What functions/README.md builds, in its order, with each one's folder.
 const IMAGES: [(&str, &str); 4] = [
     ("p2pfaas", "."),
     ("fn-echo", "functions/fn-echo"),

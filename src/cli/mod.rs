@@ -7,6 +7,8 @@ mod fleet;
 mod function;
 mod health;
 mod node;
+mod output;
+mod shell;
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -16,6 +18,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::output::complain;
 use crate::config::{Problem, Settings};
 use crate::memory;
 use crate::node::StartError;
@@ -48,6 +51,10 @@ enum Command {
     Fleet(fleet::FleetArgs),
     /// Make experiments on a fleet: load, results, reports.
     Bench(bench::BenchArgs),
+    /// Print the script that completes this program's arguments in a shell.
+    Completions(shell::CompletionsArgs),
+    /// Print this program's manual page, or write one page for each subcommand.
+    Man(shell::ManArgs),
 }
 
 /// The flags of the scheduler, K and the queue. They win over saved values for this run and are
@@ -165,9 +172,7 @@ fn settle_heap() {
 pub fn run() -> ExitCode {
     settle_heap();
     raise_open_files();
-    let command =
-        Cli::command().mut_subcommand("node", |node| node.after_long_help(settings_help()));
-    let cli = match Cli::from_arg_matches(&command.get_matches()) {
+    let cli = match Cli::from_arg_matches(&command().get_matches()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
@@ -178,6 +183,8 @@ pub fn run() -> ExitCode {
         Command::Health(args) => health::run(&args),
         Command::Fleet(args) => fleet::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Completions(args) => shell::completions(&args, command()),
+        Command::Man(args) => shell::man(&args, command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -187,10 +194,15 @@ pub fn run() -> ExitCode {
             | Failure::Unavailable(why)
             | Failure::Broken(why)
             | Failure::Interrupted(why)) = failure;
-            eprintln!("p2pfaas: {}", shown(&why));
+            complain(&format!("p2pfaas: {}", shown(&why)));
             ExitCode::from(code)
         }
     }
+}
+
+/// The definition of all arguments, with the settings in the help.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommand("node", |node| node.after_long_help(settings_help()))
 }
 
 /// Every algorithm and every setting, for `p2pfaas node --help`.

@@ -1,10 +1,11 @@
 //! `p2pfaas node`.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::output::say;
 use super::{Failure, SchedulingArgs, broken, end_at_once, load, told_to_stop};
 use crate::config::{Admin, Settings};
 use crate::node::Node;
@@ -123,14 +124,14 @@ pub(super) fn run(args: &NodeArgs) -> Result<(), Failure> {
     let (settings, overrides) = (loaded.settings, args.overrides());
     overrides.machine.check().map_err(Failure::Configuration)?;
     if args.print_config {
-        print!("{}", printed(settings, &overrides)?);
-        return Ok(());
+        return say(&printed(settings, &overrides)?);
     }
     telemetry::start(&settings).map_err(Failure::Configuration)?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let system = actix_rt::System::new();
+    let made = missing(&settings.data_path);
     let ended = system.block_on(async {
-        let mut node = Node::start(settings, &overrides)?;
+        let mut node = Node::start(settings, &overrides).inspect_err(|_| remove(&made))?;
         announce(&node);
         tokio::select! {
             told = told_to_stop() => told.map_err(broken)?,
@@ -141,6 +142,21 @@ pub(super) fn run(args: &NodeArgs) -> Result<(), Failure> {
     });
     end_at_once(system);
     ended
+}
+
+/// `folder` and those above it that are not there yet, the innermost first.
+fn missing(folder: &Path) -> Vec<PathBuf> {
+    let named = folder.ancestors().filter(|above| !above.as_os_str().is_empty());
+    named.take_while(|above| !above.exists()).map(Path::to_owned).collect()
+}
+
+/// Removes the folders that a start made which failed. One that holds something stays.
+fn remove(made: &[PathBuf]) {
+    for folder in made {
+        if std::fs::remove_dir(folder).is_err() {
+            return;
+        }
+    }
 }
 
 fn announce(node: &Node) {

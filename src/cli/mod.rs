@@ -200,9 +200,48 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// The definition of all arguments, with the settings in the help.
+/// Flags that stand for a setting, and its key.
+const SCHEDULING_KEYS: [(&str, &str); 3] = [
+    ("scheduler", "scheduler"),
+    ("k", "parallel_running_functions_max"),
+    ("queue_length", "queue_length_max"),
+];
+/// The same for those of a node alone.
+const NODE_KEYS: [(&str, &str); 2] = [("host", "host"), ("data_path", "data_path")];
+
+/// The definition of all arguments, with the settings and their defaults in the help.
 fn command() -> clap::Command {
-    Cli::command().mut_subcommand("node", |node| node.after_long_help(settings_help()))
+    let with_defaults = |command: clap::Command, keys: &[(&'static str, &str)]| {
+        keys.iter().fold(command, |command, (flag, key)| {
+            command.mut_arg(flag, |arg| {
+                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                let help = help.trim_end_matches('.');
+                let default = default_of(key).unwrap_or_default();
+                arg.help(format!("{help} [default: {default}]"))
+            })
+        })
+    };
+    Cli::command()
+        .mut_subcommand("node", |node| {
+            let node = with_defaults(with_defaults(node, &SCHEDULING_KEYS), &NODE_KEYS);
+            node.after_long_help(settings_help())
+        })
+        .mut_subcommand("cluster", |cluster| with_defaults(cluster, &SCHEDULING_KEYS))
+}
+
+/// The default of a setting, as it would stand in a file. `None`: none, or one that depends on the
+/// machine, which the setting's own words say.
+fn default_of(key: &str) -> Option<String> {
+    let depends = |meaning: &str| meaning.contains("Unset:");
+    if key == "workers" || Settings::KEYS.iter().any(|(k, means)| *k == key && depends(means)) {
+        return None;
+    }
+    match serde_json::to_value(Settings::default()).ok()?.get(key)? {
+        serde_json::Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+        serde_json::Value::Array(items) if items.is_empty() => None,
+        serde_json::Value::Object(items) if items.is_empty() => None,
+        value => Some(value.to_string()),
+    }
 }
 
 /// Every algorithm and every setting, for `p2pfaas node --help`.
@@ -218,7 +257,9 @@ fn settings_help() -> String {
          path, flags.\n",
     );
     for (key, meaning) in Settings::KEYS {
-        let _ = writeln!(text, "  {key}\n         {}", meaning.trim());
+        let default = default_of(key).map(|value| format!(" [default: {value}]"));
+        let default = default.unwrap_or_default();
+        let _ = writeln!(text, "  {key}\n         {}{default}", meaning.trim());
     }
     text.push_str(
         "\nExit codes: 0 stopped as told, 2 wrong arguments, 69 an address cannot be listened on, \
@@ -306,6 +347,21 @@ mod tests {
         let help = settings_help();
         for (key, _) in Settings::KEYS {
             assert!(help.contains(key), "{key}");
+        }
+        assert!(
+            help.contains("Port of the learner API. 0 turns it off. [default: 19020]"),
+            "{help}"
+        );
+    }
+
+    #[test]
+    fn a_default_is_shown_where_it_is_the_same_on_every_machine() {
+        let shown = |key| default_of(key);
+        assert_eq!(shown("host").as_deref(), Some("0.0.0.0"));
+        assert_eq!(shown("poll_time_s").as_deref(), Some("1.5"));
+        assert_eq!(shown("queue_enabled").as_deref(), Some("true"));
+        for none in ["workers", "connections_bytes_max", "machine_id", "init_servers", "routes"] {
+            assert_eq!(shown(none), None, "{none}");
         }
     }
 

@@ -16,7 +16,7 @@ use crate::types::InitServer;
 
 #[derive(Args)]
 pub(super) struct NodeArgs {
-    /// Address that all listeners bind to [default: 0.0.0.0].
+    /// Address that all listeners bind to.
     #[arg(long, value_name = "ADDR")]
     host: Option<IpAddr>,
     /// This machine's IP address, as told to others [default: --host if that is one address, else
@@ -29,7 +29,7 @@ pub(super) struct NodeArgs {
     /// This machine's group, told to others.
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
-    /// Folder that holds all the node's files [default: /data].
+    /// Folder that holds all the node's files.
     #[arg(long, value_name = "DIR")]
     data_path: Option<PathBuf>,
     /// IP address or host name of nodes to join through; may be repeated.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, ActorContext, StreamHandler};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use actix_web_actors::ws;
-use p2pfaas::actors::learning::OwnLearner;
+use p2pfaas::actors::learner::hub::LocalLearner;
 use p2pfaas::actors::scheduler::{Advice, Adviser};
 use p2pfaas::config::Settings;
 use p2pfaas::node::Node;
@@ -275,7 +275,7 @@ async fn echo(request: HttpRequest, payload: web::Payload) -> HttpResponse {
 type Taken = Arc<Mutex<Vec<f64>>>;
 
 struct Deciding {
-    learner: Rc<OwnLearner>,
+    learner: Rc<LocalLearner>,
     rng: std::cell::RefCell<SmallRng>,
     taken: Taken,
 }
@@ -459,7 +459,7 @@ fn main() {
         let handler = HttpServer::new(move || {
             let (learning, metrics) = (Arc::clone(&state.learning), Arc::clone(&state.metrics));
             let deciding = Deciding {
-                learner: OwnLearner::new(learning, metrics, Duration::from_secs(1)),
+                learner: LocalLearner::new(learning, metrics, Duration::from_secs(1)),
                 rng: SmallRng::seed_from_u64(1).into(),
                 taken: Arc::clone(&for_handler),
             };

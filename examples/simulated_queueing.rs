@@ -18,7 +18,7 @@ use std::collections::BinaryHeap;
 use std::error::Error;
 
 use p2pfaas::policy::registry::SchedulerSpec;
-use p2pfaas::policy::{Decision, Heard, NodeView, Policy, Probe, Step, Task};
+use p2pfaas::policy::{Decision, Knowledge, NodeView, Policy, Probe, Step, Task};
 use p2pfaas::queue::{Admission, Arriving, Discipline, Limits};
 use p2pfaas::types::{Peer, TaskType};
 use rand::rngs::SmallRng;
@@ -95,7 +95,7 @@ impl Simulation {
     /// Asks the algorithm until it has decided. Probes are answered at once, with the truth.
     fn decide(&self, node: usize, hops: u32, rng: &mut SmallRng) -> Decision {
         let task = Task { hops, from_peer: hops > 0, ..Task::default() };
-        let mut known = Heard::default();
+        let mut known = Knowledge::default();
         loop {
             let view = NodeView {
                 load: self.nodes[node].load(),

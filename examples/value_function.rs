@@ -24,7 +24,7 @@ use std::error::Error;
 
 use p2pfaas::rl::Transition;
 use p2pfaas::rl::behaviour::choose;
-use p2pfaas::rl::td::{Estimates, Rates, TD_FORMS};
+use p2pfaas::rl::td::{Estimates, StepSizes, TD_FORMS};
 use p2pfaas::rl::value::ValueFunction;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -78,7 +78,7 @@ fn reward(load: u32, action: usize, rng: &mut SmallRng) -> f64 {
 fn main() -> Result<(), Box<dyn Error>> {
     let sarsa = TD_FORMS.iter().find(|form| form.name == "sarsa_average_reward");
     let sarsa = sarsa.ok_or("there is no such TD form")?;
-    let rates = Rates { alpha: 0.01, beta: 0.001, gamma: 0.0 };
+    let sizes = StepSizes { alpha: 0.01, beta: 0.001, gamma: 0.0 };
     let values = Box::new(Lines(vec![[0.0; 2]; ACTIONS.len()]));
     let mut learnt = Estimates { values, average_reward: 0.0 };
 
@@ -102,7 +102,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             next_state: &[next_load.into()],
             next_action,
         };
-        (sarsa.update)(&mut learnt, &transition, &rates, ACTIONS.len());
+        (sarsa.update)(&mut learnt, &transition, &sizes, ACTIONS.len());
         (load, action) = (next_load, next_action);
     }
 

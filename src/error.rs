@@ -1,12 +1,11 @@
-//! What can go wrong with a call, as types. The wire codes and HTTP statuses of these errors
-//! stand in one table, [`crate::http::errors`].
+//! What can go wrong with a call, as types, each with its code of the wire contract.
 
 use std::time::Duration;
 
-use crate::metrics::Refused;
 use crate::policy::params::BadParameters;
 use crate::queue::Refusal;
 use crate::types::{BadFunctionName, FunctionName};
+use crate::wire::codes::ErrorCode;
 
 /// Why a request was not answered as its sender wished.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -127,38 +126,165 @@ pub enum Error {
 }
 
 impl Error {
-    /// How the metrics count a call that ended so.
-    pub fn outcome(&self) -> &'static str {
+    /// Its code on the wire, with the HTTP status.
+    pub fn code(&self) -> ErrorCode {
         match self {
-            Self::CannotSchedule(_) | Self::RefusedByScheduler => "full",
-            Self::Rejected => "rejected",
-            Self::ForwardBroke { .. } | Self::PeerAnsweredNothing { .. } => "forward_failed",
-            Self::FunctionTimedOut { .. } => "timed_out",
+            Self::NotAMachine | Self::BadScheduler(_) | Self::Stopped | Self::Internal(_) => {
+                ErrorCode::GENERIC
+            }
+            Self::AdminClosed | Self::Foreign(_) => ErrorCode::FORBIDDEN,
+            Self::UnknownPath | Self::UnknownFunction(_) => ErrorCode::NOT_FOUND,
+            Self::Malformed(_) => ErrorCode::MALFORMED,
+            Self::WrongMethod => ErrorCode::WRONG_METHOD,
+            Self::NotAWebSocket => ErrorCode::NO_HANDSHAKE,
+            Self::BodyTooLarge { .. } => ErrorCode::TOO_LARGE,
+            Self::BodyTimedOut { .. } | Self::BodyTooSlow => ErrorCode::TOO_SLOW,
+            Self::Busy => ErrorCode::BUSY,
+            Self::FunctionUnreachable { .. } | Self::FunctionBroke { .. } => {
+                ErrorCode::FUNCTION_FAILED
+            }
+            Self::FunctionTimedOut { .. } => ErrorCode::FUNCTION_TIMED_OUT,
+            Self::BadFunctionName(_) | Self::FunctionNotServed(_) => ErrorCode::BAD_FUNCTION_NAME,
+            Self::NoGateway | Self::Gateway(_) => ErrorCode::GATEWAY,
+            Self::CannotSchedule(_) | Self::RefusedByScheduler => ErrorCode::CANNOT_SCHEDULE,
+            Self::Rejected => ErrorCode::REJECTED,
+            Self::ForwardBroke { .. } => ErrorCode::FORWARD_BROKE,
+            Self::PeerAnsweredNothing { .. } => ErrorCode::PEER_ANSWERED_NOTHING,
+        }
+    }
+
+    /// What became of a call that ended so.
+    pub fn outcome(&self) -> CallOutcome {
+        match self {
+            Self::CannotSchedule(_) | Self::RefusedByScheduler | Self::Busy => CallOutcome::Full,
+            Self::Rejected => CallOutcome::Rejected,
+            Self::ForwardBroke { .. } | Self::PeerAnsweredNothing { .. } => {
+                CallOutcome::ForwardFailed
+            }
+            Self::FunctionTimedOut { .. } => CallOutcome::TimedOut,
             Self::UnknownFunction(_)
             | Self::FunctionUnreachable { .. }
             | Self::FunctionBroke { .. }
-            | Self::Gateway(_) => "function_failed",
-            Self::Stopped | Self::Internal(_) => "node_failed",
-            Self::Busy => "full",
-            _ => "bad_request",
+            | Self::Gateway(_) => CallOutcome::FunctionFailed,
+            Self::Stopped | Self::Internal(_) => CallOutcome::NodeFailed,
+            _ => CallOutcome::BadRequest,
         }
     }
-}
 
-impl Error {
     /// Under which kind the metrics count a refusal, if this is one.
-    pub fn refusal(&self) -> Option<Refused> {
+    pub fn refusal(&self) -> Option<RefusalKind> {
         Some(match self {
-            Self::Malformed(_) => Refused::Malformed,
-            Self::BodyTooLarge { .. } => Refused::LargeBody,
-            Self::BodyTimedOut { .. } => Refused::LateBody,
-            Self::CannotSchedule(Refusal::BytesFull) => Refused::Bytes,
-            Self::Foreign(_) => Refused::Foreign,
-            Self::AdminClosed => Refused::Closed,
+            Self::Malformed(_) => RefusalKind::Malformed,
+            Self::BodyTooLarge { .. } => RefusalKind::LargeBody,
+            Self::BodyTimedOut { .. } => RefusalKind::LateBody,
+            Self::CannotSchedule(Refusal::BytesFull) => RefusalKind::Bytes,
+            Self::Foreign(_) => RefusalKind::Foreign,
+            Self::AdminClosed => RefusalKind::Closed,
             // Those that were ended for it were counted then.
             _ => return None,
         })
     }
+}
+
+/// What became of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallOutcome {
+    /// It ran here.
+    Executed,
+    /// It ran at a peer.
+    Forwarded,
+    /// Its client went away before it ended.
+    HungUp,
+    /// There was no room for it.
+    Full,
+    /// The scheduling algorithm rejected it.
+    Rejected,
+    /// It broke on its way to a peer.
+    ForwardFailed,
+    /// The function took too long.
+    TimedOut,
+    /// The function is not there, or did not answer properly.
+    FunctionFailed,
+    /// The node stopped, or a part of it failed.
+    NodeFailed,
+    /// It was none that can be carried out.
+    BadRequest,
+}
+
+impl CallOutcome {
+    /// Its label in metrics and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Executed => "executed",
+            Self::Forwarded => "forwarded",
+            Self::HungUp => "hung_up",
+            Self::Full => "full",
+            Self::Rejected => "rejected",
+            Self::ForwardFailed => "forward_failed",
+            Self::TimedOut => "timed_out",
+            Self::FunctionFailed => "function_failed",
+            Self::NodeFailed => "node_failed",
+            Self::BadRequest => "bad_request",
+        }
+    }
+
+    /// Whether something failed that was to work: neither the client's mistake nor a refusal.
+    pub fn is_failure(self) -> bool {
+        matches!(
+            self,
+            Self::ForwardFailed | Self::TimedOut | Self::FunctionFailed | Self::NodeFailed
+        )
+    }
+}
+
+/// What a node refuses or ends so that it goes on serving: the kinds that are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// A connection, for want of room and of any that could end for it.
+    Connection,
+    /// A connection that made room for others.
+    Room,
+    /// A request whose head came too slowly.
+    SlowHead,
+    /// A body that came too slowly.
+    SlowBody,
+    /// An answer that its client does not read.
+    SlowAnswer,
+    /// A request that the parser refused: malformed, or its head too large.
+    BadHead,
+    /// A body larger than its route takes.
+    LargeBody,
+    /// A body that was not whole in time.
+    LateBody,
+    /// A body, or an answer, for which there was no room.
+    Bytes,
+    /// A message or header that cannot be read or is beyond its bounds.
+    Malformed,
+    /// A change that comes from a page of another site, or by a name that is none of this node's.
+    Foreign,
+    /// A change that the operator lets nobody make, or not from there.
+    Closed,
+    /// One change too many at a time.
+    Busy,
+}
+
+impl RefusalKind {
+    /// All kinds, with the label of each.
+    pub const KINDS: &'static [(Self, &'static str)] = &[
+        (Self::Connection, "connection"),
+        (Self::Room, "room"),
+        (Self::SlowHead, "slow_head"),
+        (Self::SlowBody, "slow_body"),
+        (Self::SlowAnswer, "slow_answer"),
+        (Self::BadHead, "bad_head"),
+        (Self::LargeBody, "large_body"),
+        (Self::LateBody, "late_body"),
+        (Self::Bytes, "bytes"),
+        (Self::Malformed, "malformed"),
+        (Self::Foreign, "foreign"),
+        (Self::Closed, "closed"),
+        (Self::Busy, "busy"),
+    ];
 }
 
 /// Why discovery's configuration cannot be shown.

@@ -3,16 +3,23 @@
 //!
 //! # Layout
 //!
-//! Three layers; imports point down only (`tests/layers.rs` holds them to it).
+//! Each module has a layer and uses only those below it (`tests/layers.rs` names what each may use).
 //!
+//! 0. **Words and ground**: [`types`]; [`wire`] (what travels between nodes: header names, codes, JSON and
+//!    its bounds), [`time`], [`memory`], [`storage`], [`telemetry`].
 //! 1. **Core**, no IO, no clock, no randomness but what is passed in: [`policy`] (scheduling
-//!    algorithms), [`rl`] (learning), [`queue`] (the queue discipline), [`membership`] (who is
-//!    alive), [`mod@bench`] (experiments), [`types`], [`error`].
-//! 2. **Actors** ([`actors`]): own the state, the clock and the timers; turn messages into core
+//!    algorithms), [`rl`] (learning), [`queue`] (who waits and who is next), [`membership`] (who is
+//!    alive), [`experiment::design`] and [`experiment::report`], [`error`].
+//! 2. **What a node is set to, keeps, counts and holds**: [`config`], [`saved`], [`metrics`],
+//!    [`connections`].
+//! 3. **Actors** ([`actors`]): own the state, the clock and the timers; turn messages into core
 //!    calls and core effects into messages.
-//! 3. **Edges**: [`http`] (what comes in), [`faas`], [`peer`], [`learner_pool`] and [`client`] (what
-//!    goes out), [`dispatch`] (a call's way through the node), [`fleet`] (other nodes from the
-//!    outside), [`experiment`] (load and results), [`config`], [`saved`], [`storage`] and [`cli`].
+//! 4. **A call's way** ([`call`]): scheduled, run here or forwarded, tried again; functions and peers are
+//!    behind ports.
+//! 5. **Edges**: [`http`] (what comes in); [`faas`], [`peer`] and [`client`] (what goes out); [`fleet`]
+//!    (other nodes from the outside) and [`experiment::run`] (load and results).
+//! 6. **Assembly**: [`node`] puts a node together, starts and stops it.
+//! 7. **The program**: [`cli`].
 //!
 //! # What it must not become
 //!
@@ -29,24 +36,18 @@
 extern crate self as p2pfaas;
 
 pub mod actors;
-pub mod bench;
-pub mod budget;
+pub mod call;
 pub mod cli;
 pub mod client;
 pub mod config;
 pub mod connections;
-pub mod dispatch;
 pub mod error;
 pub mod experiment;
 pub mod faas;
 pub mod fleet;
-pub mod frames;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod http;
-pub mod json;
-pub mod learner_pool;
-pub mod limit;
 pub mod membership;
 pub mod memory;
 pub mod metrics;
@@ -56,10 +57,9 @@ pub mod policy;
 pub mod queue;
 pub mod rl;
 pub mod saved;
-pub mod state;
 pub mod storage;
 pub mod telemetry;
-pub mod timer;
+pub mod time;
 pub mod types;
 pub mod wire;
 

@@ -1,5 +1,7 @@
 //! The nouns that every layer speaks of. No IO, no clock.
 
+mod address;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,7 +13,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::membership::may_be_own;
+pub use self::address::{may_be_machine, may_be_own};
 
 /// A function's name: one DNS label, underscores allowed, 1 to 63 characters.
 ///

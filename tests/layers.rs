@@ -1,7 +1,82 @@
-//! Imports point down only: the core knows no IO and no clock, actors know no HTTP, and whoever
-//! serves HTTP knows the actors' messages, not their insides.
+//! Imports point down only. Each room of `src/` names the rooms that it may use; a room that is not in
+//! the list, and a use that is not, fail. What each layer is for stands in ARCHITECTURE.md.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+/// Layer, room, and the rooms that it may use: those that stand before it only, so that nothing goes in
+/// circles.
+const ROOMS: &[(u8, &str, &str)] = &[
+    // The words that all speak.
+    (0, "types", ""),
+    // Ground: knows the standard library and crates.
+    (0, "wire", "types"),
+    (0, "telemetry", ""),
+    (0, "time", ""),
+    (0, "storage", "wire"),
+    (0, "memory", "storage"),
+    // Core: no IO, no clock, no chance of its own.
+    (1, "rl", "types"),
+    (1, "queue", "types"),
+    (1, "policy", "rl types"),
+    (1, "membership", "types wire"),
+    (1, "error", "policy queue types wire"),
+    (1, "experiment::design", "policy types"),
+    (1, "experiment::report", "experiment::design"),
+    // What a node is set to, keeps, counts and holds.
+    (2, "config", "memory policy storage telemetry types"),
+    (2, "saved", "config policy queue rl storage types wire"),
+    (2, "metrics", "error rl telemetry types"),
+    (2, "connections", "config error memory metrics"),
+    // Actors: state, time and timers around the core.
+    (3, "actors", "error membership metrics policy queue rl saved storage types wire"),
+    // A call's way, speaking to ports.
+    (4, "call", "actors config connections error memory metrics policy queue types wire"),
+    // Edges: what comes in and what goes out.
+    (5, "client", "actors config connections memory metrics policy rl types wire"),
+    (5, "faas", "actors call client config connections error memory storage time types wire"),
+    (
+        5,
+        "peer",
+        "actors call client config connections membership memory metrics saved time types wire",
+    ),
+    (
+        5,
+        "http",
+        "actors call config connections error faas membership memory policy queue rl saved time \
+         types wire",
+    ),
+    (5, "fleet", "client policy saved types wire"),
+    (
+        5,
+        "experiment::run",
+        "client experiment::design experiment::report fleet memory policy saved storage time types \
+         wire",
+    ),
+    // Assembly: a node is put together, started and stopped.
+    (
+        6,
+        "node",
+        "actors call client config faas http membership peer policy saved storage types wire",
+    ),
+    // The program.
+    (
+        7,
+        "cli",
+        "client config connections experiment::design experiment::report experiment::run faas fleet \
+         http memory metrics node policy saved storage telemetry types",
+    ),
+    // Everything that reads bytes from outside, for the fuzz targets.
+    (
+        8,
+        "fuzzing",
+        "actors client config connections experiment::design experiment::run faas fleet http memory \
+         metrics peer policy queue rl saved storage types wire",
+    ),
+];
+
+/// Files that only declare rooms.
+const DOORS: &[&str] = &["lib.rs", "main.rs", "experiment/mod.rs"];
 
 fn sources(below: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -16,6 +91,10 @@ fn sources(below: &Path) -> Vec<PathBuf> {
     found
 }
 
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
 /// The program's own lines of a file: no comments, no unit tests.
 fn code(path: &Path) -> String {
     if path.ends_with("tests.rs") {
@@ -26,27 +105,85 @@ fn code(path: &Path) -> String {
     text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// Lines of the sources below `places` in which one of `words` stands.
-fn breaches(places: &[&str], words: &[&str]) -> Vec<String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut found = Vec::new();
-    for place in places {
-        let path = root.join(place);
-        let files = if path.is_dir() { sources(&path) } else { vec![path] };
-        assert!(!files.is_empty());
-        for file in files {
-            for line in code(&file).lines() {
-                for word in words.iter().filter(|word| line.contains(**word)) {
-                    found.push(format!("{}: {word}: {}", file.display(), line.trim()));
-                }
+/// The room that a module path, such as `experiment::run::answer`, lies in.
+fn room(path: &str) -> Option<&'static str> {
+    let within = |room: &str| path == room || path.starts_with(&format!("{room}::"));
+    ROOMS.iter().map(|(_, room, _)| *room).find(|room| within(room))
+}
+
+/// A file's module path.
+fn module(file: &Path) -> String {
+    let path = file.strip_prefix(root()).expect("below src").with_extension("");
+    let path = path.to_str().expect("text").replace('/', "::");
+    path.strip_suffix("::mod").unwrap_or(&path).to_owned()
+}
+
+/// The module paths after each `crate::` in `code`; of `crate::{a, b::c}` both.
+fn uses(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        let word = |text: &str| -> String {
+            text.chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect()
+        };
+        match rest.strip_prefix('{') {
+            Some(list) => {
+                let list = list.split('}').next().unwrap_or_default();
+                found.extend(list.split(',').map(|part| word(part.trim())));
             }
+            None => drop(found.insert(word(rest))),
         }
     }
+    // `experiment::{design, run}` would hide which.
+    assert!(!found.contains("experiment::"), "name the rooms of experiment one by one");
     found
 }
 
-const CORE: &[&str] =
-    &["policy", "rl", "bench", "queue.rs", "membership.rs", "membership", "types.rs"];
+#[test]
+fn every_room_is_known_and_uses_only_what_it_may() {
+    let allowed: BTreeMap<&str, BTreeSet<&str>> =
+        ROOMS.iter().map(|(_, room, may)| (*room, may.split_whitespace().collect())).collect();
+    let mut breaches = Vec::new();
+    let mut used = BTreeMap::<&str, BTreeSet<&str>>::new();
+    for file in sources(&root()) {
+        if DOORS.iter().any(|door| file == root().join(door)) {
+            continue;
+        }
+        let module = module(&file);
+        let Some(from) = room(&module) else {
+            breaches.push(format!("{module} is in no room: name it in ROOMS"));
+            continue;
+        };
+        for path in uses(&code(&file)) {
+            // Items of the crate itself, such as `crate::lock`, are in no room.
+            let Some(to) = room(&path) else { continue };
+            used.entry(from).or_default().insert(to);
+            if to != from && !allowed[from].contains(to) {
+                breaches.push(format!("{module} uses {path}: {from} may not use {to}"));
+            }
+        }
+    }
+    for (from, may) in &allowed {
+        for to in may.iter().filter(|to| !used.get(from).is_some_and(|used| used.contains(*to))) {
+            breaches.push(format!("{from} does not use {to}: take it from the list"));
+        }
+    }
+    assert_eq!(breaches, [""; 0]);
+}
+
+#[test]
+fn each_room_may_use_only_such_as_stand_before_it() {
+    let mut before = BTreeSet::new();
+    let mut last = 0;
+    for (layer, room, may) in ROOMS {
+        assert!(last <= *layer, "{room} stands below its layer");
+        last = *layer;
+        for to in may.split_whitespace() {
+            assert!(before.contains(to), "{room} may use {to}, which does not stand before it");
+        }
+        assert!(before.insert(*room), "{room} stands there twice");
+    }
+}
 
 #[test]
 fn the_core_knows_no_io_no_clock_and_no_chance_but_what_is_passed_in() {
@@ -63,22 +200,33 @@ fn the_core_knows_no_io_no_clock_and_no_chance_but_what_is_passed_in() {
         "rand::rng",
         "rand::random",
         "tracing",
-        "crate::actors",
-        "crate::http",
-        "crate::faas",
-        "crate::peer",
-        "crate::config",
-        "crate::state",
-        "crate::metrics",
     ];
-    assert_eq!(breaches(CORE, &words), [""; 0]);
+    let core = ROOMS.iter().filter(|(layer, room, _)| *layer == 1 || *room == "types");
+    let core: BTreeSet<&str> = core.map(|(_, room, _)| *room).collect();
+    let mut breaches = Vec::new();
+    for file in sources(&root()) {
+        if !room(&module(&file)).is_some_and(|room| core.contains(room)) {
+            continue;
+        }
+        let code = code(&file);
+        for line in code.lines() {
+            for word in words.iter().filter(|word| line.contains(**word)) {
+                breaches.push(format!("{}: {word}: {}", file.display(), line.trim()));
+            }
+        }
+    }
+    assert_eq!(breaches, [""; 0]);
 }
 
 #[test]
 fn actors_know_no_http() {
-    let words =
-        ["actix_web", "awc", "crate::http", "crate::faas", "crate::peer", "crate::dispatch"];
-    assert_eq!(breaches(&["actors"], &words), [""; 0]);
+    let words = ["actix_web", "awc"];
+    for file in sources(&root().join("actors")) {
+        let code = code(&file);
+        for word in words {
+            assert!(!code.contains(word), "{}: {word}", file.display());
+        }
+    }
 }
 
 #[test]
@@ -91,14 +239,18 @@ fn whoever_serves_http_knows_the_actors_messages_and_not_their_insides() {
         "supervisor",
         "membership::Membership",
     ];
-    assert_eq!(breaches(&["http"], &words), [""; 0]);
+    for file in sources(&root().join("http")) {
+        let code = code(&file);
+        for word in words {
+            assert!(!code.contains(word), "{}: {word}", file.display());
+        }
+    }
 }
 
 #[test]
 fn header_names_stand_in_one_place() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for file in sources(&root) {
-        if !file.ends_with("http/headers.rs") {
+    for file in sources(&root()) {
+        if !file.ends_with("wire/headers.rs") {
             let text = code(&file).to_lowercase();
             assert!(
                 !text.contains("\"x-p2pf") && !text.contains("\"p2pfaas-machine-"),

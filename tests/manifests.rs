@@ -85,7 +85,7 @@ fn the_settings_for_kubernetes_are_good_ones() {
 
 #[test]
 fn every_metric_is_one_of_the_nodes() {
-    let source = std::fs::read_to_string(root().join("src/metrics.rs")).expect("the source");
+    let source = std::fs::read_to_string(root().join("src/metrics/mod.rs")).expect("the source");
     let known: BTreeSet<&str> = words(&source, "p2pfaas_").collect();
     let mut seen = BTreeSet::new();
     for (file, text) in manifests() {

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use p2pfaas::bench::theory::{blocking, mean_wait};
+use p2pfaas::experiment::report::formulas::{blocking, mean_wait};
 use p2pfaas::queue::{Admission, Arriving, Discipline, Limits};
 use p2pfaas::types::TaskType;
 use rand::rngs::SmallRng;

@@ -13,10 +13,8 @@
 //! [`gateway::Serve`]), so that each can be tested alone with time under control.
 
 pub mod discovery;
-pub mod eids;
 pub mod gateway;
 pub mod learner;
-pub mod learning;
 pub mod queue;
 pub mod replicas;
 pub mod scheduler;
@@ -26,21 +24,21 @@ pub mod switch;
 
 use actix::{ActorContext, Handler};
 
-use self::supervise::End;
+use self::supervise::EndActor;
 
 /// Every child of the tree ends when it is told to.
 macro_rules! ends {
     ($($actor:ty),+) => { $(
-        impl Handler<End> for $actor {
+        impl Handler<EndActor> for $actor {
             type Result = ();
-            fn handle(&mut self, _: End, ctx: &mut Self::Context) {
+            fn handle(&mut self, _: EndActor, ctx: &mut Self::Context) {
                 ctx.stop();
             }
         }
     )+ };
 }
 
-ends!(discovery::Discovery, gateway::Gateway, learner::Learner, queue::Queue, switch::Switch);
+ends!(discovery::Discovery, gateway::Gateway, learner::LearnerActor, queue::Queue, switch::Switch);
 
 /// Writes a small file without blocking the actor's thread.
 async fn save<T: serde::Serialize + Send + 'static>(
@@ -84,7 +82,7 @@ mod crash {
     crashes!(
         discovery::Discovery,
         gateway::Gateway,
-        learner::Learner,
+        learner::LearnerActor,
         queue::Queue,
         scheduler::Scheduler,
         switch::Switch

@@ -62,7 +62,7 @@ pub struct Place {
 }
 
 /// What became of an arrival that was not refused.
-pub enum Entry {
+pub enum Entrance {
     /// It may run.
     Slot(Slot),
     /// It must wait.
@@ -80,7 +80,7 @@ impl Gate {
     ///
     /// # Errors
     /// Turned away; nothing was changed.
-    pub fn enter(self: &Arc<Self>, call: Arriving) -> Result<Entry, Refusal> {
+    pub fn enter(self: &Arc<Self>, call: Arriving) -> Result<Entrance, Refusal> {
         let mut waiting_for = None;
         let admission = self.with(|line| {
             line.arrive(call, |_| {
@@ -91,9 +91,9 @@ impl Gate {
         })?;
         Ok(match (admission, waiting_for) {
             (Admission::Waiting(ticket), Some(slot)) => {
-                Entry::Place(Place { gate: Arc::clone(self), ticket, slot })
+                Entrance::Place(Place { gate: Arc::clone(self), ticket, slot })
             }
-            _ => Entry::Slot(self.slot(call.task_type)),
+            _ => Entrance::Slot(self.slot(call.task_type)),
         })
     }
 
@@ -257,14 +257,14 @@ mod tests {
 
     fn slot(gate: &Arc<Gate>) -> Slot {
         match gate.enter(call()) {
-            Ok(Entry::Slot(slot)) => slot,
+            Ok(Entrance::Slot(slot)) => slot,
             _ => panic!("a slot should be free"),
         }
     }
 
     fn place(gate: &Arc<Gate>) -> Place {
         match gate.enter(call()) {
-            Ok(Entry::Place(place)) => place,
+            Ok(Entrance::Place(place)) => place,
             _ => panic!("there should be a place in the line"),
         }
     }
@@ -406,12 +406,12 @@ mod tests {
                     runtime.block_on(async {
                         for round in 0..2000 {
                             let slot = match gate.enter(call()).expect("the line is long") {
-                                Entry::Slot(slot) => slot,
-                                Entry::Place(place) if (round + thread) % 5 == 0 => {
+                                Entrance::Slot(slot) => slot,
+                                Entrance::Place(place) if (round + thread) % 5 == 0 => {
                                     drop(place);
                                     continue;
                                 }
-                                Entry::Place(place) => place.await.expect("never closed"),
+                                Entrance::Place(place) => place.await.expect("never closed"),
                             };
                             assert!(running.fetch_add(1, Ordering::SeqCst) < K);
                             std::thread::yield_now();
@@ -459,8 +459,8 @@ mod tests {
                 for event in events {
                     match event {
                         Event::Enter => match gate.enter(call()) {
-                            Ok(Entry::Slot(slot)) => slots.push(slot),
-                            Ok(Entry::Place(place)) => places.push_back(place),
+                            Ok(Entrance::Slot(slot)) => slots.push(slot),
+                            Ok(Entrance::Place(place)) => places.push_back(place),
                             Err(_) => {}
                         },
                         Event::Finish(which) if which < slots.len() => drop(slots.swap_remove(which)),

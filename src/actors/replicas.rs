@@ -12,13 +12,13 @@ use std::sync::Arc;
 use actix::{Actor, Addr};
 use arc_swap::ArcSwap;
 
-use super::scheduler::{Askable, NodeSource, Schedule, Scheduled, Scheduler};
+use super::scheduler::{NodeSource, Schedule, Scheduled, Scheduler, SchedulerPorts};
 use super::switch::Active;
 use crate::metrics::Metrics;
 use crate::policy::forward::ForwardScheduler;
 use crate::policy::no::NoScheduler;
 use crate::policy::reject::RejectScheduler;
-use crate::policy::{Decision, Heard};
+use crate::policy::{Decision, Knowledge};
 
 /// What a request's headers ask for instead of the algorithm in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct Replicas {
     in_force: Arc<ArcSwap<Active>>,
     steered: [Arc<Active>; 3],
     node: NodeSource,
-    ask: Askable,
+    ask: SchedulerPorts,
     metrics: Arc<Metrics>,
     /// The algorithm in force, then the steered ones; `None` until first needed.
     running: RefCell<[Option<Replica>; 4]>,
@@ -52,7 +52,7 @@ impl Replicas {
     pub fn new(
         in_force: Arc<ArcSwap<Active>>,
         node: NodeSource,
-        ask: Askable,
+        ask: SchedulerPorts,
         metrics: Arc<Metrics>,
     ) -> Self {
         let steered = [
@@ -93,7 +93,7 @@ impl Replicas {
             tracing::error!(scheduler = %active.full_name, "the scheduler ended while it decided");
             self.metrics.restarted("scheduler");
         }
-        let heard = Heard { probes: None, ..call.heard };
+        let heard = Knowledge { probes: None, ..call.heard };
         Scheduled {
             decision: Decision::RunHere { may_wait: true },
             heard,
@@ -194,7 +194,13 @@ mod tests {
             fn parameters(&self) -> Vec<String> {
                 Vec::new()
             }
-            fn next(&self, _: &Task, _: NodeView<'_>, _: &Heard, _: &mut dyn rand::Rng) -> Step {
+            fn next(
+                &self,
+                _: &Task,
+                _: NodeView<'_>,
+                _: &Knowledge,
+                _: &mut dyn rand::Rng,
+            ) -> Step {
                 panic!("a researcher's slip")
             }
         }

@@ -19,7 +19,9 @@ use tokio::time::Instant;
 
 use super::discovery::Published;
 use super::queue::Gate;
-use crate::policy::{Decision, Heard, Learnt, NodeView, Policy, Probe, Question, Step, Task};
+use crate::policy::{
+    Decision, Knowledge, LearnerDecision, NodeView, Policy, Probe, Question, Step, Task,
+};
 use crate::types::{Load, Peer};
 
 /// Decides where a call goes.
@@ -32,7 +34,7 @@ pub struct Schedule {
     pub arrival: Instant,
     /// What is known about it already; the default for a new call, the last answer's with the
     /// peer that failed it for one that could not be forwarded.
-    pub heard: Heard,
+    pub heard: Knowledge,
 }
 
 /// The answer to [`Schedule`].
@@ -41,7 +43,7 @@ pub struct Scheduled {
     /// Where the call goes.
     pub decision: Decision,
     /// What is known about it now.
-    pub heard: Heard,
+    pub heard: Knowledge,
     /// Time spent asking peers.
     pub probing: Duration,
 }
@@ -56,21 +58,21 @@ pub trait Prober {
 /// Whom a Scheduler asks for decisions that are learnt.
 pub trait Adviser {
     /// Decides on `question` about `task`. Always answers: where no decision can be had, with one
-    /// to run the call here ([`Learnt::fallback`]).
+    /// to run the call here ([`LearnerDecision::fallback`]).
     fn advise(&self, question: Question, task: &Task, rng: &mut dyn Rng) -> Advice;
 }
 
 /// A decision of the learner's.
 pub enum Advice {
     /// Taken on the spot.
-    Now(Learnt),
+    Now(LearnerDecision),
     /// To be waited for.
-    Later(LocalBoxFuture<'static, Learnt>),
+    Later(LocalBoxFuture<'static, LearnerDecision>),
 }
 
 /// What every Scheduler asks on behalf of its algorithm. Cheap to clone.
 #[derive(Clone)]
-pub struct Askable {
+pub struct SchedulerPorts {
     /// Peers, for their load.
     pub prober: Rc<dyn Prober>,
     /// The learner.
@@ -92,7 +94,7 @@ pub struct Scheduler(Rc<Inner>);
 struct Inner {
     policy: Arc<dyn Policy>,
     node: NodeSource,
-    ask: Askable,
+    ask: SchedulerPorts,
     rng: RefCell<SmallRng>,
 }
 
@@ -104,7 +106,7 @@ struct Found {
 
 impl Scheduler {
     /// Runs `policy` on what `node` says. `seed` is where its randomness starts.
-    pub fn new(policy: Arc<dyn Policy>, node: NodeSource, ask: Askable, seed: u64) -> Self {
+    pub fn new(policy: Arc<dyn Policy>, node: NodeSource, ask: SchedulerPorts, seed: u64) -> Self {
         let rng = RefCell::new(SmallRng::seed_from_u64(seed));
         Self(Rc::new(Inner { policy, node, ask, rng }))
     }
@@ -119,7 +121,7 @@ const STEPS_MAX: usize = 16;
 
 impl Inner {
     /// The policy's next step.
-    fn next(&self, task: &Task, found: &Found, heard: &Heard) -> Step {
+    fn next(&self, task: &Task, found: &Found, heard: &Knowledge) -> Step {
         let published = self.node.published.load();
         let k = self.node.gate.k();
         let mut rng = self.rng.borrow_mut();
@@ -205,7 +207,7 @@ impl Inner {
 enum Next {
     Decided(Decision),
     Probe(Vec<Peer>),
-    Learn(LocalBoxFuture<'static, Learnt>),
+    Learn(LocalBoxFuture<'static, LearnerDecision>),
     WaitUntil(Duration),
     Undecided,
 }
@@ -254,7 +256,7 @@ pub(crate) mod testing {
 
     impl Adviser for Always {
         fn advise(&self, question: Question, _: &Task, _: &mut dyn Rng) -> Advice {
-            let learnt = Learnt {
+            let learnt = LearnerDecision {
                 eid: 1,
                 state: question.state,
                 action: self.0,
@@ -272,8 +274,8 @@ pub(crate) mod testing {
         }
     }
 
-    pub(crate) fn ask(prober: Loads) -> Askable {
-        Askable { prober: Rc::new(prober), adviser: Rc::new(Always(0, None)) }
+    pub(crate) fn ask(prober: Loads) -> SchedulerPorts {
+        SchedulerPorts { prober: Rc::new(prober), adviser: Rc::new(Always(0, None)) }
     }
 
     pub(crate) fn node(running: u32, hosts: &[&str]) -> NodeSource {
@@ -289,7 +291,7 @@ pub(crate) mod testing {
     }
 
     pub(crate) fn schedule() -> Schedule {
-        Schedule { task: Task::default(), arrival: Instant::now(), heard: Heard::default() }
+        Schedule { task: Task::default(), arrival: Instant::now(), heard: Knowledge::default() }
     }
 }
 
@@ -371,7 +373,13 @@ mod tests {
             fn parameters(&self) -> Vec<String> {
                 Vec::new()
             }
-            fn next(&self, _: &Task, _: NodeView<'_>, _: &Heard, _: &mut dyn rand::Rng) -> Step {
+            fn next(
+                &self,
+                _: &Task,
+                _: NodeView<'_>,
+                _: &Knowledge,
+                _: &mut dyn rand::Rng,
+            ) -> Step {
                 Step::WaitUntil(Duration::ZERO)
             }
         }
@@ -386,14 +394,14 @@ mod tests {
         for waits in [None, Some(Duration::from_millis(7))] {
             let policy = SchedulerSpec::from_words("LearningScheduler 2").build().expect("good");
             let adviser = Rc::new(Always(3, waits));
-            let ask = Askable { adviser, ..ask(Loads(Vec::new(), Duration::ZERO)) };
+            let ask = SchedulerPorts { adviser, ..ask(Loads(Vec::new(), Duration::ZERO)) };
             let scheduler = Scheduler::new(policy, node(3, &["a"]), ask, 1).start();
             let first = scheduler.send(schedule()).await.expect("it lives");
             assert_eq!(first.decision, Decision::Forward(Peer::at("a")));
             let learnt = first.heard.learnt.clone().expect("it was asked");
             assert_eq!(*learnt.state, [0.0, 0.0, 3.0, 0.0, 0.0]);
             // Not to be connected to: the call runs here, by the decision that was taken.
-            let heard = Heard { unreachable: vec!["a".into()], ..first.heard };
+            let heard = Knowledge { unreachable: vec!["a".into()], ..first.heard };
             let second = scheduler.send(Schedule { heard, ..schedule() }).await.expect("it lives");
             assert_eq!(second.decision, HERE);
             assert_eq!(second.heard.learnt.expect("still").eid, learnt.eid);

@@ -44,7 +44,7 @@ impl Drop for Guard {
 /// Ends an actor for good; whatever is still in its mailbox is dropped.
 #[derive(Clone, Copy, Message)]
 #[rtype(result = "()")]
-pub struct End;
+pub struct EndActor;
 
 /// The way to an actor, whichever incarnation runs now. Cheap to clone, usable on any thread.
 pub struct Handle<A: Actor>(Arc<ArcSwapOption<Addr<A>>>);

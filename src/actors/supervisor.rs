@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
 use tokio::time::Instant;
 
-use super::supervise::{Backoff, End, Ended, Guard, Handle};
+use super::supervise::{Backoff, EndActor, Ended, Guard, Handle};
 use crate::metrics::Metrics;
 
 /// A child is gone.
@@ -51,7 +51,7 @@ impl Supervisor {
     /// Adds a child that `make` makes, now and at every restart; `handle` leads to it. Children
     /// start in the order in which they were added.
     #[must_use]
-    pub fn child<A: Actor<Context = Context<A>> + Handler<End>>(
+    pub fn child<A: Actor<Context = Context<A>> + Handler<EndActor>>(
         self,
         name: &'static str,
         handle: Handle<A>,
@@ -62,7 +62,7 @@ impl Supervisor {
 
     /// The same for a child that `start` starts where it belongs, on a thread of its own.
     #[must_use]
-    pub fn child_started<A: Actor<Context = Context<A>> + Handler<End>>(
+    pub fn child_started<A: Actor<Context = Context<A>> + Handler<EndActor>>(
         mut self,
         name: &'static str,
         handle: Handle<A>,
@@ -73,7 +73,7 @@ impl Supervisor {
         self.children.push(Child {
             name,
             start,
-            end: Box::new(move || to_end.tell(End)),
+            end: Box::new(move || to_end.tell(EndActor)),
             backoff: Backoff::default(),
             started: Instant::now(),
         });
@@ -124,10 +124,10 @@ impl Handler<ChildEnded> for Supervisor {
 }
 
 /// Ends all children, the last started first, and the supervisor.
-impl Handler<End> for Supervisor {
+impl Handler<EndActor> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, _: End, ctx: &mut Self::Context) {
+    fn handle(&mut self, _: EndActor, ctx: &mut Self::Context) {
         self.stopping = true;
         self.children.iter().rev().for_each(|child| (child.end)());
         ctx.stop();
@@ -164,9 +164,9 @@ mod tests {
         type Context = Context<Self>;
     }
 
-    impl Handler<End> for Mortal {
+    impl Handler<EndActor> for Mortal {
         type Result = ();
-        fn handle(&mut self, _: End, ctx: &mut Self::Context) {
+        fn handle(&mut self, _: EndActor, ctx: &mut Self::Context) {
             ctx.stop();
         }
     }
@@ -235,7 +235,7 @@ mod tests {
         let (root, handle, lives) = supervised();
         lives_reach(&lives, 1).await;
         let child = handle.addr().expect("started");
-        root.send(End).await.expect("the root lives");
+        root.send(EndActor).await.expect("the root lives");
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(!child.connected() && !root.connected());
         assert_eq!(lives.get(), 1);

@@ -18,8 +18,9 @@ use self::keys::Keys;
 use self::progress::Bar;
 use super::output::{complain, say};
 use super::{Failure, broken, shown, table, told_to_stop};
-use crate::bench::{report, trace};
-use crate::experiment::{ExperimentError, Inputs, Sweep, summary};
+use crate::experiment::design::trace;
+use crate::experiment::report;
+use crate::experiment::run::{ExperimentError, Inputs, Sweep, summary};
 
 /// What `bench init` writes.
 const EXAMPLE: &str = include_str!("bench/example.toml");
@@ -239,7 +240,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::scenario::Scenario;
+    use crate::experiment::design::scenario::Scenario;
 
     #[test]
     fn the_example_is_a_scenario_and_shows_every_key_with_its_default() {

@@ -72,7 +72,7 @@ pub(super) fn run(args: &ClusterArgs) -> Result<(), Failure> {
     if args.base.is_loopback() && loaded.settings.admin == Admin::Any {
         loaded.settings.admin = Admin::Loopback;
     }
-    telemetry::start(&loaded.settings).map_err(Failure::Configuration)?;
+    telemetry::start(&loaded.settings.logs()).map_err(Failure::Configuration)?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let addresses = args.addresses()?;
     let temporary = match &args.data_path {

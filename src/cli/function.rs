@@ -10,13 +10,13 @@ use actix_web::{App, HttpRequest, HttpResponse, web};
 use clap::Args;
 
 use super::{Failure, broken, load, told_to_stop};
-use crate::budget::Budget;
 use crate::connections::{Bodies, Connections};
 use crate::faas::embedded::{EmbeddedName, Shared};
 use crate::http::accompanied::{self, Along};
 use crate::http::body::{Uploads, read_body};
 use crate::http::errors;
 use crate::http::server::{bind, serve};
+use crate::memory::budget::Budget;
 use crate::metrics::Metrics;
 use crate::telemetry;
 
@@ -65,7 +65,7 @@ async fn call(
 pub(super) fn run(args: &FunctionArgs) -> Result<(), Failure> {
     // The embedded functions' settings (fn_…) come from the environment, as in a node.
     let loaded = load(None, &[("workers", args.workers.to_string().into())])?;
-    telemetry::start(&loaded.settings).map_err(Failure::Configuration)?;
+    telemetry::start(&loaded.settings.logs()).map_err(Failure::Configuration)?;
     let settings = loaded.settings;
     let (workers, drain_s) = (settings.workers, settings.drain_timeout_s);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

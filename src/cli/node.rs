@@ -126,7 +126,7 @@ pub(super) fn run(args: &NodeArgs) -> Result<(), Failure> {
     if args.print_config {
         return say(&printed(settings, &overrides)?);
     }
-    telemetry::start(&settings).map_err(Failure::Configuration)?;
+    telemetry::start(&settings.logs()).map_err(Failure::Configuration)?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let system = actix_rt::System::new();
     let made = missing(&settings.data_path);

@@ -10,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 
 use super::socket::ENDED;
-use crate::budget::Held;
 use crate::connections::Bodies;
+use crate::memory::budget::Reservation;
 
 /// Bytes up to which a body of a known length takes no share of a budget; in steps of as many the
 /// others do.
@@ -63,7 +63,7 @@ pub async fn read_held_body<S>(
     response: &mut ClientResponse<S>,
     limit_bytes: usize,
     bodies: &Bodies,
-) -> Result<(Bytes, Option<Held>), BodyFailure>
+) -> Result<(Bytes, Option<Reservation>), BodyFailure>
 where
     S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
 {
@@ -136,7 +136,7 @@ async fn read<S>(
     response: &mut ClientResponse<S>,
     limit_bytes: usize,
     bodies: Option<&Bodies>,
-) -> Result<(Bytes, Option<Held>), BodyFailure>
+) -> Result<(Bytes, Option<Reservation>), BodyFailure>
 where
     S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
 {

@@ -9,6 +9,7 @@
 //! of the connection for the end of any body.
 
 mod body;
+pub mod remote_learner;
 mod socket;
 
 use std::cell::RefCell;

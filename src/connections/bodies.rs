@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Connection, Connections};
-use crate::budget::{Budget, Held};
+use crate::memory::budget::{Budget, Reservation};
 
 /// Whether there will be room for a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,16 +37,21 @@ const ANSWER_TRIES: u32 = 32;
 impl Bodies {
     /// A share of `bytes`, at the cost of those that stand still, if need be. `but` is the connection
     /// that asks. `None`: there is no room.
-    pub async fn take(&self, bytes: u64, but: Option<&Connection>) -> Option<Held> {
+    pub async fn take(&self, bytes: u64, but: Option<&Connection>) -> Option<Reservation> {
         self.take_within(bytes, but, ROOM_TRIES).await
     }
 
     /// The same for what a function or a peer answers: while there is no room, it is not read on.
-    pub async fn take_for_answer(&self, bytes: u64) -> Option<Held> {
+    pub async fn take_for_answer(&self, bytes: u64) -> Option<Reservation> {
         self.take_within(bytes, None, ANSWER_TRIES).await
     }
 
-    async fn take_within(&self, bytes: u64, but: Option<&Connection>, tries: u32) -> Option<Held> {
+    async fn take_within(
+        &self,
+        bytes: u64,
+        but: Option<&Connection>,
+        tries: u32,
+    ) -> Option<Reservation> {
         // Large bodies leave some room to small ones: many calls are small, and quick.
         let left = if bytes > SMALL_BYTES { self.budget.max() / 4 } else { 0 };
         let left = left.min(self.budget.max().saturating_sub(bytes));

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, O
 use futures_util::task::AtomicWaker;
 
 use super::{CONNECTION_BYTES, Connections, NoRoom, SWEEP};
-use crate::budget::{Budget, Held};
+use crate::error::RefusalKind;
 use crate::lock;
-use crate::metrics::Refused;
+use crate::memory::budget::{Budget, Reservation};
 
 /// A connection that was of use within this time is no idle one yet.
 const RECENT_MS: u64 = 5000;
@@ -77,7 +77,7 @@ const ENDED: u8 = 0x80;
 
 /// Why a connection is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum EndReason {
     /// Others need its room more.
     Room,
     /// It is too slow.
@@ -181,9 +181,11 @@ impl Connection {
     }
 
     /// Whether it is to end, and why.
-    pub fn ended(&self) -> Option<End> {
+    pub fn ended(&self) -> Option<EndReason> {
         let ended = self.phase.load(Ordering::Acquire) & ENDED != 0;
-        ended.then(|| if self.slow.load(Ordering::Relaxed) { End::Slow } else { End::Room })
+        ended.then(|| {
+            if self.slow.load(Ordering::Relaxed) { EndReason::Slow } else { EndReason::Room }
+        })
     }
 
     /// Where it is counted.
@@ -330,7 +332,7 @@ impl Connection {
     ///
     /// # Errors
     /// There is no room yet, or nobody who would make any.
-    pub fn grow(&self, held: &mut Held, bytes: u64) -> Result<(), NoRoom> {
+    pub fn grow(&self, held: &mut Reservation, bytes: u64) -> Result<(), NoRoom> {
         let before = self.held.load(Ordering::Relaxed);
         if bytes <= before {
             return Ok(());
@@ -342,19 +344,19 @@ impl Connection {
     }
 
     /// Ends it unless it is of use; what it holds, if it ends by this.
-    pub(super) fn end(&self, why: End) -> Option<u64> {
+    pub(super) fn end(&self, why: EndReason) -> Option<u64> {
         let mark = |old: u8| {
             let may = old & ENDED == 0 && Phase::of(old) != Phase::Running;
             may.then_some(old | ENDED)
         };
         let old = self.phase.fetch_update(Ordering::AcqRel, Ordering::Acquire, mark).ok()?;
-        self.slow.store(why == End::Slow, Ordering::Relaxed);
+        self.slow.store(why == EndReason::Slow, Ordering::Relaxed);
         self.doomed.store(Phase::of(old) != Phase::Idle, Ordering::Release);
         self.table.refused(match (why, Phase::of(old)) {
-            (End::Room, _) => Refused::Room,
-            (End::Slow, Phase::Head) => Refused::SlowHead,
-            (End::Slow, Phase::Body) => Refused::SlowBody,
-            (End::Slow, _) => Refused::SlowAnswer,
+            (EndReason::Room, _) => RefusalKind::Room,
+            (EndReason::Slow, Phase::Head) => RefusalKind::SlowHead,
+            (EndReason::Slow, Phase::Body) => RefusalKind::SlowBody,
+            (EndReason::Slow, _) => RefusalKind::SlowAnswer,
         });
         self.waker.wake();
         Some(self.held.load(Ordering::Relaxed))

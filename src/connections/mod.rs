@@ -22,12 +22,13 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 
 pub use self::bodies::{Bodies, Room};
-pub use self::connection::{Connection, End, Phase};
+pub use self::connection::{Connection, EndReason, Phase};
 use self::connection::{RANK_RECENT, RANK_SLOW, Usefulness};
-use crate::budget::{Budget, Held};
 use crate::config::Settings;
+use crate::error::RefusalKind;
 use crate::lock;
-use crate::metrics::{Metrics, Refused};
+use crate::memory::budget::{Budget, Reservation};
+use crate::metrics::Metrics;
 
 /// What a connection takes at least: its task, the buffers of the server, the kernel's part.
 pub const CONNECTION_BYTES: u64 = 40 << 10;
@@ -101,7 +102,7 @@ impl Newcomers {
 
 impl Table {
     /// Ends `connection` unless it is of use; what it gives back, if it ends by this.
-    fn end(&mut self, connection: &Connection, why: End) -> Option<u64> {
+    fn end(&mut self, connection: &Connection, why: EndReason) -> Option<u64> {
         let held = connection.end(why)?;
         self.going.insert(connection.number, held);
         self.going_bytes += held;
@@ -202,7 +203,7 @@ impl Connections {
     }
 
     /// Counts what was refused.
-    pub fn refused(&self, what: Refused) {
+    pub fn refused(&self, what: RefusalKind) {
         self.metrics.refused(what);
     }
 
@@ -210,7 +211,7 @@ impl Connections {
     ///
     /// # Errors
     /// There is no room yet, or nobody who would make any.
-    pub fn open(self: &Arc<Self>, from: IpAddr) -> Result<(Arc<Connection>, Held), NoRoom> {
+    pub fn open(self: &Arc<Self>, from: IpAddr) -> Result<(Arc<Connection>, Reservation), NoRoom> {
         self.open_in(&mut lock(&self.table), from, true)
     }
 
@@ -220,7 +221,7 @@ impl Connections {
         table: &mut Table,
         from: IpAddr,
         asks: bool,
-    ) -> Result<(Arc<Connection>, Held), NoRoom> {
+    ) -> Result<(Arc<Connection>, Reservation), NoRoom> {
         let now = self.now_ms();
         let full = table.open.len() - table.going.len() >= self.count_max;
         // The last of what may be held for a moment is for those that will be of use at once.
@@ -256,7 +257,7 @@ impl Connections {
         self: &Arc<Self>,
         from: IpAddr,
         request: impl Future<Output = ()>,
-    ) -> Result<(Arc<Connection>, Held), NoRoom> {
+    ) -> Result<(Arc<Connection>, Reservation), NoRoom> {
         let mut request = std::pin::pin!(request);
         let mut asks = false;
         let mut deadline = std::pin::pin!(tokio::time::sleep(ROOM_TIME));
@@ -283,7 +284,7 @@ impl Connections {
                 },
             };
             if !again {
-                self.refused(Refused::Connection);
+                self.refused(RefusalKind::Connection);
                 return Err(no_room);
             }
         }
@@ -298,7 +299,7 @@ impl Connections {
         places: usize,
         but: Option<u64>,
         eighths: u64,
-    ) -> Result<Held, NoRoom> {
+    ) -> Result<Reservation, NoRoom> {
         if places == 0
             && let Some(held) = self.budget.take(bytes)
         {
@@ -338,7 +339,7 @@ impl Connections {
             if enough && (ended >= batch || usefulness.rank == RANK_RECENT) {
                 break;
             }
-            if let Some(held) = table.end(&connection, End::Room) {
+            if let Some(held) = table.end(&connection, EndReason::Room) {
                 freed += held;
                 ended += 1;
             }
@@ -378,7 +379,7 @@ impl Connections {
                 break;
             }
             let held = connection.holds_of(budget);
-            if table.end(connection, End::Room).is_some() {
+            if table.end(connection, EndReason::Room).is_some() {
                 freed += held;
             }
         }
@@ -396,7 +397,7 @@ impl Connections {
         let mut table = lock(&self.table);
         let slow = table.open.values().filter(|c| c.is_too_slow(now, self.rate_min));
         for connection in slow.cloned().collect::<Vec<_>>() {
-            table.end(&connection, End::Slow);
+            table.end(&connection, EndReason::Slow);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::task::Waker;
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 const THERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 
-type Open = (Arc<Connection>, Held);
+type Open = (Arc<Connection>, Reservation);
 
 /// A table with room for `count` connections of the smallest kind, by their number or their bytes.
 fn table(count: usize, by_bytes: bool) -> Arc<Connections> {
@@ -100,14 +100,14 @@ fn an_idle_one_that_asks_again_at_that_moment_stays_and_one_in_the_middle_does_n
     let (first, _) = &all[0];
     first.set_since(0, 0);
     assert_eq!(table.open(HERE).err(), Some(NoRoom::Yet), "the first is to end for it");
-    assert_eq!(first.ended(), Some(End::Room));
+    assert_eq!(first.ended(), Some(EndReason::Room));
     first.enter(Phase::Head, 10);
     first.begins(false);
     assert_eq!((first.ended(), first.phase()), (None, Phase::Running));
     first.enter(Phase::Body, 0);
-    assert!(first.end(End::Slow).is_some());
+    assert!(first.end(EndReason::Slow).is_some());
     first.enter(Phase::Running, 0);
-    assert_eq!(first.ended(), Some(End::Slow));
+    assert_eq!(first.ended(), Some(EndReason::Slow));
     assert!(first.is_doomed());
 }
 

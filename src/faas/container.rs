@@ -5,8 +5,8 @@ use actix_web::http::Uri;
 use futures_util::future::{LocalBoxFuture, ready};
 
 use super::remote::Remote;
-use super::{Answer, Backend, Invocation};
 use crate::actors::queue::Slot;
+use crate::call::function::{Answer, Backend, Invocation};
 use crate::error::Error;
 
 /// The port at which functions answer.

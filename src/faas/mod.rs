@@ -14,9 +14,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::header::HeaderMap;
-use actix_web::http::{Method, StatusCode};
-use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 
 use self::container::Container;
@@ -24,52 +21,13 @@ use self::embedded::Embedded;
 use self::openfaas::OpenFaas;
 use self::route::Route;
 use crate::actors::queue::Slot;
-use crate::budget::Held;
+use crate::call::function::{Answer, Backend, Invocation};
 use crate::client::{Hosts, Renewed};
 use crate::config::Settings;
 use crate::connections::Bodies;
 use crate::error::Error;
-use crate::limit::{Expired, TimeLimit};
+use crate::time::limit::{Expired, TimeLimit};
 use crate::types::FunctionName;
-
-/// A call of a function.
-#[derive(Clone, Debug)]
-pub struct Invocation {
-    /// Which function.
-    pub name: FunctionName,
-    /// The client's method.
-    pub method: Method,
-    /// The client's query string, without `?`; may be empty.
-    pub query: String,
-    /// The client's headers that a function may see.
-    pub headers: HeaderMap,
-    /// The client's body.
-    pub body: Bytes,
-}
-
-/// What a function answered, whatever its status.
-#[derive(Debug)]
-pub struct Answer {
-    /// The function's status.
-    pub status: StatusCode,
-    /// Its headers that a client may see.
-    pub headers: HeaderMap,
-    /// Its body.
-    pub body: Bytes,
-    /// Its body's share of the node's budget, where it has one of its own. It goes along until the
-    /// client has taken the last byte.
-    pub held: Option<Held>,
-}
-
-/// A way to run functions.
-pub trait Backend {
-    /// Runs the function. `slot` is given back when it has ended, and not before, also when the
-    /// returned future is dropped: a backend that goes on working then keeps it.
-    ///
-    /// # Errors
-    /// The function did not answer; an answer with a status of failure is no error.
-    fn call(&self, call: Invocation, slot: Slot) -> LocalBoxFuture<'_, Result<Answer, Error>>;
-}
 
 /// All functions that a worker thread can run.
 pub struct Functions {
@@ -122,19 +80,6 @@ impl Functions {
         }
     }
 
-    /// Runs a function within its time limit.
-    ///
-    /// # Errors
-    /// The function did not answer.
-    pub async fn run(&self, call: Invocation, slot: Slot) -> Result<Answer, Error> {
-        let name = call.name.clone();
-        let backend = self.backend(&name);
-        match self.limit.hold(backend.call(call, slot)).await {
-            Ok(result) => result,
-            Err(Expired) => Err(Error::FunctionTimedOut { name, limit: self.limit.length() }),
-        }
-    }
-
     /// The gateway that functions run behind, if there is one.
     ///
     /// # Errors
@@ -151,5 +96,18 @@ impl Functions {
             Some(embedded) if embedded::EmbeddedName::parse(name.as_str()).is_some() => &**embedded,
             _ => self.openfaas.as_ref().map_or(&self.container, |gateway| gateway),
         }
+    }
+}
+
+impl Backend for Functions {
+    /// Runs a function within its time limit.
+    fn call(&self, call: Invocation, slot: Slot) -> LocalBoxFuture<'_, Result<Answer, Error>> {
+        Box::pin(async move {
+            let name = call.name.clone();
+            match self.limit.hold(self.backend(&name).call(call, slot)).await {
+                Ok(result) => result,
+                Err(Expired) => Err(Error::FunctionTimedOut { name, limit: self.limit.length() }),
+            }
+        })
     }
 }

@@ -19,15 +19,15 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::remote::Remote;
-use super::{Answer, Backend, Invocation};
 use crate::actors::queue::Slot;
+use crate::call::function::{Answer, Backend, Invocation};
 use crate::client::{Renewed, SendFailure};
 use crate::config::Settings;
 use crate::error::Error;
-use crate::http::headers;
-use crate::json::Bounds;
 use crate::storage::{SECRET_BYTES_MAX, read_text};
 use crate::types::{FunctionName, url_host};
+use crate::wire::headers;
+use crate::wire::json::Bounds;
 use crate::wire::read_object;
 
 /// The files with the credentials, as OpenFaaS itself names them.

@@ -7,14 +7,14 @@ use awc::error::PayloadError;
 use bytes::Bytes;
 use futures_util::Stream;
 
-use super::{Answer, Invocation};
 use crate::actors::queue::Slot;
-use crate::budget::Held;
+use crate::call::function::{Answer, Invocation};
 use crate::client::{BodyFailure, Renewed, SendFailure, read_held_body};
 use crate::connections::Bodies;
 use crate::error::Error;
-use crate::http::headers;
+use crate::memory::budget::Reservation;
 use crate::types::FunctionName;
+use crate::wire::headers;
 
 /// A worker thread's client for functions.
 #[derive(Clone)]
@@ -38,7 +38,7 @@ impl Remote {
         &self,
         response: &mut ClientResponse<S>,
         limit_bytes: usize,
-    ) -> Result<(Bytes, Option<Held>), BodyFailure>
+    ) -> Result<(Bytes, Option<Reservation>), BodyFailure>
     where
         S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
     {

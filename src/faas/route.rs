@@ -4,8 +4,8 @@ use actix_web::http::Uri;
 use futures_util::future::{LocalBoxFuture, ready};
 
 use super::remote::Remote;
-use super::{Answer, Backend, Invocation};
 use crate::actors::queue::Slot;
+use crate::call::function::{Answer, Backend, Invocation};
 use crate::error::Error;
 
 /// See the module.
@@ -54,10 +54,10 @@ impl Backend for Route {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::Budget;
     use crate::client::{Hosts, Renewed};
     use crate::config::Settings;
     use crate::connections::{Bodies, Connections};
+    use crate::memory::budget::Budget;
     use std::sync::Arc;
     use std::time::Duration;
 

@@ -11,14 +11,14 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
-use super::plan::{Found, Plan, Step, Wanted};
+use super::plan::{ChangePlan, ChangeStep, NodeAsIs, Wanted};
 use crate::client::{Hosts, client, read_body};
-use crate::http::errors::WireError;
-use crate::http::headers;
-use crate::json::{Bounds, read_object};
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::MachinePatch;
 use crate::types::{NAME_BYTES_MAX, printable, url_host};
+use crate::wire::codes::WireError;
+use crate::wire::headers;
+use crate::wire::json::{Bounds, read_object};
 use crate::wire::{WireMachine, read_machines};
 
 /// What a connection may take.
@@ -73,14 +73,14 @@ pub enum ApiError {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Applied {
     /// The plan.
-    pub plan: Plan,
+    pub plan: ChangePlan,
     /// Where it ended, if it did: that step and those after it were not done.
-    pub failed: Option<(Step, ApiError)>,
+    pub failed: Option<(ChangeStep, ApiError)>,
 }
 
 /// How busy a node is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
+pub struct NodeLoad {
     /// K.
     pub k: u32,
     /// Functions that run.
@@ -106,7 +106,7 @@ pub struct Status {
     /// Its algorithm with parameters.
     pub scheduler: String,
     /// What it does.
-    pub load: Load,
+    pub load: NodeLoad,
     /// Machines that it lists.
     pub peers: usize,
     /// The learner's ε; `None`: no learner answers.
@@ -207,12 +207,12 @@ impl Api {
     ///
     /// # Errors
     /// It does not answer, or not as a node does. A missing learner is no error.
-    async fn found(&self, ip: IpAddr, wanted: &Wanted) -> Result<Found, ApiError> {
+    async fn found(&self, ip: IpAddr, wanted: &Wanted) -> Result<NodeAsIs, ApiError> {
         let scheduler = (ip, self.scheduler_port);
-        let mut found = Found {
+        let mut found = NodeAsIs {
             limits: self.get(scheduler, "/configuration").await?,
             scheduler: self.get(scheduler, "/configuration/scheduler").await?,
-            ..Found::default()
+            ..NodeAsIs::default()
         };
         if wanted.machine != MachinePatch::default() {
             found.machine = match self.get((ip, self.discovery_port), "/configuration").await {
@@ -292,7 +292,7 @@ impl Api {
     ///
     /// # Errors
     /// It does not answer, or not as a node does.
-    pub async fn load(&self, ip: IpAddr) -> Result<Load, ApiError> {
+    pub async fn load(&self, ip: IpAddr) -> Result<NodeLoad, ApiError> {
         let at = (ip, self.scheduler_port);
         let (head, _) = self.ask(Method::GET, at, "/monitoring/load", Vec::new()).await?;
         let number = |name: &HeaderName| match headers::text(&head, name).trim() {
@@ -302,7 +302,7 @@ impl Api {
                 unreadable(&url_of(at, "/monitoring/load"), &why)
             }),
         };
-        Ok(Load {
+        Ok(NodeLoad {
             k: number(&headers::MAX_LOAD)?,
             running: number(&headers::LOAD)?,
             waiting: number(&headers::QUEUE_LENGTH)?,
@@ -348,29 +348,29 @@ impl Api {
             // It found no address of its own, and without one it can join nobody.
             wanted.machine.machine_ip = Some(ip.to_string());
         }
-        let plan = Plan::new(&wanted, &found);
+        let plan = ChangePlan::new(&wanted, &found);
         let failed = if dry { None } else { self.carry_out(ip, &plan).await.err() };
         Ok(Applied { plan, failed })
     }
 
-    async fn carry_out(&self, ip: IpAddr, plan: &Plan) -> Result<(), (Step, ApiError)> {
+    async fn carry_out(&self, ip: IpAddr, plan: &ChangePlan) -> Result<(), (ChangeStep, ApiError)> {
         let scheduler = (ip, self.scheduler_port);
         if let Some(machine) = &plan.machine {
             let posted = self.post((ip, self.discovery_port), "/configuration", machine).await;
-            posted.map_err(|why| (Step::Machine, why))?;
+            posted.map_err(|why| (ChangeStep::Machine, why))?;
         }
         if let Some(limits) = &plan.limits {
             let posted = self.post(scheduler, "/configuration", limits).await;
-            posted.map_err(|why| (Step::Limits, why))?;
+            posted.map_err(|why| (ChangeStep::Limits, why))?;
         }
         if !plan.learner.is_empty() {
             let at = (ip, self.learner_port);
             let posted = self.post(at, "/learner/parameters", &plan.learner).await;
-            posted.map_err(|why| (Step::Learner, why))?;
+            posted.map_err(|why| (ChangeStep::Learner, why))?;
         }
         if let Some(spec) = &plan.scheduler {
             let posted = self.post(scheduler, "/configuration/scheduler", spec).await;
-            posted.map_err(|why| (Step::Scheduler, why))?;
+            posted.map_err(|why| (ChangeStep::Scheduler, why))?;
         }
         Ok(())
     }

@@ -5,6 +5,6 @@ mod api;
 mod file;
 mod plan;
 
-pub use self::api::{Api, ApiError, Applied, Body, Load, Status};
+pub use self::api::{Api, ApiError, Applied, Body, NodeLoad, Status};
 pub use self::file::{BadFleet, Fleet, Member, look_up};
-pub use self::plan::{Change, Found, Plan, Step, Wanted};
+pub use self::plan::{Change, ChangePlan, ChangeStep, NodeAsIs, Wanted};

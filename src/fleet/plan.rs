@@ -20,7 +20,7 @@ pub struct Wanted {
 
 /// What a node says it is.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Found {
+pub struct NodeAsIs {
     /// Who it is and whom it joins.
     pub machine: MachinePatch,
     /// K and the queue.
@@ -33,7 +33,7 @@ pub struct Found {
 
 /// What is posted at once, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
+pub enum ChangeStep {
     /// To discovery.
     Machine,
     /// To the scheduler's configuration.
@@ -48,7 +48,7 @@ pub enum Step {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// What it is posted with.
-    pub step: Step,
+    pub step: ChangeStep,
     /// Which.
     pub what: String,
     /// As it is.
@@ -59,7 +59,7 @@ pub struct Change {
 
 /// What has to be posted so that a node becomes what it should be.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
+pub struct ChangePlan {
     /// The differences, one by one.
     pub changes: Vec<Change>,
     /// What cannot be, with the reason.
@@ -93,16 +93,21 @@ fn normal(spec: &SchedulerSpec) -> SchedulerSpec {
     spec.build().map_or_else(|_| spec.clone(), |policy| SchedulerSpec::of(&*policy))
 }
 
-impl Plan {
+impl ChangePlan {
     /// What makes `found` what is `wanted`. Nothing, if it is that already.
-    pub fn new(wanted: &Wanted, found: &Found) -> Self {
+    pub fn new(wanted: &Wanted, found: &NodeAsIs) -> Self {
         let mut plan = Self::default();
         plan.limits(&wanted.limits, &found.limits);
         plan.machine(&wanted.machine, &found.machine);
         if let Some(scheduler) = &wanted.scheduler
             && normal(scheduler) != normal(&found.scheduler)
         {
-            plan.differs(Step::Scheduler, "scheduler", found.scheduler.words(), scheduler.words());
+            plan.differs(
+                ChangeStep::Scheduler,
+                "scheduler",
+                found.scheduler.words(),
+                scheduler.words(),
+            );
             plan.scheduler = Some(scheduler.clone());
         }
         match &found.learner {
@@ -113,7 +118,13 @@ impl Plan {
         plan
     }
 
-    fn differs(&mut self, step: Step, what: &str, before: impl ToString, after: impl ToString) {
+    fn differs(
+        &mut self,
+        step: ChangeStep,
+        what: &str,
+        before: impl ToString,
+        after: impl ToString,
+    ) {
         let (before, after) = (before.to_string(), after.to_string());
         self.changes.push(Change { step, what: what.to_owned(), before, after });
     }
@@ -126,12 +137,12 @@ impl Plan {
             ("queue length", wanted.queue_length_max, found.queue_length_max),
         ] {
             if wanted.is_some() && wanted != found {
-                self.differs(Step::Limits, what, shown(found), shown(wanted));
+                self.differs(ChangeStep::Limits, what, shown(found), shown(wanted));
             }
         }
         if let Some(on) = wanted.queue_enabled.filter(|on| found.queue_enabled != Some(*on)) {
             let shown = |on: bool| if on { "on" } else { "off" };
-            self.differs(Step::Limits, "queue", shown(!on), shown(on));
+            self.differs(ChangeStep::Limits, "queue", shown(!on), shown(on));
         }
         // Merged over what is there, so what is as it should be may go along.
         self.limits = (self.changes.len() > before).then_some(*wanted);
@@ -145,7 +156,7 @@ impl Plan {
             ("group", &wanted.machine_group_name, &found.machine_group_name),
         ] {
             if let Some(wanted) = wanted.as_ref().filter(|wanted| Some(*wanted) != found.as_ref()) {
-                self.differs(Step::Machine, what, found.clone().unwrap_or_default(), wanted);
+                self.differs(ChangeStep::Machine, what, found.clone().unwrap_or_default(), wanted);
             }
         }
         let found = found.init_servers.clone().unwrap_or_default();
@@ -156,7 +167,7 @@ impl Plan {
                 [] => "none".to_owned(),
                 servers => servers.join(" "),
             };
-            self.differs(Step::Machine, "init servers", listed(&found), listed(servers));
+            self.differs(ChangeStep::Machine, "init servers", listed(&found), listed(servers));
         }
         self.machine = (self.changes.len() > before).then(|| wanted.clone());
     }
@@ -166,7 +177,7 @@ impl Plan {
             match found.get(key) {
                 Some(is) if same(is, value) => {}
                 Some(is) => {
-                    self.differs(Step::Learner, &format!("learner {key}"), is, value);
+                    self.differs(ChangeStep::Learner, &format!("learner {key}"), is, value);
                     self.learner.insert(key.clone(), value.clone());
                 }
                 None => self.impossible.push(format!("learner {key}: this node has no such key")),
@@ -180,8 +191,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn found() -> Found {
-        Found {
+    fn found() -> NodeAsIs {
+        NodeAsIs {
             machine: MachinePatch {
                 machine_ip: Some("10.0.0.1".to_owned()),
                 machine_id: Some("n1".to_owned()),
@@ -217,8 +228,8 @@ mod tests {
                 "deadlines_s": [1.0, 2]}})),
             machine: MachinePatch { init_servers: Some(Vec::new()), ..MachinePatch::default() },
         };
-        assert_eq!(Plan::new(&wanted, &found()), Plan::default());
-        assert_eq!(Plan::new(&Wanted::default(), &found()), Plan::default());
+        assert_eq!(ChangePlan::new(&wanted, &found()), ChangePlan::default());
+        assert_eq!(ChangePlan::new(&Wanted::default(), &found()), ChangePlan::default());
     }
 
     #[test]
@@ -237,7 +248,7 @@ mod tests {
             scheduler: Some(SchedulerSpec::from_words("NoScheduler false")),
             learner: learner(json!({"alpha": 0.5, "actions_n": 2})),
         };
-        let plan = Plan::new(&wanted, &found());
+        let plan = ChangePlan::new(&wanted, &found());
         let changes: Vec<String> = plan
             .changes
             .iter()
@@ -262,9 +273,9 @@ mod tests {
     fn what_a_node_does_not_know_is_told_and_not_posted_again_and_again() {
         let wanted =
             Wanted { learner: learner(json!({"value_function": "tiles"})), ..Wanted::default() };
-        let plan = Plan::new(&wanted, &found());
+        let plan = ChangePlan::new(&wanted, &found());
         assert_eq!((plan.impossible.len(), plan.learner.len()), (1, 0));
-        let none = Found { learner: None, ..found() };
-        assert_eq!(Plan::new(&wanted, &none).impossible, ["learner: none answers"]);
+        let none = NodeAsIs { learner: None, ..found() };
+        assert_eq!(ChangePlan::new(&wanted, &none).impossible, ["learner: none answers"]);
     }
 }

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use actix_http::Uri;
 use actix_http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use crate::bench::job::Job;
-use crate::experiment::answer;
-use crate::http::headers;
+use crate::experiment::design::job::Job;
+use crate::experiment::run::answer;
+use crate::http::function_api::steer;
 use crate::http::origin::check_origin;
-use crate::membership::{may_be_machine, may_be_own};
 use crate::types::{FunctionName, InitServer, TaskType, url_host};
+use crate::types::{may_be_machine, may_be_own};
+use crate::wire::headers;
 use crate::wire::{HOPS_MAX, NAME_BYTES_MAX};
 
 /// Lines `name: value`, as far as they are headers, and what comes after an empty line.
@@ -37,7 +38,7 @@ fn head(bytes: &[u8]) -> (HeaderMap, &[u8]) {
 /// What travels on, and what headers say of a call.
 pub(super) fn travelling(bytes: &[u8]) {
     let (from, _) = head(bytes);
-    let _ = (headers::steer(&from), headers::deadline(&from));
+    let _ = (steer(&from), headers::deadline(&from));
     TaskType::from_text(headers::text(&from, &headers::TASK_TYPE)).index();
     for passed in [headers::for_function(&from), headers::from_function(&from)] {
         assert!(passed.len() <= from.len());

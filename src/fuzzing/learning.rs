@@ -5,16 +5,16 @@ use rand::rngs::SmallRng;
 use serde_json::{Map, Value, json};
 
 use super::Bytes;
-use crate::actors::learner::Told;
+use crate::actors::learner::ToldEntry;
+use crate::client::remote_learner;
 use crate::http::entries::{read_batch, read_eid, read_number, read_state};
 use crate::http::learner_ws;
-use crate::json::{self, Bounds};
-use crate::learner_pool;
 use crate::rl::learner::Learner;
 use crate::rl::model::Model;
 use crate::rl::parameters::Parameters;
 use crate::rl::{FEATURES_MAX, LEARNT_MAX, check_state};
 use crate::storage;
+use crate::wire::json::{self, Bounds};
 
 /// A small memory, so that its bounds are met.
 const MEMORY_BYTES: usize = 1 << 20;
@@ -35,8 +35,8 @@ fn some(choice: usize) -> Parameters {
 }
 
 /// As the learner's actor takes it.
-fn tell(learner: &mut Learner, told: Told) {
-    let Told { eid, state, action, reward } = told;
+fn tell(learner: &mut Learner, told: ToldEntry) {
+    let ToldEntry { eid, state, action, reward } = told;
     let told = learner.check_told(eid, reward, 1).is_ok();
     if let (Ok(entry), true) = (learner.check(eid, state, action, reward), told) {
         learner.take(entry);
@@ -106,7 +106,7 @@ pub(super) fn model(bytes: &[u8]) {
         let first = learner.snapshot().expected_eid;
         for n in 0..12 {
             let state = [(n % 3) as f64, 1.0];
-            let told = Told {
+            let told = ToldEntry {
                 eid: first.saturating_add(n),
                 state: state.as_slice().into(),
                 action: (n % 2) as f64,
@@ -147,7 +147,7 @@ pub(super) fn parameters(bytes: &[u8]) {
     let mut learner = Learner::new(merged.clone());
     let state: std::sync::Arc<[f64]> = [0.5, -3.0].as_slice().into();
     for eid in 1..8 {
-        let told = Told { eid, state: state.clone(), action: 0.0, reward: 1.0 };
+        let told = ToldEntry { eid, state: state.clone(), action: 0.0, reward: 1.0 };
         tell(&mut learner, told);
     }
     check_learner(&learner, &state);
@@ -159,7 +159,7 @@ pub(super) fn parameters(bytes: &[u8]) {
 
 /// What another learner answers.
 pub(super) fn pool_answer(bytes: &[u8]) {
-    if let Some((action, epsilon)) = learner_pool::read_answer(bytes) {
+    if let Some((action, epsilon)) = remote_learner::read_answer(bytes) {
         assert!(action < 1 << 16 && epsilon.is_finite());
     }
 }

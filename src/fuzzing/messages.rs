@@ -8,11 +8,11 @@ use bytes::BytesMut;
 use serde_json::Value;
 
 use super::{Bytes, rewritten};
-use crate::frames::{FrameWatch, HEAD_BYTES_MAX, check_next};
-use crate::http::headers;
-use crate::json::{self, Bounds};
 use crate::peer;
 use crate::types::NAME_BYTES_MAX;
+use crate::wire::frames::{FrameWatch, HEAD_BYTES_MAX, check_next};
+use crate::wire::headers;
+use crate::wire::json::{self, Bounds};
 use crate::wire::{self, HOPS_MAX, PeerHop};
 
 const TIGHT: Bounds =

@@ -8,21 +8,21 @@ use actix_http::header::HeaderValue;
 use toml::Table;
 
 use super::{Bytes, rewritten};
-use crate::bench::scenario::Scenario;
-use crate::bench::trace;
 use crate::config::Settings;
+use crate::experiment::design::scenario::Scenario;
+use crate::experiment::design::trace;
 use crate::fleet::Fleet;
-use crate::json::{self, Bounds};
 use crate::memory;
 use crate::policy::registry::SchedulerSpec;
 use crate::queue::Limits;
 use crate::rl::parameters::Parameters;
+use crate::saved::eids::read_eids;
 use crate::saved::{
     Dynamic, FlagOverrides, LearnerFile, LimitsPatch, MachineConfig, MachinePatch, load_learner,
-    read_eids,
 };
 use crate::storage;
 use crate::types::{INIT_SERVERS_MAX, NAME_BYTES_MAX};
+use crate::wire::json::{self, Bounds};
 
 /// What is accepted as an algorithm has a normal form, can be told in a header, and is the same when
 /// it is read again.

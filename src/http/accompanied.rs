@@ -12,9 +12,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::errors;
-use crate::budget::Held;
 use crate::connections::{Bodies, Connection};
 use crate::error::Error;
+use crate::memory::budget::Reservation;
 use crate::rl::reward::Pending;
 
 /// A share of a budget up to which an answer is handed on alone.
@@ -22,7 +22,7 @@ const SMALL_BYTES: u64 = 16 << 10;
 
 /// A decision that is to be rewarded. If the client goes away before the last byte was taken, its
 /// call never counts as answered.
-pub struct Rewarded {
+pub struct RewardOnDelivery {
     /// When the call arrived.
     pub arrival: Instant,
     /// The decision.
@@ -33,9 +33,9 @@ pub struct Rewarded {
 #[derive(Default)]
 pub struct Along {
     /// Its share of a budget of bytes.
-    pub held: Option<Held>,
+    pub held: Option<Reservation>,
     /// The decision that it rewards.
-    pub rewarded: Option<Rewarded>,
+    pub rewarded: Option<RewardOnDelivery>,
 }
 
 /// Answers `body` with what goes along, to the client of `connection`.
@@ -90,7 +90,7 @@ impl Accompanied {
 
     /// The connection has taken the last byte.
     fn taken(&self) {
-        if let Some(Rewarded { arrival, pending }) = &self.along.rewarded {
+        if let Some(RewardOnDelivery { arrival, pending }) = &self.along.rewarded {
             pending.answered(arrival.elapsed());
         }
     }
@@ -149,7 +149,7 @@ mod tests {
         let entry = Entry { eid: 1, state: [0.0].into(), action: 0, reward: 0.0 };
         let deadline = Duration::from_secs(1);
         let pending = Pending::new(entry, TaskType(0.0), 0, deadline, Arc::clone(sink) as _);
-        let rewarded = Some(Rewarded { arrival: Instant::now(), pending });
+        let rewarded = Some(RewardOnDelivery { arrival: Instant::now(), pending });
         Accompanied::new(text, Along { rewarded, ..Along::default() })
     }
 

@@ -15,13 +15,13 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
-use super::headers;
-use crate::budget::Held;
 use crate::config::Settings;
-use crate::connections::{Bodies, Connection, End, Phase};
+use crate::connections::{Bodies, Connection, EndReason, Phase};
 use crate::error::Error;
-use crate::limit::{Expired, TimeLimit};
+use crate::memory::budget::Reservation;
 use crate::queue::Refusal;
+use crate::time::limit::{Expired, TimeLimit};
+use crate::wire::headers;
 
 /// Bytes of a refused body that are taken off the wire: a body of 16 MiB as base64, and some more.
 const DRAINED_BYTES_MAX: usize = 32 << 20;
@@ -54,7 +54,7 @@ pub async fn read_body(
     payload: web::Payload,
     limit_bytes: usize,
     uploads: &Uploads,
-) -> Result<(Bytes, Held), Error> {
+) -> Result<(Bytes, Reservation), Error> {
     let from = request.headers();
     let announced = headers::text(from, &header::CONTENT_LENGTH).parse::<u64>().ok();
     let chunked = from.contains_key(header::TRANSFER_ENCODING);
@@ -106,8 +106,8 @@ impl Reading<'_> {
     /// What its client is told if the connection is to end.
     fn ended(&self) -> Option<Error> {
         Some(match self.connection?.ended()? {
-            End::Slow => Error::BodyTooSlow,
-            End::Room => Error::Busy,
+            EndReason::Slow => Error::BodyTooSlow,
+            EndReason::Room => Error::Busy,
         })
     }
 
@@ -130,7 +130,7 @@ impl Reading<'_> {
         &mut self,
         announced: Option<u64>,
         limit_bytes: usize,
-    ) -> Result<(Bytes, Held), Error> {
+    ) -> Result<(Bytes, Reservation), Error> {
         let read = self.read(announced, limit_bytes).await;
         if let Err(Error::BodyTooLarge { .. } | Error::CannotSchedule(_)) = &read {
             self.enter(Phase::Body);
@@ -143,7 +143,7 @@ impl Reading<'_> {
         &mut self,
         announced: Option<u64>,
         limit_bytes: usize,
-    ) -> Result<(Bytes, Held), Error> {
+    ) -> Result<(Bytes, Reservation), Error> {
         // What announces no length takes a share to begin with, and more as it comes.
         let share =
             (limit_bytes as u64).min(self.uploads.bodies.budget.max() / 4).max(CHUNKED_BYTES_MIN);
@@ -174,14 +174,14 @@ impl Reading<'_> {
         Ok((body.freeze(), held))
     }
 
-    fn holds(&self, held: &Held) {
+    fn holds(&self, held: &Reservation) {
         if let Some(connection) = self.connection {
             connection.holds_body(held.budget(), held.bytes());
         }
     }
 
     /// A share of the budget, at the cost of slower ones if need be.
-    async fn room(&self, bytes: u64) -> Result<Held, Error> {
+    async fn room(&self, bytes: u64) -> Result<Reservation, Error> {
         let but = self.connection.map(|connection| &**connection);
         let mut taken = pin!(self.uploads.bodies.take(bytes, but));
         let held = poll_fn(|cx| match self.ended() {

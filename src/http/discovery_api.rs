@@ -10,14 +10,15 @@ use tokio::sync::Semaphore;
 
 use super::accompanied::respond_within;
 use super::body::{Uploads, read_body};
+use super::errors;
 use super::node_api::{begin_change, changed, check_admin, internal};
-use super::{errors, headers};
 use crate::actors::discovery::{ChangeMachineConfig, GetMachineConfig, ListMachines, Reset};
+use crate::call::state::NodeState;
 use crate::error::Error;
-use crate::json::Bounds;
 use crate::membership::Introduction;
 use crate::saved::MachinePatch;
-use crate::state::NodeState;
+use crate::wire::headers;
+use crate::wire::json::Bounds;
 use crate::wire::{MACHINE_AGENT, read_object};
 
 /// Lists that are made at once at most.

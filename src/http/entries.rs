@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 
-use crate::actors::learner::Told;
-use crate::json::{self, Bounds};
+use crate::actors::learner::ToldEntry;
 use crate::rl::{BadEntry, Eid, FEATURES_MAX, State};
 use crate::types::cut;
+use crate::wire::json::{self, Bounds};
 
 /// Reads `1.0,0.0,2.0`.
 ///
@@ -129,7 +129,7 @@ struct WireEntry {
     reward: Number,
 }
 
-impl From<WireEntry> for Told {
+impl From<WireEntry> for ToldEntry {
     fn from(entry: WireEntry) -> Self {
         let WireEntry { eid, state, action, reward } = entry;
         Self { eid: eid.0, state: state.0, action: action.0, reward: reward.0 }
@@ -140,7 +140,7 @@ impl From<WireEntry> for Told {
 ///
 /// # Errors
 /// It is none, or an empty one, in words.
-pub fn read_batch(body: &[u8]) -> Result<Vec<Told>, String> {
+pub fn read_batch(body: &[u8]) -> Result<Vec<ToldEntry>, String> {
     let bounds = Bounds {
         bytes: body.len(),
         depth: 4,
@@ -153,20 +153,20 @@ pub fn read_batch(body: &[u8]) -> Result<Vec<Told>, String> {
     if batch.is_empty() {
         return Err("the batch is empty".to_owned());
     }
-    Ok(batch.into_iter().map(Told::from).collect())
+    Ok(batch.into_iter().map(ToldEntry::from).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(entry: &str) -> Result<Told, String> {
-        serde_json::from_str::<WireEntry>(entry).map(Told::from).map_err(|why| why.to_string())
+    fn read(entry: &str) -> Result<ToldEntry, String> {
+        serde_json::from_str::<WireEntry>(entry).map(ToldEntry::from).map_err(|why| why.to_string())
     }
 
     #[test]
     fn every_number_may_be_a_number_or_text() {
-        let wanted = Ok(Told { eid: 7, state: [0.0, 1.5].into(), action: 1.0, reward: -0.5 });
+        let wanted = Ok(ToldEntry { eid: 7, state: [0.0, 1.5].into(), action: 1.0, reward: -0.5 });
         for entry in [
             r#"{"eid":7,"state":"0.0,1.5","action":1,"reward":-0.5}"#,
             r#"{"eid":"7","state":" 0, 1.5","action":"1.000000","reward":"-0.5","more":1}"#,

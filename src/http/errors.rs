@@ -1,54 +1,19 @@
-//! The one table from errors to wire codes and HTTP statuses.
+//! Errors as answers: the code of each and its words, within bounds.
 
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder};
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, NoMachineIp};
-
-/// An error as clients see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WireError {
-    /// The contract's code.
-    pub code: u32,
-    /// In words.
-    pub message: String,
-}
+use crate::wire::codes::{ErrorCode, WireError};
 
 /// Bytes of an error's message at most.
 const MESSAGE_BYTES_MAX: usize = 1 << 10;
 /// Seconds after which a client that was refused for want of room may try again.
 const RETRY_AFTER_S: &str = "1";
 
-/// The wire code and the HTTP status of an error.
-pub fn code_and_status(error: &Error) -> (u32, StatusCode) {
-    use StatusCode as S;
-    match error {
-        Error::NotAMachine | Error::BadScheduler(_) | Error::Stopped | Error::Internal(_) => {
-            (1, S::INTERNAL_SERVER_ERROR)
-        }
-        Error::AdminClosed | Error::Foreign(_) => (1, S::FORBIDDEN),
-        Error::UnknownPath | Error::UnknownFunction(_) => (3, S::NOT_FOUND),
-        Error::Malformed(_) => (4, S::BAD_REQUEST),
-        Error::WrongMethod => (4, S::METHOD_NOT_ALLOWED),
-        Error::NotAWebSocket => (4, S::UPGRADE_REQUIRED),
-        Error::BodyTooLarge { .. } => (4, S::PAYLOAD_TOO_LARGE),
-        Error::BodyTimedOut { .. } | Error::BodyTooSlow => (4, S::REQUEST_TIMEOUT),
-        Error::Busy => (400, S::TOO_MANY_REQUESTS),
-        Error::FunctionUnreachable { .. } | Error::FunctionBroke { .. } => (5, S::BAD_GATEWAY),
-        Error::FunctionTimedOut { .. } => (5, S::GATEWAY_TIMEOUT),
-        Error::BadFunctionName(_) | Error::FunctionNotServed(_) => (100, S::BAD_REQUEST),
-        Error::NoGateway | Error::Gateway(_) => (300, S::INTERNAL_SERVER_ERROR),
-        Error::CannotSchedule(_) | Error::RefusedByScheduler => (400, S::INTERNAL_SERVER_ERROR),
-        Error::Rejected => (401, S::SERVICE_UNAVAILABLE),
-        Error::ForwardBroke { .. } => (403, S::INTERNAL_SERVER_ERROR),
-        Error::PeerAnsweredNothing { .. } => (404, S::INTERNAL_SERVER_ERROR),
-    }
-}
-
 /// An error's status and its JSON body.
 pub fn status_and_body(error: &Error) -> (StatusCode, Vec<u8>) {
-    let (code, status) = code_and_status(error);
+    let ErrorCode { code, status } = error.code();
     (status, body(code, error.to_string()))
 }
 
@@ -70,9 +35,8 @@ pub fn response(error: &Error) -> HttpResponse {
 
 /// Discovery's error while this machine has no address.
 pub fn no_machine_ip(error: NoMachineIp) -> HttpResponse {
-    HttpResponse::InternalServerError()
-        .content_type("application/json")
-        .body(body(100, error.to_string()))
+    let ErrorCode { code, status } = ErrorCode::NO_MACHINE_IP;
+    begin(status).body(body(code, error.to_string()))
 }
 
 fn body(code: u32, mut message: String) -> Vec<u8> {
@@ -132,8 +96,8 @@ mod tests {
             (Error::Stopped, 1, 500),
             (Error::Internal(why), 1, 500),
         ] {
-            let got = code_and_status(&error);
-            assert_eq!((got.0, got.1.as_u16()), (code, status), "{error:?}");
+            let got = error.code();
+            assert_eq!((got.code, got.status.as_u16()), (code, status), "{error:?}");
             let (_, body) = status_and_body(&error);
             let body: WireError = serde_json::from_slice(&body).expect("JSON");
             assert_eq!((body.code, body.message), (code, error.to_string()));

@@ -3,22 +3,26 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix_web::http::header::HeaderValue;
+use actix_web::http::header::{HeaderMap, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
-use super::accompanied::{self, Along, Rewarded};
+use super::accompanied::{self, Along, RewardOnDelivery};
 use super::body::read_body;
-use super::{errors, headers};
+use super::errors;
+use super::gateway_worker::GatewayWorker;
+use crate::actors::replicas::Steer;
+use crate::call::function::{Answer, Invocation};
+use crate::call::{Call, CallReport};
 use crate::connections::Connection;
-use crate::dispatch::{Call, Outcome, Worker};
 use crate::error::Error;
-use crate::faas::{Answer, Functions, Invocation};
-use crate::policy::{Learnt, Task};
+use crate::faas::Functions;
+use crate::policy::{LearnerDecision, Task};
 use crate::types::{FunctionName, TaskType};
+use crate::wire::headers;
 use crate::wire::{PeerHop, Timings, float_text, seconds_text, six_decimals};
 
 /// The methods by which functions are called.
@@ -28,17 +32,17 @@ pub const FUNCTION_METHODS: [Method; 2] = [Method::GET, Method::POST];
 pub async fn call(
     request: HttpRequest,
     payload: web::Payload,
-    worker: web::Data<Rc<Worker>>,
+    worker: web::Data<Rc<GatewayWorker>>,
 ) -> HttpResponse {
     let arrival = Instant::now();
-    let steer = headers::steer(request.headers());
+    let steer = steer(request.headers());
     let outcome = match read(&request, payload, &worker, arrival).await {
-        Ok(call) => worker.carry_out(call).await,
+        Ok(call) => worker.dispatcher.carry_out(call).await,
         Err(error) => {
             worker.refused(&error, arrival);
-            Outcome {
+            CallReport {
                 result: Err(error),
-                scheduler: worker.replicas.choose(steer),
+                scheduler: worker.dispatcher.scheduler(steer),
                 timings: Timings::default(),
                 learnt: None,
                 arrival,
@@ -65,10 +69,23 @@ pub fn function_name(
     functions.check(&percent_decode_str(raw).decode_utf8_lossy())
 }
 
+/// Which scheduler the headers ask for: Bypass wins over Forward, Forward over Reject; any
+/// non-empty value counts, even `false`.
+pub fn steer(headers: &HeaderMap) -> Option<Steer> {
+    let asks = |name| headers.get(name).is_some_and(|value: &HeaderValue| !value.is_empty());
+    [
+        (&headers::BYPASS, Steer::Bypass),
+        (&headers::FORWARD, Steer::Forward),
+        (&headers::REJECT, Steer::Reject),
+    ]
+    .into_iter()
+    .find_map(|(name, steer)| asks(name).then_some(steer))
+}
+
 async fn read(
     request: &HttpRequest,
     payload: web::Payload,
-    worker: &Worker,
+    worker: &GatewayWorker,
     arrival: Instant,
 ) -> Result<Call, Error> {
     let name = function_name(request, "/function/", &worker.functions)?;
@@ -95,7 +112,7 @@ async fn read(
             from_peer: false,
             deadline,
         },
-        steer: headers::steer(from),
+        steer: steer(from),
         tracing_id: headers::text(from, &headers::TRACING_ID).to_owned(),
         task_type: task_type.to_owned(),
         path: Vec::new(),
@@ -105,11 +122,11 @@ async fn read(
 }
 
 fn respond(
-    outcome: Outcome,
-    worker: &Worker,
+    outcome: CallReport,
+    worker: &GatewayWorker,
     connection: Option<&Arc<Connection>>,
 ) -> HttpResponse {
-    let Outcome { result, scheduler, timings, learnt, arrival, elsewhere } = outcome;
+    let CallReport { result, scheduler, timings, learnt, arrival, elsewhere } = outcome;
     let executed = result.is_ok();
     let success = result.as_ref().is_ok_and(|answer| answer.status.is_success());
     let mut along = Along::default();
@@ -134,12 +151,12 @@ fn respond(
     if let Some(learnt) = learnt {
         decided_by_learner(builder, &learnt);
         let pending = learnt.pending.filter(|_| success);
-        along.rewarded = pending.map(|pending| Rewarded { arrival, pending });
+        along.rewarded = pending.map(|pending| RewardOnDelivery { arrival, pending });
     }
     accompanied::respond(&mut response.0, response.1, along, connection)
 }
 
-fn decided_by_learner(builder: &mut HttpResponseBuilder, learnt: &Learnt) {
+fn decided_by_learner(builder: &mut HttpResponseBuilder, learnt: &LearnerDecision) {
     let state: Vec<String> = learnt.state.iter().map(|x| float_text(*x)).collect();
     builder
         .insert_header((headers::LEARNT_EID.clone(), learnt.eid.to_string()))
@@ -183,7 +200,7 @@ fn executed_elsewhere(
     builder: &mut HttpResponseBuilder,
     passed: Vec<PeerHop>,
     timings: Timings,
-    worker: &Worker,
+    worker: &GatewayWorker,
 ) {
     if let Some(time) = passed.first().and_then(|hop| hop.timings.execution_time) {
         builder.insert_header((headers::EXECUTION_TIME.clone(), six_decimals(time)));
@@ -209,4 +226,31 @@ fn executed_elsewhere(
         .insert_header((headers::TOTAL_TIMES.clone(), times(|t| t.total_time)))
         .insert_header((headers::SCHEDULING_TIMES.clone(), times(|t| t.scheduling_time)))
         .insert_header((headers::PROBING_TIMES.clone(), times(|t| t.probing_time)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::http::header::HeaderName;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pair = |&(name, value): &(&'static str, &'static str)| {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            (name, HeaderValue::from_static(value))
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn bypass_wins_over_forward_and_forward_over_reject_whatever_the_value() {
+        let all = [
+            ("X-P2pfaas-Scheduler-Reject", "1"),
+            ("X-P2pfaas-Scheduler-Forward", "0"),
+            ("X-P2pfaas-Scheduler-Bypass", "false"),
+        ];
+        assert_eq!(steer(&map(&all)), Some(Steer::Bypass));
+        assert_eq!(steer(&map(&all[..2])), Some(Steer::Forward));
+        assert_eq!(steer(&map(&all[..1])), Some(Steer::Reject));
+        assert_eq!(steer(&map(&[("X-P2pfaas-Scheduler-Bypass", "")])), None);
+    }
 }

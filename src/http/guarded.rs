@@ -15,9 +15,9 @@ use actix_rt::net::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::Framing;
-use crate::budget::Held;
-use crate::connections::{CONNECTION_BYTES, Connection, End, NoRoom, Phase};
-use crate::metrics::Refused;
+use crate::connections::{CONNECTION_BYTES, Connection, EndReason, NoRoom, Phase};
+use crate::error::RefusalKind;
+use crate::memory::budget::Reservation;
 
 /// Bytes of a body that ends by itself that the parser is given at once.
 const OPEN_BYTES: usize = 4 << 10;
@@ -69,7 +69,7 @@ impl Stream for TcpStream {
 pub struct Guarded<S: Stream = TcpStream> {
     io: S,
     connection: Arc<Connection>,
-    held: Held,
+    held: Reservation,
     /// Read and not given to the parser yet.
     carry: Vec<u8>,
     /// The parser was given something to look at: it gets nothing more before it has.
@@ -81,7 +81,7 @@ pub struct Guarded<S: Stream = TcpStream> {
 
 impl<S: Stream> Guarded<S> {
     /// A connection just accepted, and its share of the budget.
-    pub fn new(io: S, connection: Arc<Connection>, held: Held) -> Self {
+    pub fn new(io: S, connection: Arc<Connection>, held: Reservation) -> Self {
         Self {
             io,
             connection,
@@ -104,13 +104,13 @@ impl<S: Stream> Guarded<S> {
     }
 
     /// What a read comes to on a connection that is to end; `None`: it is read as ever.
-    fn ending(&mut self, why: End) -> Option<Poll<io::Result<()>>> {
+    fn ending(&mut self, why: EndReason) -> Option<Poll<io::Result<()>>> {
         match self.connection.phase() {
             // One that asks again at this moment is served: nothing of it is lost.
             Phase::Idle if self.carry.is_empty() && !self.connection.is_doomed() => None,
             Phase::Idle | Phase::Session => Some(Poll::Ready(Ok(()))),
             Phase::Head => {
-                self.say(if why == End::Slow { TOO_SLOW } else { NO_ROOM });
+                self.say(if why == EndReason::Slow { TOO_SLOW } else { NO_ROOM });
                 Some(Poll::Ready(Ok(())))
             }
             // Its handler answers.
@@ -180,7 +180,7 @@ impl<S: Stream> Guarded<S> {
 
     /// What is too large is answered here, and then nothing more is read.
     fn too_large(&self) -> Poll<io::Result<()>> {
-        self.connection.table().refused(Refused::BadHead);
+        self.connection.table().refused(RefusalKind::BadHead);
         self.say(TOO_LARGE);
         Poll::Ready(Ok(()))
     }
@@ -291,7 +291,7 @@ impl<S: Stream> AsyncWrite for Guarded<S> {
         let phase = this.connection.phase();
         if phase == Phase::Head {
             // Nobody was asked: the parser answers by itself.
-            this.connection.table().refused(Refused::BadHead);
+            this.connection.table().refused(RefusalKind::BadHead);
             this.connection.enter(Phase::Answering, 0);
         }
         if buf.len() > COVERED_BYTES {

@@ -17,19 +17,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::bit_by_bit::BitByBit;
 use super::body::{Uploads, read_body};
 use super::entries::{read_batch, read_eid, read_number, read_state};
+use super::errors;
 use super::node_api::{begin_change, changed, check_admin, internal, to_the_end};
-use super::{errors, headers};
 use crate::actors::learner::{
-    ChangeFailed, ChangeLearnerParameters, ImportFailed, ImportModel, Look, ResetLearner, Told,
-    Train,
+    ChangeFailed, ChangeLearnerParameters, GetSnapshot, ImportFailed, ImportModel, ResetLearner,
+    ToldEntry, Train,
 };
+use crate::call::state::NodeState;
 use crate::config::Settings;
 use crate::error::Error;
-use crate::json::Bounds;
 use crate::rl::BadEntry;
 use crate::rl::learner::{Choice, Snapshot};
 use crate::rl::model::Model;
-use crate::state::NodeState;
+use crate::wire::headers;
+use crate::wire::json::Bounds;
 use crate::wire::read_object;
 
 /// Long answers under way at most; further ones wait.
@@ -99,7 +100,7 @@ impl LearnerWorker {
     }
 
     async fn look(&self) -> Result<Arc<Snapshot>, Error> {
-        self.node.learning.learner.ask(|| Look).await.map_err(internal)
+        self.node.learning.learner.ask(|| GetSnapshot).await.map_err(internal)
     }
 
     /// A turn for what takes much more memory than its body; others wait for theirs meanwhile.
@@ -107,7 +108,7 @@ impl LearnerWorker {
         Arc::clone(&self.batches).acquire_owned().await.map_err(internal)
     }
 
-    async fn train(&self, batch: Vec<Told>) -> Result<(), Error> {
+    async fn train(&self, batch: Vec<ToldEntry>) -> Result<(), Error> {
         let batch = Arc::new(batch);
         let train = || Train(Arc::clone(&batch));
         self.node.learning.learner.ask(train).await.map_err(internal)?.map_err(malformed)
@@ -161,7 +162,7 @@ pub async fn train(request: HttpRequest, worker: Worker) -> HttpResponse {
         let of = |name: &header::HeaderName, why: String| format!("{name}: {why}");
         let number = |name| read_number(text(name)).map_err(|why| of(name, why));
         let eid = &headers::TRAIN_EID;
-        Ok(Told {
+        Ok(ToldEntry {
             eid: read_eid(text(eid)).map_err(|why| of(eid, why))?,
             state: read_state(text(&headers::TRAIN_STATE))
                 .map_err(|why| of(&headers::TRAIN_STATE, why))?,
@@ -171,7 +172,7 @@ pub async fn train(request: HttpRequest, worker: Worker) -> HttpResponse {
     };
     let trained = async {
         check_admin(&request, &worker.node)?;
-        let told: Result<Told, String> = read();
+        let told: Result<ToldEntry, String> = read();
         worker.train(vec![told.map_err(malformed)?]).await
     };
     answer(&worker, trained.await.map(|()| ok()))

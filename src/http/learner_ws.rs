@@ -18,12 +18,12 @@ use futures_util::StreamExt;
 
 use super::errors;
 use super::learner_api::LearnerWorker;
+use crate::call::state::NodePhase;
 use crate::connections::{self, Connection};
 use crate::error::Error;
-use crate::frames::FrameWatch;
-use crate::json::{self, Bounds};
 use crate::rl::FEATURES_MAX;
-use crate::state::Phase;
+use crate::wire::frames::FrameWatch;
+use crate::wire::json::{self, Bounds};
 
 /// Bytes of a frame at most; also of a message in several.
 const FRAME_BYTES_MAX: usize = 64 << 10;
@@ -90,7 +90,7 @@ impl Actor for Session {
         let mut phase = self.worker.node.phase.subscribe();
         let stopping = async move {
             // An error means that the node is gone altogether.
-            let _ = phase.wait_for(|phase| *phase > Phase::Serving).await;
+            let _ = phase.wait_for(|phase| *phase > NodePhase::Serving).await;
         };
         ctx.spawn(stopping.into_actor(self).map(|(), _, ctx| {
             close(ctx, ws::CloseCode::Away, "the node is stopping".to_owned());

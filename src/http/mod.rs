@@ -1,5 +1,5 @@
-//! What comes in: the HTTP APIs of the wire contract, one file each. This is the only place that
-//! knows header names, status codes and error codes.
+//! What comes in: the HTTP APIs of the wire contract, one file each. Header names and
+//! error codes stand in [`crate::wire`].
 
 pub mod accompanied;
 mod bit_by_bit;
@@ -9,8 +9,8 @@ pub(crate) mod entries;
 pub mod errors;
 mod framing;
 pub mod function_api;
+pub mod gateway_worker;
 pub(crate) mod guarded;
-pub mod headers;
 pub mod learner_api;
 pub mod learner_ws;
 pub mod node_api;

@@ -11,23 +11,24 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::accompanied::{self, Along};
 use super::body::read_body;
+use super::errors;
 use super::function_api::from_answer;
+use super::gateway_worker::GatewayWorker;
 use super::origin::check_origin;
-use super::{errors, headers};
 use crate::actors::queue::{ChangeLimits, RestoreLimits};
 use crate::actors::switch::SwapScheduler;
+use crate::call::state::{NodePhase, NodeState};
 use crate::config::Admin;
-use crate::dispatch::Worker;
 use crate::error::Error;
-use crate::json::Bounds;
-use crate::metrics::Refused;
+use crate::error::RefusalKind;
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::LimitsPatch;
-use crate::state::{NodeState, Phase};
 use crate::types::FunctionName;
+use crate::wire::headers;
+use crate::wire::json::Bounds;
 use crate::wire::read_object;
 
-type Shared = web::Data<Rc<Worker>>;
+type Shared = web::Data<Rc<GatewayWorker>>;
 
 /// `GET`, `POST /`.
 pub async fn greeting() -> HttpResponse {
@@ -78,7 +79,7 @@ pub fn check_admin(request: &HttpRequest, node: &NodeState) -> Result<(), Error>
 /// There are too many.
 pub fn begin_change(node: &NodeState) -> Result<OwnedSemaphorePermit, Error> {
     Arc::clone(&node.changes).try_acquire_owned().map_err(|_| {
-        node.metrics.refused(Refused::Busy);
+        node.metrics.refused(RefusalKind::Busy);
         Error::Busy
     })
 }
@@ -269,8 +270,8 @@ pub async fn metrics(request: HttpRequest, worker: Shared) -> HttpResponse {
 /// `GET /health`: 200 while the node serves, 503 while it stops.
 pub async fn health(worker: Shared) -> HttpResponse {
     match *worker.node.phase.borrow() {
-        Phase::Serving => HttpResponse::Ok().json(serde_json::json!({"status": "serving"})),
-        Phase::Draining | Phase::Stopped => {
+        NodePhase::Serving => HttpResponse::Ok().json(serde_json::json!({"status": "serving"})),
+        NodePhase::Draining | NodePhase::Stopped => {
             HttpResponse::ServiceUnavailable().json(serde_json::json!({"status": "stopping"}))
         }
     }

@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use actix_web::http::Uri;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::headers;
 use crate::error::Error;
+use crate::wire::headers;
 
 /// Where the page stands that a request comes from.
 static FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

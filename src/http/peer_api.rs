@@ -16,22 +16,24 @@ use tokio::time::Instant;
 
 use super::accompanied::{self, Along};
 use super::body::read_body;
+use super::errors;
 use super::function_api::{FUNCTION_METHODS, function_name};
-use super::{errors, headers};
+use super::gateway_worker::GatewayWorker;
+use crate::call::function::{Answer, Invocation};
+use crate::call::{Call, CallReport};
 use crate::connections::Connection;
-use crate::dispatch::{Call, Outcome, Worker};
 use crate::error::Error;
-use crate::faas::{Answer, Invocation};
-use crate::peer::message_bytes_max;
 use crate::policy::Task;
 use crate::types::TaskType;
+use crate::wire::headers;
+use crate::wire::message_bytes_max;
 use crate::wire::{MACHINE_AGENT, NAME_BYTES_MAX, PeerAnswer, PeerHop, Timings, read_peer_request};
 
 /// Serves one call that another node hands on.
 pub async fn call(
     request: HttpRequest,
     payload: web::Payload,
-    worker: web::Data<Rc<Worker>>,
+    worker: web::Data<Rc<GatewayWorker>>,
 ) -> HttpResponse {
     let arrival = Instant::now();
     if request.method() != Method::POST {
@@ -42,7 +44,8 @@ pub async fn call(
     }
     match read(&request, payload, &worker, arrival).await {
         Ok(call) => {
-            let Outcome { result, timings, elsewhere, .. } = worker.carry_out(call).await;
+            let CallReport { result, timings, elsewhere, .. } =
+                worker.dispatcher.carry_out(call).await;
             let passed = elsewhere.unwrap_or_default();
             respond(result, passed, timings, &worker, request.conn_data())
         }
@@ -58,7 +61,7 @@ pub async fn call(
 async fn read(
     request: &HttpRequest,
     payload: web::Payload,
-    worker: &Worker,
+    worker: &GatewayWorker,
     arrival: Instant,
 ) -> Result<Call, Error> {
     let name = function_name(request, "/peer/function/", &worker.functions)?;
@@ -135,7 +138,7 @@ fn respond(
     result: Result<Answer, Error>,
     mut passed: Vec<PeerHop>,
     timings: Timings,
-    worker: &Worker,
+    worker: &GatewayWorker,
     connection: Option<&Arc<Connection>>,
 ) -> HttpResponse {
     let answer = result.unwrap_or_else(|error| error_answer(&error));

@@ -23,20 +23,19 @@ use tokio::io::ReadBuf;
 use super::body::check_announced;
 use super::discovery_api::DiscoveryWorker;
 use super::framing::Framing;
+use super::gateway_worker::GatewayWorker;
 use super::guarded::Guarded;
 use super::learner_api::LearnerWorker;
 use super::watched::Watched;
-use super::{
-    discovery_api, errors, function_api, headers, learner_api, learner_ws, node_api, peer_api,
-};
+use super::{discovery_api, errors, function_api, learner_api, learner_ws, node_api, peer_api};
 use crate::actors::gateway::{Serve, Server};
+use crate::call::state::NodeState;
 use crate::config::Settings;
 use crate::connections::{Connection, Connections};
-use crate::dispatch::Worker;
 use crate::error::Error;
-use crate::json::Bounds;
-use crate::peer::message_bytes_max;
-use crate::state::NodeState;
+use crate::wire::headers;
+use crate::wire::json::Bounds;
+use crate::wire::message_bytes_max;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -97,16 +96,20 @@ impl Listeners {
     }
 }
 
+/// Makes a worker thread's share of the gateway, on that thread.
+pub type MakeWorker = dyn Fn() -> GatewayWorker + Send + Sync;
+
 /// A node's servers. The sockets stay open from one start to the next.
 pub struct Servers {
     node: Arc<NodeState>,
+    worker: Arc<MakeWorker>,
     listeners: RefCell<Option<Listeners>>,
 }
 
 impl Servers {
-    /// Serves `node` on `listeners`.
-    pub fn new(node: Arc<NodeState>, listeners: Listeners) -> Self {
-        Self { node, listeners: RefCell::new(Some(listeners)) }
+    /// Serves `node` on `listeners`; each thread of the gateway works with what `worker` makes.
+    pub fn new(node: Arc<NodeState>, worker: Arc<MakeWorker>, listeners: Listeners) -> Self {
+        Self { node, worker, listeners: RefCell::new(Some(listeners)) }
     }
 
     fn shutdown_timeout_s(&self) -> u64 {
@@ -118,13 +121,12 @@ impl Servers {
         &self,
         listener: &TcpListener,
         workers: usize,
-        share: fn(Arc<NodeState>) -> T,
+        share: impl Fn() -> T + Clone + Send + 'static,
         routes: fn(&mut web::ServiceConfig),
     ) -> io::Result<ActixServer> {
-        let node = Arc::clone(&self.node);
         let app = move || {
             App::new()
-                .app_data(web::Data::new(share(Arc::clone(&node))))
+                .app_data(web::Data::new(share()))
                 // The last word where the routes have none.
                 .default_service(web::to(unknown_path))
                 .configure(routes)
@@ -142,14 +144,18 @@ impl Servers {
     fn all(&self, listeners: &Listeners) -> io::Result<Vec<ActixServer>> {
         let workers = self.node.settings.workers;
         let Listeners { scheduler, discovery, learner, learner_ws } = listeners;
-        let worker = |node| Rc::new(Worker::new(node));
-        let of_discovery = |node| Rc::new(DiscoveryWorker::new(node));
-        let of_learner = |node| Rc::new(LearnerWorker::new(node));
+        let (worker, node) = (Arc::clone(&self.worker), Arc::clone(&self.node));
+        let worker = move || Rc::new(worker());
+        let of_learner = {
+            let node = Arc::clone(&node);
+            move || Rc::new(LearnerWorker::new(Arc::clone(&node)))
+        };
+        let of_discovery = move || Rc::new(DiscoveryWorker::new(Arc::clone(&node)));
         // Nothing runs before it is spawned, so a failure here leaves nothing behind.
         [
             scheduler.as_ref().map(|l| self.server(l, workers, worker, scheduler_routes)),
             discovery.as_ref().map(|l| self.server(l, 1, of_discovery, discovery_routes)),
-            learner.as_ref().map(|l| self.server(l, 1, of_learner, learner_routes)),
+            learner.as_ref().map(|l| self.server(l, 1, of_learner.clone(), learner_routes)),
             learner_ws.as_ref().map(|l| self.server(l, 1, of_learner, learner_ws_routes)),
         ]
         .into_iter()

@@ -5,7 +5,7 @@ use rand::Rng;
 use rand::seq::IndexedRandom;
 
 use super::params::{BadParameters, Params};
-use super::{Heard, NodeView, Policy, Step, Task, max_hops_warning};
+use super::{Knowledge, NodeView, Policy, Step, Task, max_hops_warning};
 
 /// See the module.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Policy for ForwardScheduler {
         vec![self.max_hops.to_string()]
     }
 
-    fn next(&self, task: &Task, node: NodeView<'_>, _: &Heard, rng: &mut dyn Rng) -> Step {
+    fn next(&self, task: &Task, node: NodeView<'_>, _: &Knowledge, rng: &mut dyn Rng) -> Step {
         if task.hops >= self.max_hops {
             return Step::run_here();
         }
@@ -53,7 +53,7 @@ mod tests {
 
     fn next(max_hops: u32, task: Task, peers: &[Peer], seed: u64) -> Step {
         let policy = ForwardScheduler { max_hops };
-        policy.next(&task, view(0, 0, peers), &Heard::default(), &mut rng(seed))
+        policy.next(&task, view(0, 0, peers), &Knowledge::default(), &mut rng(seed))
     }
 
     #[test]

@@ -21,7 +21,7 @@ use rand::Rng;
 use rand::seq::IndexedRandom;
 
 use super::params::{BadParameters, Params};
-use super::{Decision, Heard, Learnt, NodeView, Policy, Question, Step, Task};
+use super::{Decision, Knowledge, LearnerDecision, NodeView, Policy, Question, Step, Task};
 use crate::types::TASK_TYPES_MAX;
 
 /// See the module.
@@ -58,7 +58,12 @@ impl LearningScheduler {
         Question { state: state.into(), possible }
     }
 
-    fn carry_out(learnt: &Learnt, node: NodeView<'_>, heard: &Heard, rng: &mut dyn Rng) -> Step {
+    fn carry_out(
+        learnt: &LearnerDecision,
+        node: NodeView<'_>,
+        heard: &Knowledge,
+        rng: &mut dyn Rng,
+    ) -> Step {
         match (learnt.action, &heard.probes) {
             (0, _) => Step::Decide(Decision::Reject),
             // What was chosen cannot be connected to.
@@ -95,7 +100,7 @@ impl Policy for LearningScheduler {
         self.task_types
     }
 
-    fn next(&self, task: &Task, node: NodeView<'_>, heard: &Heard, rng: &mut dyn Rng) -> Step {
+    fn next(&self, task: &Task, node: NodeView<'_>, heard: &Knowledge, rng: &mut dyn Rng) -> Step {
         match &heard.learnt {
             _ if task.from_peer => Step::run_here(),
             None => Step::Learn(self.question(task, node)),
@@ -112,8 +117,8 @@ mod tests {
 
     const POLICY: LearningScheduler = LearningScheduler { task_types: 2 };
 
-    fn chose(action: usize) -> Heard {
-        let learnt = Learnt {
+    fn chose(action: usize) -> Knowledge {
+        let learnt = LearnerDecision {
             eid: 1,
             state: [0.0].into(),
             action,
@@ -121,7 +126,7 @@ mod tests {
             fallback: false,
             pending: None,
         };
-        Heard { learnt: Some(learnt), ..Heard::default() }
+        Knowledge { learnt: Some(learnt), ..Knowledge::default() }
     }
 
     #[test]
@@ -130,21 +135,22 @@ mod tests {
             [Load { running: 3, waiting: 1 }, Load { running: 0, waiting: 2 }, Load::default()];
         let (task, peers) = (Task { task_type: TaskType(1.0), ..client() }, peers(2));
         let node = NodeView { by_type: &by_type, ..view(3, 3, &peers) };
-        let step = POLICY.next(&task, node, &Heard::default(), &mut rng(1));
+        let step = POLICY.next(&task, node, &Knowledge::default(), &mut rng(1));
         let state = [1.0, 3.0, 0.0, 1.0, 2.0].into();
         assert_eq!(step, Step::Learn(Question { state, possible: 5 }));
     }
 
     #[test]
     fn without_peers_neither_probing_nor_forwarding_is_possible() {
-        let step = POLICY.next(&client(), view(0, 0, &[]), &Heard::default(), &mut rng(1));
+        let step = POLICY.next(&client(), view(0, 0, &[]), &Knowledge::default(), &mut rng(1));
         assert!(matches!(step, Step::Learn(Question { possible: 2, .. })));
     }
 
     #[test]
     fn every_action_of_the_contract_is_carried_out() {
         let peers = peers(3);
-        let next = |heard: &Heard| POLICY.next(&client(), view(2, 0, &peers), heard, &mut rng(1));
+        let next =
+            |heard: &Knowledge| POLICY.next(&client(), view(2, 0, &peers), heard, &mut rng(1));
         assert_eq!(next(&chose(0)), Step::Decide(Decision::Reject));
         assert_eq!(next(&chose(1)), Step::run_here());
         assert!(matches!(next(&chose(2)), Step::Probe(drawn) if drawn.len() == 1));
@@ -159,12 +165,12 @@ mod tests {
         let peers = peers(1);
         for (running, waiting, forwarded) in [(1, 0, true), (1, 1, false), (0, 3, false)] {
             let probes = probed(&[(&peers[0], running, waiting)]).probes;
-            let heard = Heard { probes, ..chose(2) };
+            let heard = Knowledge { probes, ..chose(2) };
             let step = POLICY.next(&client(), view(2, 0, &peers), &heard, &mut rng(1));
             let wanted = if forwarded { Step::forward(peers[0].clone()) } else { Step::run_here() };
             assert_eq!(step, wanted);
         }
-        let silent = Heard { probes: Some(Vec::new()), ..chose(2) };
+        let silent = Knowledge { probes: Some(Vec::new()), ..chose(2) };
         let step = POLICY.next(&client(), view(2, 0, &peers), &silent, &mut rng(1));
         assert_eq!(step, Step::run_here());
     }
@@ -172,7 +178,7 @@ mod tests {
     #[test]
     fn a_machine_that_cannot_be_connected_to_means_run_here_not_its_neighbour() {
         let peers = peers(3);
-        let heard = Heard { unreachable: vec![peers[0].host.clone()], ..chose(3) };
+        let heard = Knowledge { unreachable: vec![peers[0].host.clone()], ..chose(3) };
         let step = POLICY.next(&client(), view(0, 0, &peers[1..]), &heard, &mut rng(1));
         assert_eq!(step, Step::run_here());
     }
@@ -180,7 +186,8 @@ mod tests {
     #[test]
     fn a_peer_s_call_runs_here_and_asks_nobody() {
         let peers = peers(1);
-        let step = POLICY.next(&from_peer(1), view(9, 9, &peers), &Heard::default(), &mut rng(1));
+        let step =
+            POLICY.next(&from_peer(1), view(9, 9, &peers), &Knowledge::default(), &mut rng(1));
         assert_eq!(step, Step::run_here());
     }
 }

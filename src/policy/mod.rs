@@ -63,7 +63,7 @@ pub struct NodeView<'a> {
 
 /// What was learnt about this call since it arrived.
 #[derive(Clone, Debug, Default)]
-pub struct Heard {
+pub struct Knowledge {
     /// `None` until peers were probed; then one entry for each that answered.
     pub probes: Option<Vec<Probe>>,
     /// Time since the call arrived at this node.
@@ -71,7 +71,7 @@ pub struct Heard {
     /// Hosts that could not be connected to when this call was to be forwarded to them.
     pub unreachable: Vec<Arc<str>>,
     /// `None` until the learner was asked.
-    pub learnt: Option<Learnt>,
+    pub learnt: Option<LearnerDecision>,
 }
 
 /// What a policy asks of the learner.
@@ -85,7 +85,7 @@ pub struct Question {
 
 /// The learner's decision on a call.
 #[derive(Clone, Debug)]
-pub struct Learnt {
+pub struct LearnerDecision {
     /// Its number.
     pub eid: Eid,
     /// The state it was taken in.
@@ -100,7 +100,7 @@ pub struct Learnt {
     pub pending: Option<Arc<Pending>>,
 }
 
-impl Heard {
+impl Knowledge {
     /// Whether `host` failed this call before.
     pub fn failed(&self, host: &str) -> bool {
         self.unreachable.iter().any(|h| &**h == host)
@@ -169,7 +169,7 @@ pub trait Policy: Send + Sync + 'static {
     fn parameters(&self) -> Vec<String>;
 
     /// The next step for `task`. Must not block. `rng` is the only source of chance.
-    fn next(&self, task: &Task, node: NodeView<'_>, heard: &Heard, rng: &mut dyn Rng) -> Step;
+    fn next(&self, task: &Task, node: NodeView<'_>, heard: &Knowledge, rng: &mut dyn Rng) -> Step;
 
     /// Name and parameters as clients see them: `PowerOfNScheduler(1, 2, true, 1)`.
     fn full_name(&self) -> String {
@@ -229,11 +229,11 @@ pub(crate) mod testing {
         Task { hops, from_peer: true, ..Task::default() }
     }
 
-    pub(crate) fn probed(loads: &[(&Peer, u32, u32)]) -> Heard {
+    pub(crate) fn probed(loads: &[(&Peer, u32, u32)]) -> Knowledge {
         let probe = |&(peer, running, waiting): &(&Peer, u32, u32)| Probe {
             peer: peer.clone(),
             load: Load { running, waiting },
         };
-        Heard { probes: Some(loads.iter().map(probe).collect()), ..Heard::default() }
+        Knowledge { probes: Some(loads.iter().map(probe).collect()), ..Knowledge::default() }
     }
 }

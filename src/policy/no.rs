@@ -6,7 +6,7 @@
 use rand::Rng;
 
 use super::params::{BadParameters, Params};
-use super::{Decision, Heard, NodeView, Policy, Step, Task};
+use super::{Decision, Knowledge, NodeView, Policy, Step, Task};
 
 /// See the module.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Policy for NoScheduler {
         vec![self.loss.to_string()]
     }
 
-    fn next(&self, _: &Task, _: NodeView<'_>, _: &Heard, _: &mut dyn Rng) -> Step {
+    fn next(&self, _: &Task, _: NodeView<'_>, _: &Knowledge, _: &mut dyn Rng) -> Step {
         Step::Decide(Decision::RunHere { may_wait: !self.loss })
     }
 
@@ -55,7 +55,8 @@ mod tests {
             let policy = NoScheduler { loss };
             let peers = peers(3);
             for task in [client(), from_peer(2)] {
-                let step = policy.next(&task, view(9, 9, &peers), &Heard::default(), &mut rng(1));
+                let step =
+                    policy.next(&task, view(9, 9, &peers), &Knowledge::default(), &mut rng(1));
                 assert_eq!(step, Step::Decide(Decision::RunHere { may_wait: !loss }));
             }
             assert_eq!(policy.full_name(), "NoScheduler");

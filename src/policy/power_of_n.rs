@@ -17,7 +17,7 @@ use rand::Rng;
 use rand::seq::{IndexedRandom, index};
 
 use super::params::{BadParameters, Params};
-use super::{Heard, NodeView, Peer, Policy, Probe, Step, Task, max_hops_warning};
+use super::{Knowledge, NodeView, Peer, Policy, Probe, Step, Task, max_hops_warning};
 
 /// See the module.
 #[derive(Debug, PartialEq)]
@@ -78,7 +78,7 @@ impl PowerOfNScheduler {
 pub(super) fn least_loaded(
     probes: &[Probe],
     load: u32,
-    heard: &Heard,
+    heard: &Knowledge,
     rng: &mut dyn Rng,
 ) -> Option<Peer> {
     let better: Vec<&Probe> =
@@ -98,7 +98,7 @@ impl Policy for PowerOfNScheduler {
         self.shown()
     }
 
-    fn next(&self, task: &Task, node: NodeView<'_>, heard: &Heard, rng: &mut dyn Rng) -> Step {
+    fn next(&self, task: &Task, node: NodeView<'_>, heard: &Knowledge, rng: &mut dyn Rng) -> Step {
         let load = node.load.total();
         match &heard.probes {
             None => {
@@ -129,7 +129,8 @@ mod tests {
     #[test]
     fn below_the_threshold_a_call_runs_here_unprobed() {
         let peers = peers(3);
-        let step = policy(2, 3).next(&client(), view(1, 1, &peers), &Heard::default(), &mut rng(1));
+        let step =
+            policy(2, 3).next(&client(), view(1, 1, &peers), &Knowledge::default(), &mut rng(1));
         assert_eq!(step, Step::run_here());
     }
 
@@ -137,7 +138,7 @@ mod tests {
     fn at_the_threshold_waiting_calls_count_and_f_distinct_peers_are_probed() {
         let peers = peers(5);
         for seed in 0..200 {
-            let heard = Heard::default();
+            let heard = Knowledge::default();
             let step = policy(3, 2).next(&client(), view(1, 1, &peers), &heard, &mut rng(seed));
             let Step::Probe(drawn) = step else { panic!("expected probes, got {step:?}") };
             let distinct: HashSet<_> = drawn.iter().collect();
@@ -148,7 +149,7 @@ mod tests {
     #[test]
     fn fewer_peers_than_the_fan_out_are_all_probed_and_none_means_run_here() {
         let peers = peers(2);
-        let heard = Heard::default();
+        let heard = Knowledge::default();
         let step = policy(9, 0).next(&client(), view(0, 0, &peers), &heard, &mut rng(1));
         assert!(matches!(step, Step::Probe(drawn) if drawn.len() == 2));
         let step = policy(9, 0).next(&client(), view(0, 0, &[]), &heard, &mut rng(1));
@@ -158,7 +159,7 @@ mod tests {
     #[test]
     fn a_call_at_max_hops_runs_here() {
         let peers = peers(2);
-        let heard = Heard::default();
+        let heard = Knowledge::default();
         let step = policy(1, 0).next(&from_peer(1), view(4, 4, &peers), &heard, &mut rng(1));
         assert_eq!(step, Step::run_here());
     }

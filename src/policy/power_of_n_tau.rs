@@ -14,7 +14,7 @@ use rand::Rng;
 
 use super::params::{BadParameters, Params, duration_text};
 use super::power_of_n::{PowerOfNScheduler, least_loaded};
-use super::{Heard, NodeView, Policy, Step, Task};
+use super::{Knowledge, NodeView, Policy, Step, Task};
 
 /// See the module.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Policy for PowerOfNSchedulerTau {
         shown
     }
 
-    fn next(&self, task: &Task, node: NodeView<'_>, heard: &Heard, rng: &mut dyn Rng) -> Step {
+    fn next(&self, task: &Task, node: NodeView<'_>, heard: &Knowledge, rng: &mut dyn Rng) -> Step {
         let load = node.load.running;
         let Some(probes) = &heard.probes else {
             return self
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn only_running_calls_count_against_the_threshold() {
         let peers = peers(1);
-        let heard = Heard::default();
+        let heard = Knowledge::default();
         let step = policy().next(&client(), view(1, 9, &peers), &heard, &mut rng(1));
         assert_eq!(step, Step::run_here());
         let step = policy().next(&client(), view(2, 0, &peers), &heard, &mut rng(1));
@@ -103,7 +103,7 @@ mod tests {
         let heard = probed(&[(&peers[0], 2, 0)]);
         let step = policy().next(&client(), view(2, 5, &peers), &heard, &mut rng(1));
         assert_eq!(step, Step::WaitUntil(Duration::from_millis(100)));
-        let heard = Heard { elapsed: Duration::from_secs(1), ..heard };
+        let heard = Knowledge { elapsed: Duration::from_secs(1), ..heard };
         let step = policy().next(&client(), view(2, 5, &peers), &heard, &mut rng(1));
         assert_eq!(step, Step::run_here(), "the peer runs as much as we do");
     }

@@ -4,7 +4,7 @@
 use rand::Rng;
 
 use super::params::{BadParameters, Params};
-use super::{Decision, Heard, NodeView, Policy, Step, Task};
+use super::{Decision, Knowledge, NodeView, Policy, Step, Task};
 
 /// See the module.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Policy for RejectScheduler {
         Vec::new()
     }
 
-    fn next(&self, _: &Task, _: NodeView<'_>, _: &Heard, _: &mut dyn Rng) -> Step {
+    fn next(&self, _: &Task, _: NodeView<'_>, _: &Knowledge, _: &mut dyn Rng) -> Step {
         Step::Decide(Decision::Reject)
     }
 }
@@ -41,7 +41,8 @@ mod tests {
 
     #[test]
     fn everything_is_rejected() {
-        let step = RejectScheduler.next(&client(), view(0, 0, &[]), &Heard::default(), &mut rng(1));
+        let step =
+            RejectScheduler.next(&client(), view(0, 0, &[]), &Knowledge::default(), &mut rng(1));
         assert_eq!(step, Step::Decide(Decision::Reject));
         assert_eq!(RejectScheduler.full_name(), "RejectScheduler");
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rand::Rng;
 
 use super::params::{BadParameters, Params};
-use super::{Decision, Heard, NodeView, Peer, Policy, Step, Task};
+use super::{Decision, Knowledge, NodeView, Peer, Policy, Step, Task};
 
 /// See the module.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Policy for RoundRobinWithMasterScheduler {
         vec![self.is_master.to_string(), self.master_ip.clone(), self.loss.to_string()]
     }
 
-    fn next(&self, task: &Task, node: NodeView<'_>, heard: &Heard, _: &mut dyn Rng) -> Step {
+    fn next(&self, task: &Task, node: NodeView<'_>, heard: &Knowledge, _: &mut dyn Rng) -> Step {
         match (self.is_master, task.from_peer) {
             (true, true) => self.hand_on(node.peers),
             (true, false) => Step::Decide(Decision::Refuse),
@@ -83,7 +83,7 @@ mod tests {
     fn the_master_hands_peer_calls_to_its_machines_in_turn() {
         let (policy, peers) = (policy("true"), peers(3));
         for turn in 0..7 {
-            let heard = Heard::default();
+            let heard = Knowledge::default();
             let step = policy.next(&from_peer(1), view(0, 0, &peers), &heard, &mut rng(1));
             assert_eq!(step, Step::forward(peers[turn % 3].clone()));
         }
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn the_master_without_machines_runs_peer_calls_itself() {
         let step =
-            policy("true").next(&from_peer(1), view(0, 0, &[]), &Heard::default(), &mut rng(1));
+            policy("true").next(&from_peer(1), view(0, 0, &[]), &Knowledge::default(), &mut rng(1));
         assert_eq!(step, Step::run_here());
     }
 
@@ -100,14 +100,14 @@ mod tests {
     fn the_master_refuses_a_clients_own_call() {
         let peers = peers(3);
         let step =
-            policy("true").next(&client(), view(0, 0, &peers), &Heard::default(), &mut rng(1));
+            policy("true").next(&client(), view(0, 0, &peers), &Knowledge::default(), &mut rng(1));
         assert_eq!(step, Step::Decide(Decision::Refuse));
     }
 
     #[test]
     fn a_non_master_sends_client_calls_to_the_master_and_runs_peer_calls() {
         let (policy, peers) = (policy("false"), peers(3));
-        let mut heard = Heard::default();
+        let mut heard = Knowledge::default();
         let step = policy.next(&client(), view(0, 0, &peers), &heard, &mut rng(1));
         assert_eq!(step, Step::forward(Peer::at("10.0.0.9")));
         let step = policy.next(&from_peer(2), view(0, 0, &peers), &heard, &mut rng(1));

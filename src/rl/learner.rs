@@ -10,7 +10,7 @@ use super::behaviour::{Epsilon, choose};
 use super::model::{Counters, FORMAT, Model, Unfit};
 use super::parameters::{Compatibility, Parameters};
 use super::td::Estimates;
-use super::value::{Job, JobDone, Saving, ValueFunction};
+use super::value::{BackgroundJob, JobDone, Saving, ValueFunction};
 use super::window::{Arrival, Window};
 use super::{
     BadEntry, EID_MAX, Eid, Entry, LEARNT_MAX, State, Transition, check_action, check_state,
@@ -18,14 +18,14 @@ use super::{
 
 /// What deciding counts, and ε: shared by all who decide, from one reset to the next.
 #[derive(Debug)]
-pub struct Live {
+pub struct DecisionCounts {
     /// ε.
     pub epsilon: Epsilon,
     inferences: AtomicU64,
     by_action: Box<[AtomicU64]>,
 }
 
-impl Live {
+impl DecisionCounts {
     /// `decisions` by action, as far as they were counted before.
     fn new(epsilon: f64, inferences: u64, decisions: &[u64], actions_n: usize) -> Arc<Self> {
         let before = decisions.iter().copied().chain(std::iter::repeat(0));
@@ -69,7 +69,7 @@ pub struct Snapshot {
     /// Q(s, a).
     pub values: Arc<dyn ValueFunction>,
     /// ε and the decisions.
-    pub live: Arc<Live>,
+    pub live: Arc<DecisionCounts>,
     /// R̄.
     pub average_reward: f64,
     /// What was counted.
@@ -141,7 +141,7 @@ pub struct Learner {
     window: Window,
     /// The largest EID that the window expected, resets included: a client goes on counting.
     reached: Eid,
-    live: Arc<Live>,
+    live: Arc<DecisionCounts>,
     counters: Counters,
     /// The entry that left the window last, if it makes a pair with the next.
     last: Option<Entry>,
@@ -160,7 +160,7 @@ impl Learner {
             values_number: 0,
             window: Window::new(parameters.window_rules(), 0),
             reached: 0,
-            live: Live::new(parameters.epsilon_start, 0, &[], parameters.actions_n),
+            live: DecisionCounts::new(parameters.epsilon_start, 0, &[], parameters.actions_n),
             counters: Counters::default(),
             last: None,
             leaving: Vec::new(),
@@ -197,7 +197,8 @@ impl Learner {
     pub fn restore(&mut self, model: &Model) -> Result<(), Unfit> {
         self.import(model)?;
         let actions_n = self.running.actions_n;
-        self.live = Live::new(model.epsilon, model.inferences, &model.decisions, actions_n);
+        self.live =
+            DecisionCounts::new(model.epsilon, model.inferences, &model.decisions, actions_n);
         self.counters = model.counters;
         self.window = Window::new(self.running.window_rules(), model.expected_eid);
         self.reached = model.reached_eid.max(model.expected_eid);
@@ -388,7 +389,7 @@ impl Learner {
     }
 
     /// See [`ValueFunction::job`]; with the number of the value function that wants it.
-    pub fn job(&mut self) -> Option<(u64, Job)> {
+    pub fn job(&mut self) -> Option<(u64, BackgroundJob)> {
         Some((self.values_number, self.estimates.values.job()?))
     }
 

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::behaviour::Decay;
 use super::reward::RewardRule;
-use super::td::{self, Rates, TD_FORMS};
+use super::td::{self, StepSizes, TD_FORMS};
 use super::value::{self, VALUE_FUNCTIONS};
 use super::window::{ENTRY_BYTES, WindowRules};
 use crate::types::cut;
@@ -201,13 +201,13 @@ impl Parameters {
     }
 
     /// The value function that these name.
-    pub fn value(&self) -> &'static value::Listed {
+    pub fn value(&self) -> &'static value::ListedValueFunction {
         let named = VALUE_FUNCTIONS.iter().find(|listed| listed.name == self.value_function);
         named.unwrap_or(&VALUE_FUNCTIONS[0])
     }
 
     /// The TD form that these name.
-    pub fn td(&self) -> &'static td::Listed {
+    pub fn td(&self) -> &'static td::ListedTdForm {
         TD_FORMS.iter().find(|listed| listed.name == self.td_form).unwrap_or(&TD_FORMS[0])
     }
 
@@ -253,8 +253,8 @@ impl Parameters {
     }
 
     /// The step sizes and the discount.
-    pub fn rates(&self) -> Rates {
-        Rates { alpha: self.alpha, beta: self.beta, gamma: self.gamma }
+    pub fn rates(&self) -> StepSizes {
+        StepSizes { alpha: self.alpha, beta: self.beta, gamma: self.gamma }
     }
 
     /// The values that a model must have been learnt under to fit these.

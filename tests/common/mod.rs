@@ -92,7 +92,7 @@ impl TestNode {
         self.node.take().expect("it runs").stop().await;
     }
 
-    pub fn state(&self) -> &p2pfaas::state::NodeState {
+    pub fn state(&self) -> &p2pfaas::call::state::NodeState {
         &self.node.as_ref().expect("it runs").state
     }
 

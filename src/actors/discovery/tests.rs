@@ -51,7 +51,7 @@ fn named(name: &str) -> Introduction {
 
 struct Node {
     addr: actix::Addr<Discovery>,
-    kept: Rc<Kept>,
+    kept: Rc<DiscoveryState>,
     machines: Rc<Machines>,
     settings: DiscoverySettings,
     folder: tempfile::TempDir,
@@ -69,7 +69,7 @@ fn start(init_servers: &[&str], follows: bool) -> Node {
         init_servers: init_servers.iter().map(|s| (*s).to_owned()).collect(),
         ..MachineConfig::default()
     };
-    let kept = Rc::new(Kept {
+    let kept = Rc::new(DiscoveryState {
         membership: RefCell::new(Membership::new(rules, None)),
         config: Mutex::new(Layered { running: config.clone(), saved: config }),
         published: Arc::default(),
@@ -84,7 +84,11 @@ fn start(init_servers: &[&str], follows: bool) -> Node {
     Node { addr, kept, machines, settings, folder }
 }
 
-fn actor(kept: &Rc<Kept>, settings: &DiscoverySettings, machines: &Rc<Machines>) -> Discovery {
+fn actor(
+    kept: &Rc<DiscoveryState>,
+    settings: &DiscoverySettings,
+    machines: &Rc<Machines>,
+) -> Discovery {
     let (kept, machines) = (Rc::clone(kept), Rc::clone(machines));
     Discovery::new(kept, settings.clone(), machines, Arc::default(), Guard::new(|_| ()))
 }

@@ -6,7 +6,7 @@ use clap::error::Error;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use toml::{Table, Value};
 
-use crate::bench::scenario::Scenario;
+use crate::experiment::design::scenario::Scenario;
 use crate::storage;
 
 /// The keys given as flags, which go before the file's.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::bench::about::{About, End};
-use crate::experiment::{Live, Progress};
+use crate::experiment::design::about::{About, RunEnd};
+use crate::experiment::run::{Progress, RunProgress};
 
 /// Seconds between the lines where there is no terminal.
 const LINE_S: f64 = 10.0;
@@ -33,7 +33,7 @@ pub(super) struct Bar {
     tell: Option<Sender<Event>>,
     drawing: Option<JoinHandle<()>>,
     /// The figures of the tick before, for the rate.
-    before: Cell<Live>,
+    before: Cell<RunProgress>,
     rate: Cell<f64>,
 }
 
@@ -115,12 +115,12 @@ fn share(part: u64, whole: u64) -> f64 {
 
 impl Progress for Bar {
     fn begins(&self, title: &str, duration: Duration) {
-        self.before.set(Live::default());
+        self.before.set(RunProgress::default());
         self.rate.set(0.0);
         self.tell(Event::Begins(title.to_owned(), duration));
     }
 
-    fn goes_on(&self, live: &Live) {
+    fn goes_on(&self, live: &RunProgress) {
         let before = self.before.replace(*live);
         let passed = live.elapsed_s - before.elapsed_s;
         if passed > 0.0 {
@@ -142,7 +142,7 @@ impl Progress for Bar {
 
     fn ended(&self, about: &About, results: &Path) {
         let kept = &about.kept;
-        let how = if about.end == End::Complete { "" } else { " (interrupted)" };
+        let how = if about.end == RunEnd::Complete { "" } else { " (interrupted)" };
         self.say(format!("{}{how}", results.display()));
         let (in_time, [half, most, _]) = (share(kept.sent_in_time, kept.planned), kept.late_s);
         if kept.planned > 0 && (in_time < 99.0 || most > LATE_S) {

@@ -27,13 +27,13 @@ use tokio::time::Instant;
 
 use self::board::Board;
 use self::times::Times;
-use super::{Answer, Backend, Invocation};
 use crate::actors::queue::Slot;
-use crate::budget::Budget;
+use crate::call::function::{Answer, Backend, Invocation};
 use crate::config::Settings;
 use crate::error::Error;
 use crate::memory;
-use crate::timer::Timer;
+use crate::memory::budget::Budget;
+use crate::time::timer::Timer;
 
 /// How long the function was to take, on its answer.
 static SECONDS: HeaderName = HeaderName::from_static("x-function-seconds");
@@ -252,7 +252,7 @@ impl Backend for Embedded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actors::queue::{Entry, Gate};
+    use crate::actors::queue::{Entrance, Gate};
     use crate::queue::{Arriving, Limits};
     use crate::types::TaskType;
 
@@ -294,7 +294,7 @@ mod tests {
     async fn spinning_work_keeps_its_slot_until_its_thread_has_ended_though_the_caller_left() {
         let gate = Gate::new(Limits { k: 1, ..Limits::default() }, 1);
         let call = Arriving { bytes: 0, may_wait: true, task_type: TaskType(0.0) };
-        let Ok(Entry::Slot(slot)) = gate.enter(call) else { panic!("a slot is free") };
+        let Ok(Entrance::Slot(slot)) = gate.enter(call) else { panic!("a slot is free") };
         {
             let shared = shared();
             let spin = shared.run(EmbeddedName::Spin, "mean_ms=60000", None, Bytes::new(), slot);

@@ -9,7 +9,7 @@ use super::value::ValueFunction;
 
 /// The step sizes and the discount.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rates {
+pub struct StepSizes {
     /// α, of the value function.
     pub alpha: f64,
     /// β, of the average reward.
@@ -48,10 +48,10 @@ impl Estimates {
 }
 
 /// Learns from one transition; `actions_n` is how many actions there are. Answers the TD error δ.
-pub type TdForm = fn(&mut Estimates, &Transition<'_>, &Rates, actions_n: usize) -> f64;
+pub type TdForm = fn(&mut Estimates, &Transition<'_>, &StepSizes, actions_n: usize) -> f64;
 
 /// A TD form that can be configured.
-pub struct Listed {
+pub struct ListedTdForm {
     /// Its name in parameters.
     pub name: &'static str,
     /// Its part of the learner's name, before that of the value function.
@@ -63,20 +63,25 @@ pub struct Listed {
 }
 
 /// All of them; the first is the default.
-pub const TD_FORMS: &[Listed] = &[
-    Listed {
+pub const TD_FORMS: &[ListedTdForm] = &[
+    ListedTdForm {
         name: "sarsa_average_reward",
         title: "Sarsa",
         as_v1: Some(sarsa_average_reward::update_as_v1),
         update: sarsa_average_reward::update,
     },
-    Listed {
+    ListedTdForm {
         name: "q_average_reward",
         title: "QAverageReward",
         as_v1: None,
         update: q_average_reward::update,
     },
-    Listed { name: "q_learning", title: "QLearning", as_v1: None, update: q_learning::update },
+    ListedTdForm {
+        name: "q_learning",
+        title: "QLearning",
+        as_v1: None,
+        update: q_learning::update,
+    },
 ];
 
 #[cfg(test)]
@@ -98,5 +103,5 @@ pub(crate) mod testing {
     pub(crate) const TRANSITION: Transition<'static> =
         Transition { state: &[0.0], action: 0, reward: 3.0, next_state: &[1.0], next_action: 0 };
 
-    pub(crate) const RATES: Rates = Rates { alpha: 0.1, beta: 0.01, gamma: 0.9 };
+    pub(crate) const RATES: StepSizes = StepSizes { alpha: 0.1, beta: 0.01, gamma: 0.9 };
 }

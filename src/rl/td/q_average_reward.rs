@@ -10,10 +10,10 @@
 //! processes*, ICML 2021, Differential Q-learning; β is their η α. Off-policy: it estimates the
 //! values of the greedy policy whatever was chosen, over all actions.
 
-use super::{Estimates, Rates, Transition};
+use super::{Estimates, StepSizes, Transition};
 
 /// One update.
-pub fn update(on: &mut Estimates, t: &Transition<'_>, rates: &Rates, actions_n: usize) -> f64 {
+pub fn update(on: &mut Estimates, t: &Transition<'_>, rates: &StepSizes, actions_n: usize) -> f64 {
     on.values.visit(t.next_state, t.next_action);
     let next = on.max(t.next_state, actions_n);
     let now = on.values.visit(t.state, t.action);

@@ -7,10 +7,10 @@
 //!
 //! Source: Sutton & Barto, section 6.5, equation 6.8. It has no average reward; β does nothing.
 
-use super::{Estimates, Rates, Transition};
+use super::{Estimates, StepSizes, Transition};
 
 /// One update.
-pub fn update(on: &mut Estimates, t: &Transition<'_>, rates: &Rates, actions_n: usize) -> f64 {
+pub fn update(on: &mut Estimates, t: &Transition<'_>, rates: &StepSizes, actions_n: usize) -> f64 {
     on.values.visit(t.next_state, t.next_action);
     let next = on.max(t.next_state, actions_n);
     let now = on.values.visit(t.state, t.action);

@@ -12,10 +12,10 @@
 //! v1 sets R̄ ← R + β δ, which forgets the average at every step; that form is kept for comparing
 //! results. The order of its floating-point operations is the wire contract's.
 
-use super::{Estimates, Rates, Transition};
+use super::{Estimates, StepSizes, Transition};
 
 /// One update as in the book.
-pub fn update(on: &mut Estimates, t: &Transition<'_>, rates: &Rates, _actions_n: usize) -> f64 {
+pub fn update(on: &mut Estimates, t: &Transition<'_>, rates: &StepSizes, _actions_n: usize) -> f64 {
     let delta = delta(on, t);
     on.average_reward += rates.beta * delta;
     on.learn(t, rates.alpha * delta);
@@ -26,7 +26,7 @@ pub fn update(on: &mut Estimates, t: &Transition<'_>, rates: &Rates, _actions_n:
 pub fn update_as_v1(
     on: &mut Estimates,
     t: &Transition<'_>,
-    rates: &Rates,
+    rates: &StepSizes,
     _actions_n: usize,
 ) -> f64 {
     let delta = delta(on, t);

@@ -22,7 +22,7 @@ use ndarray::Array2;
 use serde_json::value::RawValue;
 
 use super::lists::{self, Form};
-use super::{Job, JobDone, Named, Saving, VALUE_BYTES, ValueFunction, Weights};
+use super::{BackgroundJob, JobDone, Named, Saving, VALUE_BYTES, ValueFunction, Weights};
 use crate::rl::cow::Rows;
 use crate::rl::parameters::Parameters;
 use crate::rl::{FEATURES_MAX, check_state};
@@ -230,7 +230,7 @@ impl ValueFunction for KMeansTable {
         Ok(Saving::Table("centroids", self.weights()))
     }
 
-    fn job(&mut self) -> Option<Job> {
+    fn job(&mut self) -> Option<BackgroundJob> {
         let enough = self.features > 0 && self.recent.len() >= self.wanted();
         if self.busy || !enough {
             return None;

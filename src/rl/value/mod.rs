@@ -21,8 +21,8 @@ use super::cow::Rows;
 use super::parameters::Parameters;
 
 /// Work that a value function wants done away from those who train and decide.
-pub type Job = Box<dyn FnOnce() -> JobDone + Send>;
-/// What a [`Job`] came to.
+pub type BackgroundJob = Box<dyn FnOnce() -> JobDone + Send>;
+/// What a [`BackgroundJob`] came to.
 pub type JobDone = Box<dyn Any + Send>;
 
 /// Q(s, a). One owner trains it; whoever decides reads a [`snapshot`](Copies::snapshot), taken after
@@ -64,7 +64,7 @@ pub trait ValueFunction: Copies + Send + Sync {
         Weights::default()
     }
 
-    /// All that is learnt, as JSON for the model file; [`Listed::load`] reads it.
+    /// All that is learnt, as JSON for the model file; [`ListedValueFunction::load`] reads it.
     ///
     /// # Errors
     /// It cannot be written as JSON.
@@ -80,7 +80,7 @@ pub trait ValueFunction: Copies + Send + Sync {
 
     /// Work to be done in the background, if it is time; until [`job_done`](Self::job_done) no
     /// further is handed out.
-    fn job(&mut self) -> Option<Job> {
+    fn job(&mut self) -> Option<BackgroundJob> {
         None
     }
 
@@ -223,7 +223,7 @@ type Make = fn(&Parameters) -> Box<dyn ValueFunction>;
 type Load = fn(&Parameters, &RawValue) -> Result<Box<dyn ValueFunction>, String>;
 
 /// A value function that can be configured.
-pub struct Listed {
+pub struct ListedValueFunction {
     /// Its name in parameters.
     pub name: &'static str,
     /// Its part of the learner's name, after that of the TD form.
@@ -241,8 +241,8 @@ pub struct Listed {
 }
 
 /// All of them; the first is the default.
-pub const VALUE_FUNCTIONS: &[Listed] = &[
-    Listed {
+pub const VALUE_FUNCTIONS: &[ListedValueFunction] = &[
+    ListedValueFunction {
         name: "qtable",
         title: "QTable",
         make: |p| Box::new(QTable::new(p)),
@@ -251,7 +251,7 @@ pub const VALUE_FUNCTIONS: &[Listed] = &[
         shape: &[],
         load: |p, saved| Ok(Box::new(QTable::load(p, saved)?)),
     },
-    Listed {
+    ListedValueFunction {
         name: "tiles",
         title: "Tiles",
         make: |p| Box::new(Tiles::new(p)),
@@ -260,7 +260,7 @@ pub const VALUE_FUNCTIONS: &[Listed] = &[
         shape: &["tilings", "tiles_size", "tiles_scale"],
         load: |p, saved| Ok(Box::new(Tiles::load(p, saved)?)),
     },
-    Listed {
+    ListedValueFunction {
         name: "kmeans",
         title: "KMeans",
         make: |p| Box::new(KMeansTable::new(p)),

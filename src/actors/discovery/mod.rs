@@ -1,0 +1,400 @@
+//! The Discovery actor: keeps the membership, polls every known machine, and publishes who is
+//! alive as a snapshot that every call reads.
+//!
+//! With another discovery service configured it follows that one's list instead.
+//!
+//! Init servers that are names are looked up at every poll, and all their addresses are asked:
+//! that is how nodes find each other behind one name (`joins.rs`).
+//!
+//! What survives a restart of the actor: the membership and the configuration, which belong to the
+//! node; polls that were under way are forgotten and made again. What survives a restart of the
+//! node: the machines known, saved when they change; each is listed again once it answers.
+
+mod handlers;
+mod joins;
+mod messages;
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, WrapFuture};
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+use self::joins::Joins;
+pub use self::messages::{
+    ChangeMachineConfig, Flush, GetMachineConfig, Leave, ListMachines, Listing, PollAnswer, Poller,
+    Published, Reset, Unreachable,
+};
+use self::messages::{Polled, Resolved};
+use super::supervise::Guard;
+use crate::lock;
+use crate::membership::{At, Introduction, Membership, Standing};
+use crate::metrics::Metrics;
+use crate::saved::{Layered, MachineConfig};
+use crate::storage;
+use crate::types::{INIT_SERVERS_MAX, Identity, InitServer, may_be_machine, shortened};
+use crate::wire::WireMachine;
+
+/// What outlives the actor.
+pub struct DiscoveryState {
+    /// Who is known.
+    pub membership: RefCell<Membership>,
+    /// Who this node is and whom it joins through.
+    pub config: Mutex<Layered<MachineConfig>>,
+    /// What everybody reads.
+    pub published: Arc<ArcSwap<Published>>,
+}
+
+/// How often it is looked whether the machines have changed, to save them.
+const SAVE_TIME: Duration = Duration::from_secs(1);
+/// How long they are not saved again: whoever changes its name all the time must not wear out the
+/// disk.
+const SAVE_REST: Duration = Duration::from_secs(15);
+
+/// Machines that one answer may make known. The next polls tell of further ones.
+const NEWCOMERS_MAX: usize = 256;
+
+/// Machines that one line of the log names.
+const LOGGED_MAX: usize = 16;
+
+/// What is kept of a machine over a restart.
+type Known = (IpAddr, Introduction);
+
+/// How Discovery works.
+#[derive(Clone, Debug)]
+pub struct DiscoverySettings {
+    /// Time between polls.
+    pub poll_time: Duration,
+    /// Whether another discovery service is followed.
+    pub follows: bool,
+    /// Where the files are.
+    pub data_path: PathBuf,
+}
+
+/// See the module.
+pub struct Discovery {
+    kept: Rc<DiscoveryState>,
+    settings: DiscoverySettings,
+    poller: Rc<dyn Poller>,
+    metrics: Arc<Metrics>,
+    start: Instant,
+    /// The version of the membership that is published.
+    published: Option<u64>,
+    /// This machine's address where none is configured.
+    found_ip: Option<IpAddr>,
+    joins: Joins,
+    /// The machines as they are on disk.
+    saved: Vec<Known>,
+    /// When they were last saved because they had changed.
+    saved_at: Option<Instant>,
+    saving: bool,
+    leaving: bool,
+    _guard: Guard,
+}
+
+impl Discovery {
+    /// Goes on with what is `kept`.
+    pub fn new(
+        kept: Rc<DiscoveryState>,
+        settings: DiscoverySettings,
+        poller: Rc<dyn Poller>,
+        metrics: Arc<Metrics>,
+        guard: Guard,
+    ) -> Self {
+        Self {
+            kept,
+            settings,
+            poller,
+            metrics,
+            start: Instant::now(),
+            published: None,
+            found_ip: None,
+            joins: Joins::default(),
+            saved: Vec::new(),
+            saved_at: None,
+            saving: false,
+            leaving: false,
+            _guard: guard,
+        }
+    }
+
+    fn now(&self) -> At {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        At { elapsed: self.start.elapsed(), unix_s: unix.as_secs() }
+    }
+
+    /// Takes the configuration in force into use.
+    fn configure(&mut self) {
+        let config = lock(&self.kept.config).running.clone();
+        let identity = config.identity(self.found_ip);
+        let now = self.now();
+        let mut membership = self.kept.membership.borrow_mut();
+        membership.set_own(identity.ip);
+        for server in config.init_servers.iter().take(INIT_SERVERS_MAX) {
+            match server.parse() {
+                Ok(InitServer::Address(ip)) => membership.configured(ip, now),
+                Ok(InitServer::Name(_)) => {}
+                Err(why) => tracing::warn!(why, "an init server is ignored"),
+            }
+        }
+        drop(membership);
+        self.publish(Some(identity));
+    }
+
+    /// Publishes what has changed; `identity` is given when that has.
+    fn publish(&mut self, identity: Option<Identity>) {
+        let membership = self.kept.membership.borrow();
+        if identity.is_none() && self.published == Some(membership.version()) {
+            return;
+        }
+        self.published = Some(membership.version());
+        let old = self.kept.published.load();
+        let identity = identity.unwrap_or_else(|| old.identity.clone());
+        let peers = membership.peers();
+        if peers != old.peers {
+            let hosts: Vec<&str> = peers.iter().take(LOGGED_MAX).map(|peer| &*peer.host).collect();
+            tracing::info!(count = peers.len(), machines = ?hosts, "the machines known alive changed");
+        }
+        if peers != old.peers || identity != old.identity {
+            self.kept.published.store(Arc::new(Published { identity, peers }));
+        }
+        self.metrics.machines(
+            membership.count(Standing::Alive),
+            membership.count(Standing::Hearsay),
+            membership.count(Standing::Dead),
+        );
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        if self.leaving {
+            return;
+        }
+        if self.settings.follows {
+            self.follow(ctx);
+        } else {
+            self.poll_all(ctx);
+        }
+    }
+
+    fn poll_all(&mut self, ctx: &Context<Self>) {
+        self.find_own_address();
+        self.ask_init_servers(ctx);
+        let due = self.kept.membership.borrow_mut().due(self.now());
+        self.ask(due, ctx);
+    }
+
+    /// Makes sure that init servers are asked: addresses with the next poll, names when they are
+    /// found.
+    fn ask_init_servers(&mut self, ctx: &Context<Self>) {
+        let servers = lock(&self.kept.config).running.init_servers.clone();
+        let mut names = Vec::new();
+        for server in servers.iter().take(INIT_SERVERS_MAX) {
+            match server.parse() {
+                // Forgotten, pushed out by others, or dead: an init server is always worth asking.
+                Ok(InitServer::Address(ip)) => self.join(ip),
+                Ok(InitServer::Name(name)) => names.push(name),
+                Err(_) => {}
+            }
+        }
+        self.joins.wants(names);
+        self.resolve(ctx);
+    }
+
+    /// Looks what address this machine has now: boards get theirs from DHCP, containers another
+    /// one when they are taken from a network and put back. Without any the last one stays.
+    fn find_own_address(&mut self) {
+        let found = self.poller.own_address();
+        if found.is_some() && found != self.found_ip {
+            self.found_ip = found;
+            self.configure();
+        }
+    }
+
+    fn join(&mut self, ip: IpAddr) {
+        let mut membership = self.kept.membership.borrow_mut();
+        let own = self.kept.published.load().identity.ip;
+        if self.joins.may_ask(ip, &membership, own, Instant::now()) {
+            membership.init_server(ip, self.now());
+        }
+    }
+
+    /// Begins the look-ups that may begin.
+    fn resolve(&mut self, ctx: &Context<Self>) {
+        while let Some(name) = self.joins.begin() {
+            let (lookup, report) = (self.poller.resolve(name.clone()), ctx.address());
+            actix_rt::spawn(async move {
+                let addresses = lookup.await;
+                report.do_send(Resolved { name, addresses });
+            });
+        }
+    }
+
+    /// Polls the machines at `addresses`.
+    fn ask(&self, addresses: Vec<IpAddr>, ctx: &Context<Self>) {
+        let me = self.kept.published.load().identity.clone();
+        for ip in addresses {
+            let asked = Instant::now();
+            let (poll, report) = (self.poller.poll(ip, &me), ctx.address());
+            // Tasks of their own: an actor looks at all its futures whenever one of them wakes it.
+            actix_rt::spawn(async move {
+                let answer = poll.await;
+                report.do_send(Polled { ip, ping: asked.elapsed(), answer });
+            });
+        }
+    }
+
+    fn ask_newcomers(&self, ctx: &Context<Self>) {
+        let due = self.kept.membership.borrow_mut().due_first(self.now());
+        self.ask(due, ctx);
+    }
+
+    fn polled(&mut self, ip: IpAddr, ping: Duration, answer: Option<PollAnswer>) {
+        let me = self.kept.published.load().identity.clone();
+        // Who has a name that nobody can have does not answer well.
+        match answer.filter(|answer| answer.is.fits()) {
+            // It is this very node, reached by another of its addresses.
+            Some(answer) if answer.ip.is_some() && answer.ip == me.ip => {
+                let own = answer.ip.unwrap_or(ip);
+                if self.joins.alias(ip, own, Instant::now()) {
+                    tracing::info!(%ip, %own, "what answers there says it is this very node");
+                }
+                self.kept.membership.borrow_mut().forget(ip);
+            }
+            Some(answer) => self.answered(ip, ping, answer, me.ip),
+            None => {
+                if self.kept.membership.borrow_mut().failed(ip) {
+                    tracing::warn!(%ip, "a machine does not answer any more");
+                }
+            }
+        }
+        self.publish(None);
+    }
+
+    fn answered(&mut self, ip: IpAddr, ping: Duration, answer: PollAnswer, own: Option<IpAddr>) {
+        let now = self.now();
+        let mut membership = self.kept.membership.borrow_mut();
+        let told = answer.ip.filter(|told| *told != ip && may_be_machine(*told, own));
+        let mut is_alias = false;
+        if let Some(told) = told {
+            self.joins.alias(ip, told, Instant::now());
+            // Known alive where it says it is, it is not listed a second time.
+            is_alias = membership.alive_at(told).is_some_and(|is| is.name == answer.is.name);
+        }
+        if is_alias {
+            membership.forget(ip);
+        } else {
+            let name = answer.is.name.clone();
+            warn_of_conflict(membership.answered(ip, answer.is, ping, now), ip, &name);
+        }
+        let mut newcomers = NEWCOMERS_MAX;
+        for (ip, is) in answer.knows {
+            newcomers -= usize::from(membership.hearsay(ip, is, now));
+            if newcomers == 0 {
+                break;
+            }
+        }
+        drop(membership);
+        self.forget_aliases(ip);
+    }
+
+    /// A machine called from `ip`.
+    fn called(&mut self, ip: IpAddr, is: Introduction) {
+        let (now, name) = (self.now(), is.name.clone());
+        let holder = self.kept.membership.borrow_mut().heartbeat(ip, is, now);
+        warn_of_conflict(holder, ip, &name);
+        self.forget_aliases(ip);
+        self.publish(None);
+    }
+
+    /// The machine at `ip` is there: where it answered under other addresses, it is not listed too.
+    fn forget_aliases(&self, ip: IpAddr) {
+        let mut membership = self.kept.membership.borrow_mut();
+        let Some(name) = membership.alive_at(ip).map(|is| is.name.clone()) else { return };
+        for other in self.joins.aliases_of(ip) {
+            if membership.alive_at(other).is_some_and(|is| is.name == name) {
+                membership.forget(other);
+            }
+        }
+    }
+
+    fn follow(&mut self, ctx: &mut Context<Self>) {
+        let followed = self.poller.follow().into_actor(self).map(|answer, actor, _| {
+            let Some((identity, list)) = answer else {
+                tracing::warn!("the configured discovery service does not answer");
+                return;
+            };
+            let now = actor.now();
+            let mut membership = actor.kept.membership.borrow_mut();
+            membership.reset();
+            membership.set_own(identity.ip);
+            for (ip, is) in list.knows {
+                // Which names it gives twice is its own affair.
+                let _ = membership.heartbeat(ip, is, now);
+            }
+            drop(membership);
+            actor.publish(Some(identity));
+        });
+        ctx.spawn(followed);
+    }
+
+    /// Writes the known machines, alive or not: whoever is silent now may answer after a restart.
+    /// `None`: those on disk are the same.
+    fn save(&mut self) -> Option<impl Future<Output = ()> + use<>> {
+        let membership = self.kept.membership.borrow();
+        let known: Vec<Known> = membership.known().map(|m| (m.ip, m.is.clone())).collect();
+        if known == self.saved || self.settings.follows {
+            return None;
+        }
+        self.saved = known;
+        let machines: Vec<_> = membership.known().map(WireMachine::from).collect();
+        let file = self.settings.data_path.join(storage::MACHINES_FILE);
+        Some(async {
+            if let Err(error) = super::save(file, machines).await {
+                tracing::error!(%error, "the known machines cannot be saved");
+            }
+        })
+    }
+
+    fn save_if_changed(&mut self, ctx: &mut Context<Self>) {
+        let rests = self.saved_at.is_some_and(|at| at.elapsed() < SAVE_REST);
+        if self.saving || rests {
+            return;
+        }
+        if let Some(saved) = self.save() {
+            self.saving = true;
+            self.saved_at = Some(Instant::now());
+            ctx.spawn(saved.into_actor(self).map(|(), actor, _| actor.saving = false));
+        }
+    }
+}
+
+/// Tells the operator of a name that a living machine has already, at `holder`.
+fn warn_of_conflict(holder: Option<IpAddr>, ip: IpAddr, name: &str) {
+    if let Some(holder) = holder {
+        let name = shortened(name, 64);
+        tracing::warn!(%ip, %holder, ?name, "two living machines have one name; both are listed");
+    }
+}
+
+impl Actor for Discovery {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.kept.membership.borrow_mut().forget_polls();
+        if !self.settings.follows {
+            self.found_ip = self.poller.own_address();
+            self.configure();
+        }
+        self.tick(ctx);
+        ctx.run_interval(self.settings.poll_time, Self::tick);
+        ctx.run_interval(SAVE_TIME, Self::save_if_changed);
+    }
+}
+
+#[cfg(test)]
+mod tests;

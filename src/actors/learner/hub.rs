@@ -1,0 +1,443 @@
+//! What the Learner and all who ask it share: the published snapshot, the EIDs, and the rewards on
+//! their way from finished calls to training. One per node, shared by all its threads.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::eids::Eids;
+use super::{LearnerActor, RewardsWait};
+use crate::actors::scheduler::{Advice, Adviser};
+use crate::actors::supervise::Handle;
+use crate::lock;
+use crate::metrics::Metrics;
+use crate::policy::{LearnerDecision, Question, Task};
+use crate::rl::learner::Snapshot;
+use crate::rl::parameters::Compatibility;
+use crate::rl::reward::{Pending, RewardSink};
+use crate::rl::stats::{LearnerStats, RewardStats};
+use crate::rl::window::entry_bytes;
+use crate::rl::{Eid, Entry};
+use crate::saved::eids::ReservedEids;
+use crate::storage::{self, StorageError};
+use crate::types::TaskType;
+
+/// Entries that wait to be trained on at most, should the Learner be away; fewer if they take more
+/// than their part of the learner's memory.
+const WAITING_MAX: usize = 100_000;
+/// Calls over which the recent share in time is taken.
+const RECENT: usize = 1000;
+
+/// What the node itself found out about its decisions.
+#[derive(Default)]
+struct Rewards {
+    /// With the generation of their decision.
+    waiting: Vec<(u64, Entry)>,
+    /// Bytes that they take.
+    bytes: usize,
+    /// For which there was no room in `waiting`.
+    dropped: u64,
+    recent: VecDeque<bool>,
+    recent_in_time: usize,
+    by_type: BTreeMap<usize, Tally>,
+}
+
+/// How the calls of one task type fared.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    in_time: u64,
+    missed: u64,
+}
+
+/// See the module.
+pub struct LearnerHub {
+    snapshot: ArcSwap<Snapshot>,
+    /// The EIDs of this node's decisions.
+    pub eids: Arc<Eids>,
+    rewards: Mutex<Rewards>,
+    /// The decisions that the node rewards itself, or did when it last rewarded any.
+    rewarded_here: Mutex<Range<Eid>>,
+    /// The Learner actor.
+    pub learner: Handle<LearnerActor>,
+    /// The model on disk.
+    pub model_file: ModelFile,
+    /// Whether it was said already that states do not fit.
+    unfit_told: AtomicBool,
+    /// Threads that began to ask another learner.
+    asking: AtomicUsize,
+}
+
+/// How far a learner is: what it was taught, and what it decided.
+pub type LearntSoFar = (u64, u64);
+
+/// The model's file, written in the order in which the models were taken.
+pub struct ModelFile {
+    path: PathBuf,
+    /// Grows with everything that is learnt or forgotten, restarts of the actor included.
+    changes: AtomicU64,
+    taken: AtomicU64,
+    /// The number of the model on disk, and how far it had come.
+    written: Mutex<(u64, LearntSoFar)>,
+    /// When what is on disk was written, by an earlier run perhaps.
+    saved_at: Mutex<Option<SystemTime>>,
+}
+
+impl ModelFile {
+    /// Something was learnt or forgotten.
+    pub fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The age of what is on disk; `None`: nothing is.
+    fn saved_ago(&self) -> Option<Duration> {
+        let written = *lock(&self.saved_at);
+        Some(SystemTime::now().duration_since(written?).unwrap_or_default())
+    }
+
+    fn progress(&self, snapshot: &Snapshot) -> LearntSoFar {
+        (self.changes.load(Ordering::Relaxed), snapshot.live.inferences())
+    }
+
+    /// The number by which `snapshot` is written; `None`: what is on disk is the same.
+    pub fn number(&self, snapshot: &Snapshot) -> Option<(u64, LearntSoFar)> {
+        let progress = self.progress(snapshot);
+        // One that is being written at this moment counts as not there yet.
+        let unchanged = self.written.try_lock().is_ok_and(|written| written.1 == progress);
+        (!unchanged).then(|| (self.taken.fetch_add(1, Ordering::Relaxed) + 1, progress))
+    }
+
+    /// Writes `snapshot` unless a later one is there already. Blocks, also for one that is being
+    /// written.
+    ///
+    /// # Errors
+    /// It is not on disk.
+    pub fn write(
+        &self,
+        (number, progress): (u64, LearntSoFar),
+        snapshot: &Snapshot,
+    ) -> Result<(), StorageError> {
+        let mut written = lock(&self.written);
+        if number > written.0 {
+            let model = snapshot
+                .model()
+                .map_err(|why| StorageError::Io { path: self.path.clone(), source: why.into() })?;
+            storage::write(&self.path, &model)?;
+            *written = (number, progress);
+            *lock(&self.saved_at) = Some(SystemTime::now());
+        }
+        Ok(())
+    }
+}
+
+fn written_at(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|file| file.modified()).ok()
+}
+
+impl LearnerHub {
+    /// As the Learner begins, with its files in `data_path`.
+    pub fn new(snapshot: Snapshot, reserved: ReservedEids, data_path: &Path) -> Arc<Self> {
+        let progress = (0, snapshot.live.inferences());
+        // What an earlier run decided was rewarded then, or is lost.
+        let rewarded_here = if snapshot.running.reward.is_node() { 0..Eid::MAX } else { 0..0 };
+        Arc::new(Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            eids: Eids::after(reserved, data_path),
+            rewards: Mutex::default(),
+            rewarded_here: Mutex::new(rewarded_here),
+            learner: Handle::default(),
+            model_file: ModelFile {
+                saved_at: Mutex::new(written_at(&data_path.join(storage::MODEL_FILE))),
+                path: data_path.join(storage::MODEL_FILE),
+                changes: AtomicU64::new(0),
+                taken: AtomicU64::new(0),
+                written: Mutex::new((0, progress)),
+            },
+            unfit_told: AtomicBool::new(false),
+            asking: AtomicUsize::new(0),
+        })
+    }
+
+    /// The place of a thread that begins to ask another learner, among `threads` of them.
+    pub fn place_among(&self, threads: usize) -> usize {
+        self.asking.fetch_add(1, Ordering::Relaxed) % threads.max(1)
+    }
+
+    /// The learner as it was last published.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Shows `snapshot` to all who decide.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// Whether the node itself rewards the decision `eid`: nobody else may.
+    pub fn rewards_itself(&self, eid: Eid) -> bool {
+        lock(&self.rewarded_here).contains(&eid)
+    }
+
+    /// The node is about to reward its decisions; those taken before are their clients' still.
+    pub fn begin_rewarding(&self) {
+        *lock(&self.rewarded_here) = self.eids.next()..Eid::MAX;
+    }
+
+    /// No further decision is rewarded by the node; those that are under way still are.
+    pub fn end_rewarding(&self) {
+        lock(&self.rewarded_here).end = self.eids.next();
+    }
+
+    /// Whether the value function can tell the state of `question`; says so once if not.
+    fn fits(&self, question: &Question) -> bool {
+        let fits = self.snapshot.load().check(&question.state);
+        if let Err(why) = &fits
+            && !self.unfit_told.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(%why, "calls run here: the learner cannot decide on their states");
+        }
+        fits.is_ok()
+    }
+
+    /// The learner's decision number `eid`, on `question` about `task`.
+    fn decide(
+        self: &Arc<Self>,
+        eid: Eid,
+        question: &Question,
+        task: &Task,
+        rng: &mut dyn Rng,
+    ) -> LearnerDecision {
+        let snapshot = self.snapshot.load();
+        let choice = snapshot.decide(&question.state, question.possible, rng);
+        let deadline = snapshot.running.reward.deadline(task.task_type, task.deadline);
+        let pending = deadline.map(|deadline| {
+            Pending::new(
+                Entry {
+                    eid,
+                    state: Arc::clone(&question.state),
+                    action: choice.action,
+                    reward: 0.0,
+                },
+                task.task_type,
+                snapshot.generation,
+                deadline,
+                Arc::clone(self) as _,
+            )
+        });
+        LearnerDecision {
+            eid,
+            state: Arc::clone(&question.state),
+            action: choice.action,
+            epsilon: choice.epsilon,
+            fallback: false,
+            pending,
+        }
+    }
+
+    /// What stands in for a decision that cannot be had: run here. Without an EID it is number 0.
+    pub fn fallback(eid: Option<Eid>, question: Question, metrics: &Metrics) -> LearnerDecision {
+        metrics.fallback();
+        LearnerDecision {
+            eid: eid.unwrap_or_default(),
+            state: question.state,
+            action: 1,
+            epsilon: 0.0,
+            fallback: true,
+            pending: None,
+        }
+    }
+
+    /// The entries that wait to be trained on.
+    pub fn take_rewards(&self) -> Vec<(u64, Entry)> {
+        let mut rewards = lock(&self.rewards);
+        rewards.bytes = 0;
+        std::mem::take(&mut rewards.waiting)
+    }
+
+    /// Starts counting anew.
+    pub fn forget_rewards(&self) {
+        *lock(&self.rewards) = Rewards::default();
+    }
+
+    /// What is counted, of `snapshot` and of the node's own rewards.
+    pub fn stats(&self, snapshot: &Snapshot) -> LearnerStats {
+        let counters = snapshot.counters;
+        let v1 = snapshot.running.compatibility == Compatibility::V1;
+        LearnerStats {
+            inferences: snapshot.live.inferences(),
+            trained_items: counters.trained_items,
+            epsilon: snapshot.live.epsilon.get(),
+            episodes: counters.windows_trained,
+            pending_entries: snapshot.held,
+            // v1 looks no further than what it has trained.
+            eid_max_seen: if v1 { counters.eid_last_trained } else { counters.eid_max_seen },
+            eid_last_trained: counters.eid_last_trained,
+            average_reward: snapshot.average_reward,
+            mean_abs_delta: counters.mean_abs_delta,
+            states_seen: snapshot.values.states_seen(),
+            late: counters.late,
+            duplicate: counters.duplicate,
+            skipped: counters.skipped,
+            windows_trained: counters.windows_trained,
+            decisions: snapshot.live.by_action().into_iter().enumerate().collect(),
+            rewards: self.reward_stats(),
+            model_saved_s_ago: self.model_file.saved_ago().map(|ago| ago.as_secs_f64()),
+        }
+    }
+
+    fn reward_stats(&self) -> RewardStats {
+        let rewards = lock(&self.rewards);
+        let each = |count: fn(&Tally) -> u64| {
+            rewards.by_type.iter().map(|(task_type, tally)| (*task_type, count(tally))).collect()
+        };
+        let n = rewards.recent.len();
+        RewardStats {
+            in_time: each(|tally| tally.in_time),
+            missed: each(|tally| tally.missed),
+            dropped: rewards.dropped,
+            recent_share_in_time: (n > 0).then(|| rewards.recent_in_time as f64 / n as f64),
+        }
+    }
+}
+
+impl RewardSink for LearnerHub {
+    fn rewarded(&self, generation: u64, task_type: TaskType, entry: Entry) {
+        let in_time = entry.reward > 0.0;
+        let bytes_max = self.snapshot.load().running.waiting_bytes();
+        let first = {
+            let mut rewards = lock(&self.rewards);
+            // Types that are not told apart are counted as the first.
+            let tally = rewards.by_type.entry(task_type.index().unwrap_or(0)).or_default();
+            *(if in_time { &mut tally.in_time } else { &mut tally.missed }) += 1;
+            rewards.recent.push_back(in_time);
+            rewards.recent_in_time += usize::from(in_time);
+            if rewards.recent.len() > RECENT {
+                let oldest = rewards.recent.pop_front();
+                rewards.recent_in_time -= usize::from(oldest == Some(true));
+            }
+            let bytes = rewards.bytes + entry_bytes(&entry.state);
+            if rewards.waiting.len() < WAITING_MAX && bytes <= bytes_max {
+                rewards.bytes = bytes;
+                rewards.waiting.push((generation, entry));
+            } else {
+                rewards.dropped += 1;
+            }
+            rewards.waiting.len() == 1
+        };
+        if first && let Some(learner) = self.learner.addr() {
+            // Only one such message is ever on its way; it must not be dropped.
+            learner.do_send(RewardsWait);
+        }
+    }
+}
+
+/// Decides in the process, by what this node's Learner has published.
+pub struct LocalLearner {
+    learning: Arc<LearnerHub>,
+    metrics: Arc<Metrics>,
+    /// How long a decision may wait for an EID.
+    patience: Duration,
+}
+
+impl LocalLearner {
+    /// For the current thread.
+    pub fn new(learning: Arc<LearnerHub>, metrics: Arc<Metrics>, patience: Duration) -> Rc<Self> {
+        Rc::new(Self { learning, metrics, patience })
+    }
+}
+
+impl Adviser for LocalLearner {
+    fn advise(&self, question: Question, task: &Task, rng: &mut dyn Rng) -> Advice {
+        let (learning, metrics) = (Arc::clone(&self.learning), Arc::clone(&self.metrics));
+        if !learning.fits(&question) {
+            return Advice::Now(LearnerHub::fallback(None, question, &metrics));
+        }
+        if let Some(eid) = learning.eids.take() {
+            return Advice::Now(learning.decide(eid, &question, task, rng));
+        }
+        // The first decision ever, or a disk that is slower than the calls.
+        let (task, patience) = (*task, self.patience);
+        let mut rng = SmallRng::seed_from_u64(rng.next_u64());
+        Advice::Later(Box::pin(async move {
+            let eid = tokio::time::timeout(patience, learning.eids.wait()).await.ok().flatten();
+            match eid {
+                Some(eid) => learning.decide(eid, &question, &task, &mut rng),
+                None => LearnerHub::fallback(None, question, &metrics),
+            }
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rl::learner::Learner as Core;
+    use crate::rl::parameters::Parameters;
+
+    fn learning(data_path: &Path) -> Arc<LearnerHub> {
+        let snapshot = Core::new(Parameters::default()).snapshot();
+        LearnerHub::new(snapshot, ReservedEids::default(), data_path)
+    }
+
+    #[test]
+    fn a_model_is_written_once_and_in_order_and_one_that_cannot_be_is_not_forgotten() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let shared = learning(folder.path());
+        let (file, snapshot) = (&shared.model_file, shared.snapshot());
+        assert_eq!(file.number(&snapshot), None, "nothing was learnt yet");
+        file.changed();
+        let first = file.number(&snapshot).expect("changed");
+        file.changed();
+        let second = file.number(&snapshot).expect("changed again");
+        file.write(second, &snapshot).expect("written");
+        assert_eq!(file.number(&snapshot), None);
+        std::fs::remove_file(folder.path().join(storage::MODEL_FILE)).expect("written");
+        file.write(first, &snapshot).expect("overtaken");
+        assert!(!folder.path().join(storage::MODEL_FILE).exists(), "the older one is not written");
+        let nowhere = learning(Path::new("/nonexistent/folder"));
+        nowhere.model_file.changed();
+        let number = nowhere.model_file.number(&snapshot).expect("changed");
+        assert!(nowhere.model_file.write(number, &snapshot).is_err());
+        assert!(nowhere.model_file.number(&snapshot).is_some(), "still not there");
+    }
+
+    #[test]
+    fn what_waits_while_the_learner_is_away_keeps_to_its_memory() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let small = Parameters { memory_bytes: 1 << 20, ..Parameters::default() };
+        let learning =
+            LearnerHub::new(Core::new(small).snapshot(), ReservedEids::default(), folder.path());
+        let state: crate::rl::State = vec![0.0; 1000].into();
+        let room = (1 << 17) / entry_bytes(&state);
+        for eid in 0..100 {
+            let entry = Entry { eid, state: Arc::clone(&state), action: 0, reward: 0.0 };
+            learning.rewarded(0, TaskType(0.0), entry);
+        }
+        assert_eq!(learning.take_rewards().len(), room);
+        assert_eq!(learning.reward_stats().dropped, (100 - room) as u64);
+        learning.rewarded(0, TaskType(0.0), Entry { eid: 7, state, action: 0, reward: 0.0 });
+        assert_eq!(learning.take_rewards().len(), 1, "there is room again");
+    }
+
+    #[test]
+    fn the_share_in_time_is_that_of_the_last_thousand() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let learning = learning(folder.path());
+        let entry = |reward| Entry { eid: 1, state: [0.0].into(), action: 0, reward };
+        (0..1500).for_each(|_| learning.rewarded(0, TaskType(1.0), entry(0.0)));
+        (0..250).for_each(|_| learning.rewarded(0, TaskType(0.0), entry(1.0)));
+        let stats = learning.reward_stats();
+        assert_eq!(stats.recent_share_in_time, Some(0.25));
+        assert_eq!((stats.in_time[&0], stats.missed[&1]), (250, 1500));
+        assert_eq!(learning.take_rewards().len(), 1750);
+        learning.forget_rewards();
+        assert_eq!(learning.reward_stats(), RewardStats::default());
+    }
+}

@@ -1,0 +1,83 @@
+//! The port to other nodes: how a call is handed to one, what comes back, and whether a call that did not
+//! come back may be tried elsewhere.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+
+use super::function::Answer;
+use crate::error::Error;
+use crate::types::{FunctionName, Peer};
+use crate::wire::PeerHop;
+
+/// A call as it is handed to a peer.
+pub struct Forward<'a> {
+    /// The function.
+    pub function: &'a FunctionName,
+    /// The JSON of a [`crate::wire::PeerRequest`].
+    pub message: Bytes,
+    /// The client's tracing id; may be empty.
+    pub tracing_id: &'a str,
+    /// The client's task type, as it sent it; may be empty.
+    pub task_type: &'a str,
+    /// What is left of the call's own deadline, if it brought one.
+    pub deadline: Option<Duration>,
+}
+
+/// What came back of a forwarded call.
+#[derive(Debug)]
+pub struct PeerReply {
+    /// The function's answer, or the error that the peer gives the client.
+    pub answer: Answer,
+    /// The nodes that the call passed, the executing one first.
+    pub peers: Vec<PeerHop>,
+}
+
+/// Hands calls to other nodes.
+pub trait Forwarder {
+    /// Hands `call` to `peer` and waits for what comes back.
+    ///
+    /// # Errors
+    /// Nothing came back; the failure says whether the call may be tried elsewhere.
+    fn forward<'a>(
+        &'a self,
+        peer: &'a Peer,
+        call: Forward<'a>,
+    ) -> LocalBoxFuture<'a, Result<PeerReply, ForwardFailure>>;
+}
+
+/// Why nothing came back, with what the connection said.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ForwardFailure {
+    /// The peer was not connected to.
+    #[error("it cannot be connected to: {0}")]
+    NotSent(String),
+    /// The peer takes no call as large as that. It did not run.
+    #[error("it does not take the call: {0}")]
+    Refused(String),
+    /// The connection ended, or the time was up, after the call was sent. It may have run.
+    #[error("the connection broke: {0}")]
+    Broke(String),
+    /// The peer answered, but nothing that could be read. It may have run.
+    #[error("its answer cannot be read: {0}")]
+    Nothing(String),
+}
+
+impl ForwardFailure {
+    /// Whether the call certainly did not run there, so that it may be tried elsewhere.
+    pub fn may_be_retried(&self) -> bool {
+        matches!(self, Self::NotSent(_) | Self::Refused(_))
+    }
+
+    /// The error of a call that may not be tried elsewhere: `peer` was the last that had it.
+    pub fn into_error(self, peer: &Peer) -> Error {
+        let peer = peer.host.to_string();
+        match self {
+            Self::NotSent(why) | Self::Refused(why) | Self::Broke(why) => {
+                Error::ForwardBroke { peer, why }
+            }
+            Self::Nothing(why) => Error::PeerAnsweredNothing { peer, why },
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! A call's way through the node: scheduled, then run here in a slot or handed to a peer.
+//!
+//! What is lost to failures: nothing that was not started. A peer that cannot be connected to has
+//! not taken the call, so another candidate is tried, or the call runs here. A connection that
+//! breaks after the call was sent may have run it: that is an error (403), never a second run.
+//! (A failure says of itself whether it may be retried: [`ForwardFailure::may_be_retried`].)
+//!
+//! Functions and other nodes are behind ports ([`Backend`], [`Forwarder`]), so that these rules are
+//! tested without sockets.
+
+pub mod forward;
+pub mod function;
+mod message;
+pub mod state;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use self::forward::{Forward, ForwardFailure, Forwarder, PeerReply};
+use self::function::{Answer, Backend, Invocation};
+use self::state::{NodePhase, NodeState};
+use crate::actors::queue::Entrance;
+use crate::actors::replicas::{Replicas, Steer};
+use crate::actors::scheduler::Schedule;
+use crate::actors::switch::Active;
+use crate::connections::Bodies;
+use crate::error::{CallOutcome, Error};
+use crate::memory::budget::Reservation;
+use crate::metrics::FunctionMetrics;
+use crate::policy::{Decision, Knowledge, LearnerDecision, Task};
+use crate::queue::Arriving;
+use crate::types::{FunctionName, Peer, shortened};
+use crate::wire::{PeerHop, Timings, seconds};
+
+/// Peers that are tried for one call before it runs here; each costs up to the connection
+/// time-out.
+const FORWARDS_MAX: usize = 3;
+
+/// Carries out the calls of a worker thread.
+pub struct Dispatcher {
+    node: Arc<NodeState>,
+    replicas: Replicas,
+    backend: Rc<dyn Backend>,
+    forwarder: Rc<dyn Forwarder>,
+    bodies: Bodies,
+    /// The metrics of the functions that this thread has called.
+    metrics: RefCell<HashMap<FunctionName, Arc<FunctionMetrics>>>,
+}
+
+/// A call, read and checked.
+pub struct Call {
+    /// The function and what it gets.
+    pub invocation: Invocation,
+    /// What the scheduler sees of it.
+    pub task: Task,
+    /// The scheduler that its headers ask for.
+    pub steer: Option<Steer>,
+    /// The client's tracing id; may be empty.
+    pub tracing_id: String,
+    /// The client's task type, as it sent it; may be empty.
+    pub task_type: String,
+    /// The nodes that it passed before.
+    pub path: Vec<PeerHop>,
+    /// When it arrived here.
+    pub arrival: Instant,
+    /// Its body's share of the node's budget.
+    pub held: Reservation,
+}
+
+/// What became of a call.
+pub struct CallReport {
+    /// The function's answer, or why there is none.
+    pub result: Result<Answer, Error>,
+    /// The algorithm that scheduled it.
+    pub scheduler: Arc<Active>,
+    /// The times taken here.
+    pub timings: Timings,
+    /// The learner's decision, if there was one.
+    pub learnt: Option<LearnerDecision>,
+    /// When the call arrived here.
+    pub arrival: Instant,
+    /// Where it ran elsewhere: the nodes it passed after this one, the executing one first.
+    pub elsewhere: Option<Vec<PeerHop>>,
+}
+
+/// What is known of a call on its way through, filled in as it goes.
+#[derive(Default)]
+struct Course {
+    scheduling: Option<Duration>,
+    probing: Option<Duration>,
+    execution: Option<Duration>,
+    learnt: Option<LearnerDecision>,
+    elsewhere: Option<Vec<PeerHop>>,
+}
+
+impl Course {
+    /// Whether the function ran, here or elsewhere: so it exists.
+    fn has_run(&self) -> bool {
+        let ran = |hop: &PeerHop| hop.timings.execution_time.is_some();
+        self.execution.is_some() || self.elsewhere.as_ref().is_some_and(|hops| hops.iter().any(ran))
+    }
+}
+
+/// Counts a call when dropped.
+struct Count {
+    metrics: Arc<FunctionMetrics>,
+    scheduler: &'static str,
+    outcome: CallOutcome,
+    arrival: Instant,
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.metrics.request(self.scheduler, self.outcome, self.arrival.elapsed());
+    }
+}
+
+impl Dispatcher {
+    /// For the current thread, whose Schedulers are `replicas`.
+    pub fn new(
+        node: Arc<NodeState>,
+        replicas: Replicas,
+        backend: Rc<dyn Backend>,
+        forwarder: Rc<dyn Forwarder>,
+    ) -> Self {
+        let bodies = node.call_bodies();
+        Self { node, replicas, backend, forwarder, bodies, metrics: RefCell::default() }
+    }
+
+    /// The algorithm for a call whose headers ask for `steer`.
+    pub fn scheduler(&self, steer: Option<Steer>) -> Arc<Active> {
+        self.replicas.choose(steer)
+    }
+
+    /// Carries a call out, to its end or the node's.
+    pub async fn carry_out(&self, call: Call) -> CallReport {
+        let scheduler = self.replicas.choose(call.steer);
+        let name = call.invocation.name.clone();
+        let arrival = call.arrival;
+        let span = if call.tracing_id.is_empty() {
+            tracing::debug_span!("call", function = %name)
+        } else {
+            let tracing_id = &*shortened(&call.tracing_id, 128);
+            tracing::info_span!("call", function = %name, tracing_id)
+        };
+        // Counts the call also if its client hangs up, which drops this future.
+        let mut count = Count {
+            metrics: self.metrics_of(&name, false),
+            scheduler: scheduler.policy.name(),
+            outcome: CallOutcome::HungUp,
+            arrival,
+        };
+        let mut course = Course::default();
+        let mut phase = self.node.phase.subscribe();
+        let result = {
+            let carried = self.run_or_forward(call, &scheduler, &mut course);
+            tokio::select! {
+                biased;
+                result = carried.instrument(span.clone()) => result,
+                _ = phase.wait_for(|phase| *phase == NodePhase::Stopped) => Err(Error::Stopped),
+            }
+        };
+        let total = arrival.elapsed();
+        count.outcome = match &result {
+            Ok(_) if course.elsewhere.is_some() => CallOutcome::Forwarded,
+            Ok(_) => CallOutcome::Executed,
+            Err(error) => error.outcome(),
+        };
+        if course.has_run() {
+            count.metrics = self.metrics_of(&name, true);
+        }
+        let outcome = count.outcome;
+        drop(count);
+        span.in_scope(|| match &result {
+            Err(error) if outcome.is_failure() => {
+                let scheduler = &*scheduler.full_name;
+                tracing::warn!(scheduler, outcome = outcome.label(), ?total, %error, "a call failed");
+            }
+            _ => tracing::debug!(
+                scheduler = %scheduler.full_name, outcome = outcome.label(), ?total, "a call ended"
+            ),
+        });
+        let timings = Timings {
+            execution_time: course.execution.and_then(seconds),
+            total_time: seconds(total),
+            scheduling_time: course.scheduling.and_then(seconds),
+            probing_time: course.probing.and_then(seconds),
+        };
+        let Course { learnt, elsewhere, .. } = course;
+        CallReport { result, scheduler, timings, learnt, arrival, elsewhere }
+    }
+
+    async fn run_or_forward(
+        &self,
+        call: Call,
+        scheduler: &Arc<Active>,
+        course: &mut Course,
+    ) -> Result<Answer, Error> {
+        let been_here = self.been_here(&call);
+        let mut heard = Knowledge::default();
+        let mut message = None;
+        for _ in 0..FORWARDS_MAX {
+            let ask = Schedule { task: call.task, arrival: call.arrival, heard };
+            let scheduled = self.replicas.ask(call.steer, scheduler, ask).await;
+            heard = scheduled.heard;
+            if heard.probes.is_some() {
+                *course.probing.get_or_insert_default() += scheduled.probing;
+            }
+            course.learnt.clone_from(&heard.learnt);
+            course.scheduling = Some(call.arrival.elapsed());
+            let peer = match scheduled.decision {
+                Decision::Reject => return Err(Error::Rejected),
+                Decision::Refuse => return Err(Error::RefusedByScheduler),
+                Decision::RunHere { may_wait } => {
+                    return self.run_here(call, may_wait, course).await;
+                }
+                Decision::Forward(_) if been_here => break,
+                Decision::Forward(peer) => peer,
+            };
+            // Too many are away already: their connections wait, and none may be left for others.
+            let Ok(_away) = self.node.away.try_acquire() else { break };
+            let (message, _held) = match &message {
+                Some(made) => made,
+                None => message.insert(message::of(&call, &self.node, &self.bodies).await?),
+            };
+            match self.forward(&call, &peer, message.clone()).await {
+                Ok(forwarded) => {
+                    course.elsewhere = Some(forwarded.peers);
+                    return Ok(forwarded.answer);
+                }
+                Err(failure) if failure.may_be_retried() => {
+                    tracing::debug!(peer = %peer.host, why = %failure, "a peer did not take a call");
+                    heard.unreachable.push(peer.host);
+                }
+                Err(failure) => return Err(failure.into_error(&peer)),
+            }
+        }
+        self.run_here(call, true, course).await
+    }
+
+    /// The metrics of a function: its own once it `exists`, for clients type any name.
+    fn metrics_of(&self, name: &FunctionName, exists: bool) -> Arc<FunctionMetrics> {
+        if let Some(known) = self.metrics.borrow().get(name) {
+            return Arc::clone(known);
+        }
+        let found = match exists {
+            true => self.node.metrics.of_function(name.as_str()),
+            false => self.node.metrics.of_known_function(name.as_str()),
+        };
+        let Some(found) = found else { return self.node.metrics.of_others() };
+        self.metrics.borrow_mut().insert(name.clone(), Arc::clone(&found));
+        found
+    }
+
+    /// Whether a call that a peer sent has passed this node already: then it is not sent on again,
+    /// or nodes that cannot see how far it came could pass it round in circles.
+    fn been_here(&self, call: &Call) -> bool {
+        let me = self.node.published.load().identity.ip_text();
+        call.task.from_peer
+            && (call.path.iter().any(|hop| !me.is_empty() && hop.machine_ip == me)
+                || self.node.forwarding.has(&call.tracing_id))
+    }
+
+    async fn run_here(
+        &self,
+        call: Call,
+        may_wait: bool,
+        course: &mut Course,
+    ) -> Result<Answer, Error> {
+        let arrived = Instant::now();
+        let bytes = call.invocation.body.len() as u64;
+        let arriving = Arriving { bytes, may_wait, task_type: call.task.task_type };
+        let slot = match self.node.gate.enter(arriving)? {
+            Entrance::Slot(slot) => slot,
+            Entrance::Place(place) => place.await?,
+        };
+        let name = call.invocation.name.clone();
+        let started = Instant::now();
+        let mut answer = self.backend.call(call.invocation, slot).await?;
+        let bytes = answer.body.len();
+        answer.held.get_or_insert_with(|| call.held.for_answer(bytes));
+        let execution = started.elapsed();
+        course.execution = Some(execution);
+        self.metrics_of(&name, true).executed(started - arrived, execution);
+        Ok(answer)
+    }
+
+    async fn forward(
+        &self,
+        call: &Call,
+        peer: &Peer,
+        message: Bytes,
+    ) -> Result<PeerReply, ForwardFailure> {
+        let _known = self.node.forwarding.begin(&call.tracing_id);
+        let forward = Forward {
+            function: &call.invocation.name,
+            message,
+            tracing_id: &call.tracing_id,
+            task_type: &call.task_type,
+            deadline: call
+                .task
+                .deadline
+                .map(|deadline| deadline.saturating_sub(call.arrival.elapsed())),
+        };
+        self.forwarder.forward(peer, forward).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

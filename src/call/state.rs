@@ -1,0 +1,193 @@
+//! What all threads of a node share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Semaphore, watch};
+
+use crate::actors::discovery::{Discovery, Published};
+use crate::actors::learner::hub::LearnerHub;
+use crate::actors::queue::{Gate, Queue};
+use crate::actors::scheduler::NodeSource;
+use crate::actors::supervise::Handle;
+use crate::actors::switch::{Active, Switch};
+use crate::config::Settings;
+use crate::connections::{Bodies, Connections};
+use crate::error::Error;
+use crate::lock;
+use crate::memory::budget::Budget;
+use crate::metrics::Metrics;
+
+/// Changes of the configuration under way at most: each waits for the disk.
+const CHANGES_MAX: usize = 8;
+
+/// How far the node is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NodePhase {
+    /// It serves.
+    Serving,
+    /// It takes no new calls and finishes those it has.
+    Draining,
+    /// Time is up: what still runs is given up.
+    Stopped,
+}
+
+/// See the module.
+pub struct NodeState {
+    /// As it was started.
+    pub settings: Arc<Settings>,
+    /// K and the line.
+    pub gate: Arc<Gate>,
+    /// The algorithm in force.
+    pub in_force: Arc<ArcSwap<Active>>,
+    /// Who this node is and whom it knows.
+    pub published: Arc<ArcSwap<Published>>,
+    /// What is learnt.
+    pub learning: Arc<LearnerHub>,
+    /// The Queue actor.
+    pub queue: Handle<Queue>,
+    /// The Switch actor.
+    pub switch: Handle<Switch>,
+    /// The Discovery actor.
+    pub discovery: Handle<Discovery>,
+    /// This node's metrics.
+    pub metrics: Arc<Metrics>,
+    /// What the bodies of all calls may hold.
+    pub bodies: Arc<Budget>,
+    /// What the bodies of all requests to the learner may hold: they must not crowd out calls.
+    pub learner_bodies: Arc<Budget>,
+    /// All connections of clients.
+    pub connections: Arc<Connections>,
+    /// Calls that may be under way to others at once, peers and gateways: their clients' connections
+    /// do not end meanwhile, and some must be left for all others.
+    pub away: Semaphore,
+    /// Calls handed to peers right now.
+    pub forwarding: Forwarding,
+    /// How far the node is on its way out.
+    pub phase: watch::Sender<NodePhase>,
+    /// Changes that may wait for one another; those of clients that are gone, too.
+    pub changes: Arc<Semaphore>,
+    /// Held while limits or algorithm are changed, so that changes of both do not mix.
+    pub changing: tokio::sync::Mutex<()>,
+    requests: AtomicU64,
+}
+
+impl NodeState {
+    /// A node that serves and has no actors yet.
+    pub fn new(
+        settings: Arc<Settings>,
+        gate: Arc<Gate>,
+        active: Active,
+        published: Arc<ArcSwap<Published>>,
+        learning: Arc<LearnerHub>,
+    ) -> Self {
+        let metrics: Arc<Metrics> = Arc::default();
+        let connections = Connections::of(&settings, &metrics);
+        Self {
+            away: Semaphore::new((connections.capacity() / 2).clamp(1, Semaphore::MAX_PERMITS)),
+            connections,
+            bodies: Budget::new(settings.bodies_bytes_max),
+            learner_bodies: Budget::new(settings.learner_bodies_bytes_max),
+            settings,
+            gate,
+            in_force: Arc::new(ArcSwap::from_pointee(active)),
+            published,
+            learning,
+            queue: Handle::default(),
+            switch: Handle::default(),
+            discovery: Handle::default(),
+            metrics,
+            forwarding: Forwarding::default(),
+            phase: watch::Sender::new(NodePhase::Serving),
+            changes: Arc::new(Semaphore::new(CHANGES_MAX)),
+            changing: tokio::sync::Mutex::default(),
+            requests: AtomicU64::new(0),
+        }
+    }
+
+    /// What the Schedulers read.
+    pub fn source(&self) -> NodeSource {
+        NodeSource { gate: Arc::clone(&self.gate), published: Arc::clone(&self.published) }
+    }
+
+    /// The budget of calls' bodies and answers.
+    pub fn call_bodies(&self) -> Bodies {
+        Bodies { budget: Arc::clone(&self.bodies), connections: Arc::clone(&self.connections) }
+    }
+
+    /// The budget of requests to the learner and of its answers.
+    pub fn learner_bodies(&self) -> Bodies {
+        let budget = Arc::clone(&self.learner_bodies);
+        Bodies { budget, connections: Arc::clone(&self.connections) }
+    }
+
+    /// Counts what was refused, if `error` is a refusal.
+    pub fn refused(&self, error: &Error) {
+        if let Some(what) = error.refusal() {
+            self.metrics.refused(what);
+        }
+    }
+
+    /// A number for the next call that is handed to a peer.
+    pub fn next_request(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// The tracing ids of the calls that are being handed to peers, so that one that comes back is
+/// known: v1 nodes drop the list of nodes passed, but carry the tracing id.
+#[derive(Default)]
+pub struct Forwarding(Mutex<HashMap<String, usize>>);
+
+/// While this lives, its call is being handed to a peer.
+pub struct ForwardingGuard<'a> {
+    forwarding: &'a Forwarding,
+    tracing_id: &'a str,
+}
+
+impl Forwarding {
+    /// A call is handed to a peer until the answer is dropped. Without a tracing id there is
+    /// nothing to know it by.
+    pub fn begin<'a>(&'a self, tracing_id: &'a str) -> Option<ForwardingGuard<'a>> {
+        if tracing_id.is_empty() {
+            return None;
+        }
+        *lock(&self.0).entry(tracing_id.to_owned()).or_default() += 1;
+        Some(ForwardingGuard { forwarding: self, tracing_id })
+    }
+
+    /// Whether a call with that tracing id is being handed to a peer.
+    pub fn has(&self, tracing_id: &str) -> bool {
+        !tracing_id.is_empty() && lock(&self.0).contains_key(tracing_id)
+    }
+}
+
+impl Drop for ForwardingGuard<'_> {
+    fn drop(&mut self) {
+        let mut ids = lock(&self.forwarding.0);
+        if let Some(count) = ids.get_mut(self.tracing_id) {
+            *count -= 1;
+            if *count == 0 {
+                ids.remove(self.tracing_id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tracing_id_is_known_while_any_call_with_it_is_being_forwarded() {
+        let forwarding = Forwarding::default();
+        let (one, two) = (forwarding.begin("n0t1"), forwarding.begin("n0t1"));
+        drop(one);
+        assert!(forwarding.has("n0t1"));
+        drop(two);
+        assert!(!forwarding.has("n0t1"));
+        assert!(forwarding.begin("").is_none() && !forwarding.has(""));
+    }
+}

@@ -1,0 +1,229 @@
+//! What is retried, where a call runs, and what its client gets: with stand-ins for functions and
+//! peers, and no sockets.
+
+use std::collections::VecDeque;
+
+use actix_web::http::header::HeaderMap;
+use actix_web::http::{Method, StatusCode};
+use arc_swap::ArcSwap;
+use futures_util::future::LocalBoxFuture;
+
+use super::*;
+use crate::actors::discovery::Published;
+use crate::actors::learner::hub::LearnerHub;
+use crate::actors::queue::{Gate, Slot};
+use crate::actors::scheduler::testing;
+use crate::config::Settings;
+use crate::policy::forward::ForwardScheduler;
+use crate::queue::Limits;
+use crate::rl::learner::Learner;
+use crate::rl::parameters::Parameters;
+use crate::types::{Identity, Load};
+
+/// A function that counts how often it ran.
+#[derive(Default)]
+struct Counted(RefCell<usize>);
+
+impl Backend for Counted {
+    fn call(&self, call: Invocation, slot: Slot) -> LocalBoxFuture<'_, Result<Answer, Error>> {
+        *self.0.borrow_mut() += 1;
+        Box::pin(async move {
+            drop(slot);
+            Ok(answer(call.body))
+        })
+    }
+}
+
+fn answer(body: Bytes) -> Answer {
+    Answer { status: StatusCode::OK, headers: HeaderMap::new(), body, held: None }
+}
+
+/// Peers that fail as told, one failure a call, and then answer.
+#[derive(Default)]
+struct Failing {
+    failures: RefCell<VecDeque<ForwardFailure>>,
+    /// The hosts that were tried, in order.
+    tried: RefCell<Vec<String>>,
+}
+
+impl Forwarder for Failing {
+    fn forward<'a>(
+        &'a self,
+        peer: &'a Peer,
+        call: Forward<'a>,
+    ) -> LocalBoxFuture<'a, Result<PeerReply, ForwardFailure>> {
+        self.tried.borrow_mut().push(peer.host.to_string());
+        let failure = self.failures.borrow_mut().pop_front();
+        let hop = PeerHop { machine_ip: peer.host.to_string(), ..PeerHop::default() };
+        let reply = PeerReply { answer: answer(call.message), peers: vec![hop] };
+        Box::pin(async move { failure.map_or(Ok(reply), Err) })
+    }
+}
+
+/// A node that forwards everything to one of `hosts` and is at 10.0.0.1.
+struct Stage {
+    dispatcher: Dispatcher,
+    function: Rc<Counted>,
+    peers: Rc<Failing>,
+    _folder: tempfile::TempDir,
+}
+
+impl Stage {
+    fn new(hosts: &[&str], failures: impl IntoIterator<Item = ForwardFailure>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let learner = Learner::new(Parameters::default()).snapshot();
+        let ip = "10.0.0.1".parse().ok();
+        let published = Published {
+            identity: Identity { ip, ..Identity::default() },
+            peers: hosts.iter().map(|host| Peer::at(host)).collect(),
+        };
+        let node = Arc::new(NodeState::new(
+            Arc::new(Settings::default()),
+            Gate::new(Limits::default(), 1 << 20),
+            Active::new(0, Arc::new(ForwardScheduler { max_hops: 9 })),
+            Arc::new(ArcSwap::from_pointee(published)),
+            LearnerHub::new(learner, Default::default(), folder.path()),
+        ));
+        let replicas = Replicas::new(
+            Arc::clone(&node.in_force),
+            node.source(),
+            testing::ask(testing::Loads(Vec::new(), Duration::ZERO)),
+            Arc::clone(&node.metrics),
+        );
+        let (function, peers) = (Rc::new(Counted::default()), Rc::new(Failing::default()));
+        peers.failures.borrow_mut().extend(failures);
+        let (backend, forwarder) = (Rc::clone(&function) as _, Rc::clone(&peers) as _);
+        let dispatcher = Dispatcher::new(node, replicas, backend, forwarder);
+        Self { dispatcher, function, peers, _folder: folder }
+    }
+
+    fn call(&self) -> Call {
+        Call {
+            invocation: Invocation {
+                name: FunctionName::parse("fn-echo").expect("a name"),
+                method: Method::POST,
+                query: String::new(),
+                headers: HeaderMap::new(),
+                body: Bytes::from("hello"),
+            },
+            task: Task::default(),
+            steer: None,
+            tracing_id: String::new(),
+            task_type: String::new(),
+            path: Vec::new(),
+            arrival: Instant::now(),
+            held: self.dispatcher.bodies.budget.take(5).expect("there is room"),
+        }
+    }
+
+    /// How often the function ran here, and how many peers were tried.
+    fn counts(&self) -> (usize, usize) {
+        (*self.function.0.borrow(), self.peers.tried.borrow().len())
+    }
+}
+
+fn not_sent() -> ForwardFailure {
+    ForwardFailure::NotSent("refused".to_owned())
+}
+
+#[actix_rt::test]
+async fn a_peer_that_was_not_connected_to_is_not_tried_again_and_another_one_is() {
+    let stage = Stage::new(&["10.0.0.2", "10.0.0.3"], [not_sent()]);
+    let outcome = stage.dispatcher.carry_out(stage.call()).await;
+    assert!(outcome.result.is_ok());
+    assert_eq!(outcome.elsewhere.map(|passed| passed.len()), Some(1));
+    let mut tried = stage.peers.tried.borrow().clone();
+    tried.sort();
+    assert_eq!(tried, ["10.0.0.2", "10.0.0.3"]);
+    assert_eq!(stage.counts(), (0, 2), "it did not run here");
+}
+
+#[actix_rt::test]
+async fn a_call_that_no_peer_takes_runs_here_after_three_tries() {
+    let hosts = ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"];
+    let refused = ForwardFailure::Refused("its bodies are smaller".to_owned());
+    let stage = Stage::new(&hosts, [not_sent(), refused, not_sent(), not_sent()]);
+    let outcome = stage.dispatcher.carry_out(stage.call()).await;
+    assert_eq!(outcome.result.expect("it ran").body, "hello");
+    assert!(outcome.elsewhere.is_none());
+    assert_eq!(stage.counts(), (1, FORWARDS_MAX));
+}
+
+#[actix_rt::test]
+async fn a_call_that_may_have_run_elsewhere_never_runs_twice() {
+    let broke = ForwardFailure::Broke("reset".to_owned());
+    let nothing = ForwardFailure::Nothing("no JSON".to_owned());
+    for (failure, code) in [(broke, 403), (nothing, 404)] {
+        assert!(!failure.may_be_retried());
+        let stage = Stage::new(&["10.0.0.2", "10.0.0.3"], [failure]);
+        let outcome = stage.dispatcher.carry_out(stage.call()).await;
+        assert_eq!(outcome.result.expect_err("it failed").code().code, code);
+        assert_eq!(stage.counts(), (0, 1));
+    }
+}
+
+#[actix_rt::test]
+async fn a_call_that_passed_this_node_before_runs_here() {
+    let stage = Stage::new(&["10.0.0.2"], []);
+    let here = PeerHop { machine_ip: "10.0.0.1".to_owned(), ..PeerHop::default() };
+    let mut call = stage.call();
+    call.task.from_peer = true;
+    call.path = vec![here];
+    assert!(stage.dispatcher.carry_out(call).await.result.is_ok());
+    assert_eq!(stage.counts(), (1, 0));
+}
+
+#[actix_rt::test]
+async fn with_too_many_calls_away_one_more_runs_here() {
+    let stage = Stage::new(&["10.0.0.2"], []);
+    let away = &stage.dispatcher.node.away;
+    let all = away.available_permits() as u32;
+    let taken = away.acquire_many(all).await.expect("open");
+    assert!(stage.dispatcher.carry_out(stage.call()).await.result.is_ok());
+    assert_eq!(stage.counts(), (1, 0));
+    drop(taken);
+    assert!(stage.dispatcher.carry_out(stage.call()).await.result.is_ok());
+    assert_eq!(stage.counts(), (1, 1));
+}
+
+#[actix_rt::test]
+async fn what_the_node_steers_by_header_goes_before_the_algorithm_in_force() {
+    let stage = Stage::new(&["10.0.0.2"], []);
+    let mut call = stage.call();
+    call.steer = Some(Steer::Reject);
+    let outcome = stage.dispatcher.carry_out(call).await;
+    assert_eq!(outcome.result.expect_err("rejected"), Error::Rejected);
+    let mut call = stage.call();
+    call.steer = Some(Steer::Bypass);
+    assert!(stage.dispatcher.carry_out(call).await.result.is_ok());
+    assert_eq!(stage.counts(), (1, 0));
+    assert_eq!(stage.dispatcher.node.gate.load(), Load::default(), "the slot was given back");
+}
+
+/// What the metrics say of `stage`.
+fn shown(stage: &Stage) -> String {
+    let text = stage.dispatcher.node.metrics.render(Load::default(), 1, &Default::default());
+    String::from_utf8(text).expect("text")
+}
+
+#[actix_rt::test]
+async fn only_functions_that_ran_are_told_apart_in_the_metrics() {
+    let stage = Stage::new(&[], []);
+    let run = async |name: &str, steer| {
+        let mut call = stage.call();
+        call.invocation.name = FunctionName::parse(name).expect("a name");
+        call.steer = steer;
+        stage.dispatcher.carry_out(call).await
+    };
+    for n in 0..300 {
+        run(&format!("guess-{n}"), Some(Steer::Reject)).await.result.expect_err("rejected");
+    }
+    run("fn-echo", None).await.result.expect("it ran");
+    let text = shown(&stage);
+    assert!(!text.contains("guess-"), "{text}");
+    let (others, own) = (
+        r#"p2pfaas_requests_total{function="other",outcome="rejected",scheduler="RejectScheduler"} 300"#,
+        r#"p2pfaas_requests_total{function="fn-echo",outcome="executed",scheduler="ForwardScheduler"} 1"#,
+    );
+    assert!(text.contains(others) && text.contains(own), "{text}");
+}

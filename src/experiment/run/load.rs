@@ -1,0 +1,256 @@
+//! Open-loop load: each request is sent at its planned time, whatever became of those before it,
+//! and its latency counts from that time. Whoever waits for answers before asking again measures a
+//! slow server too kindly, because it asks less while the server is slow.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use awc::http::Uri;
+use awc::http::header::HeaderValue;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::answer;
+use super::pacer::Pacer;
+use crate::client::{Hosts, client, read_start};
+use crate::experiment::design::job::Job;
+use crate::experiment::design::plan::Planned;
+use crate::fleet::Body;
+use crate::time::limit::TimeLimit;
+use crate::wire::headers;
+
+/// Bytes of an answer that are kept, for the error in it; many answers are read at once.
+const ANSWER_BYTES_KEPT: usize = 64 << 10;
+
+impl Pace {
+    fn sent(&mut self, late: Duration, in_time: bool) {
+        self.sent_in_time += u64::from(in_time);
+        self.late_s.push(late.as_secs_f32());
+    }
+}
+
+/// A payload ready to be sent.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// What it is called.
+    pub title: String,
+    /// What it carries.
+    pub body: Body,
+    /// The calls' task type.
+    pub task_type: u32,
+    /// The calls' query; `{seed}` in it becomes a number of the request's own.
+    pub query: String,
+}
+
+impl Ready {
+    /// The path of a call of `function` with that number for `{seed}`.
+    pub fn path(&self, function: &str, seed: u64) -> String {
+        let query = self.query.replace(SEED, &seed.to_string());
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("/function/{function}{mark}{query}")
+    }
+}
+
+/// Where the calls of a payload go, as far as it is known beforehand.
+enum Address {
+    Fixed(Uri),
+    /// The query depends on the request.
+    Seeded(String),
+}
+
+/// How many calls were planned, sent and late.
+#[derive(Clone, Debug, Default)]
+pub struct Pace {
+    /// When sending began, in Unix seconds.
+    pub started: f64,
+    /// Calls whose planned time came.
+    pub planned: u64,
+    /// Of those, sent before the end of the run.
+    pub sent_in_time: u64,
+    /// Calls that were not sent, because too many were under way.
+    pub not_sent: u64,
+    /// Seconds between planned time and sending, of every call sent.
+    pub late_s: Vec<f32>,
+}
+
+/// When a call should go out, and when the run ends.
+#[derive(Clone, Copy)]
+struct Times {
+    planned: Instant,
+    end: Instant,
+}
+
+/// Sends calls and tells what became of them.
+pub struct Sender {
+    client: awc::Client,
+    /// By node, then payload.
+    addresses: Vec<Vec<Address>>,
+    payloads: Vec<Ready>,
+    limit: TimeLimit,
+    in_flight: Cell<usize>,
+    in_flight_max: usize,
+    ended: Notify,
+    given_up: Notify,
+    tell: Box<dyn Fn(Job)>,
+    pace: RefCell<Pace>,
+}
+
+impl Sender {
+    /// Calls `urls` (one per node, the function's path included) and gives every job to `tell`.
+    pub fn new(
+        urls: &[String],
+        payloads: Vec<Ready>,
+        timeout: Duration,
+        in_flight_max: usize,
+        tell: Box<dyn Fn(Job)>,
+    ) -> Self {
+        let address = |url: &String, payload: &Ready| {
+            let whole = match &*payload.query {
+                "" => url.clone(),
+                query => format!("{url}?{query}"),
+            };
+            match whole.parse() {
+                Ok(fixed) if !whole.contains(SEED) => Address::Fixed(fixed),
+                _ => Address::Seeded(whole),
+            }
+        };
+        let of_node = |url| payloads.iter().map(|payload| address(url, payload)).collect();
+        Self {
+            client: client(timeout, Hosts::Any),
+            addresses: urls.iter().map(of_node).collect(),
+            limit: TimeLimit::new(timeout),
+            in_flight: Cell::new(0),
+            in_flight_max,
+            ended: Notify::new(),
+            given_up: Notify::new(),
+            tell,
+            pace: RefCell::default(),
+            payloads,
+        }
+    }
+
+    /// Calls under way.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.get()
+    }
+
+    /// So far.
+    pub fn pace(&self) -> Pace {
+        self.pace.borrow().clone()
+    }
+
+    /// Sends all of `plan`, beginning now, for a run of that length. Ends when the last is sent.
+    ///
+    /// # Errors
+    /// There is no timer.
+    pub async fn send_all(
+        self: &Rc<Self>,
+        plan: impl Iterator<Item = Planned>,
+        duration: Duration,
+    ) -> io::Result<()> {
+        let mut pacer = Pacer::new()?;
+        let start = Instant::now();
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        self.pace.borrow_mut().started = unix;
+        for planned in plan {
+            let at = start + Duration::from_secs_f64(planned.at_s);
+            pacer.until(at).await?;
+            self.pace.borrow_mut().planned += 1;
+            let payload = self.payloads.get(planned.payload);
+            let job = Job {
+                node: u32::try_from(planned.node).unwrap_or(u32::MAX),
+                request: planned.request,
+                payload: planned.payload,
+                task_type: payload.map_or(0, |payload| payload.task_type),
+                rate: planned.rate,
+                start: unix + planned.at_s,
+                ..Job::default()
+            };
+            if self.in_flight.get() >= self.in_flight_max {
+                self.pace.borrow_mut().not_sent += 1;
+                let why = format!("not sent: {} calls were under way", self.in_flight_max);
+                let total_s = at.elapsed().as_secs_f64();
+                (self.tell)(Job { net_error: Some(why), total_s, ..job });
+                continue;
+            }
+            self.in_flight.set(self.in_flight.get() + 1);
+            let when = Times { planned: at, end: start + duration };
+            actix_rt::spawn(Rc::clone(self).call(job, planned.seed, when));
+        }
+        pacer.until(start + duration).await
+    }
+
+    async fn call(self: Rc<Self>, mut job: Job, seed: u64, when: Times) {
+        // Taken here, where the call really goes out, behind what was spawned before it.
+        let late = when.planned.elapsed();
+        let in_time = Instant::now() <= when.end + EVEN;
+        self.pace.borrow_mut().sent(late, in_time);
+        if let Err(why) = self.ask(&mut job, seed).await {
+            job.net_error = Some(why);
+        }
+        job.total_s = when.planned.elapsed().as_secs_f64();
+        (self.tell)(job);
+        self.in_flight.set(self.in_flight.get() - 1);
+        self.ended.notify_waiters();
+    }
+
+    /// Ends all calls under way without their answers.
+    pub fn give_up(&self) {
+        self.given_up.notify_waiters();
+    }
+
+    /// Writes the answer into `job`, or says why there is none.
+    async fn ask(&self, job: &mut Job, seed: u64) -> Result<(), String> {
+        let place = self.addresses.get(job.node as usize).and_then(|of| of.get(job.payload));
+        let (Some(place), Some(payload)) = (place, self.payloads.get(job.payload)) else {
+            return Err("there is no such node or payload".to_owned());
+        };
+        let mut request = match place {
+            Address::Fixed(uri) => self.client.post(uri.clone()),
+            Address::Seeded(text) => self.client.post(text.replace(SEED, &seed.to_string())),
+        };
+        let body = &payload.body;
+        if !body.content_type.is_empty() {
+            request = request.content_type(&*body.content_type);
+        }
+        let tracing = HeaderValue::try_from(format!("n{}t{}", job.node, job.request));
+        let request = request
+            .insert_header((headers::TASK_TYPE.clone(), HeaderValue::from(job.task_type)))
+            .insert_header((headers::TRACING_ID.clone(), tracing.map_err(|why| why.to_string())?));
+        let answered = async {
+            let sent = request.send_body(body.bytes.clone()).await;
+            let mut answer = sent.map_err(|why| why.to_string())?;
+            let body = read_start(&mut answer, ANSWER_BYTES_KEPT).await;
+            Ok::<_, String>((body.map_err(|why| why.to_string())?, answer))
+        };
+        let answered = std::pin::pin!(answered);
+        let answered = tokio::select! {
+            answered = self.limit.hold(answered) => answered,
+            () = self.given_up.notified() => {
+                return Err("interrupted before an answer came".to_owned());
+            }
+        };
+        let late = |_| format!("no answer within {} s", self.limit.length().as_secs_f64());
+        let (body, answer) = answered.map_err(late)??;
+        answer::note(job, answer.status().as_u16(), answer.headers(), &body);
+        Ok(())
+    }
+
+    /// Waits until nothing is under way.
+    pub async fn all_ended(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.in_flight.get() == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+/// Becomes a number of the request's own in a query.
+const SEED: &str = "{seed}";
+/// What the clock may be off at the end of a run.
+const EVEN: Duration = Duration::from_millis(1);

@@ -1,0 +1,462 @@
+//! Every metric of a node, by name. One registry per node, also where several run in one process.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::error::{CallOutcome, RefusalKind};
+use crate::lock;
+use crate::rl::stats::LearnerStats;
+use crate::telemetry::lines_dropped;
+
+/// Function names told apart at most; calls by further names count as `other`, since a name is
+/// whatever a client types.
+const FUNCTIONS_MAX: usize = 256;
+
+/// Peers told apart at most, since machines come and go.
+const PEERS_MAX: usize = 1024;
+
+/// Seconds; from a trivial call on loopback to a slow one on a board.
+const BUCKETS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
+];
+
+/// The metrics of one node.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    running: IntGauge,
+    waiting: IntGauge,
+    k: IntGauge,
+    forwards: IntCounterVec,
+    probes: IntCounterVec,
+    execution: HistogramVec,
+    queueing: HistogramVec,
+    total: HistogramVec,
+    machines: IntGaugeVec,
+    restarts: IntCounterVec,
+    fallbacks: IntCounter,
+    log_lines_dropped: IntCounter,
+    learner: LearnerMetrics,
+    /// In the order of [`RefusalKind::KINDS`].
+    refusals: Vec<IntCounter>,
+    rendering: Mutex<()>,
+    functions: Mutex<HashMap<String, Arc<FunctionMetrics>>>,
+    others: OnceLock<Arc<FunctionMetrics>>,
+    peers: Mutex<HashSet<String>>,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let gauge = |name: &str, help: &str| {
+            register(&registry, IntGauge::with_opts(Opts::new(name, help)))
+        };
+        let histogram = |name: &str, help: &str| {
+            let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+            register(&registry, HistogramVec::new(opts, &["function"]))
+        };
+        let refusals = counter(
+            "p2pfaas_refusals_total",
+            "What was refused or ended so that others are served, by kind",
+            &["kind"],
+        );
+        Self {
+            refusals: RefusalKind::KINDS
+                .iter()
+                .map(|(_, label)| refusals.with_label_values(&[label]))
+                .collect(),
+            requests: counter(
+                "p2pfaas_requests_total",
+                "Calls that ended, by function, scheduler and outcome",
+                &["function", "scheduler", "outcome"],
+            ),
+            running: gauge("p2pfaas_running", "Functions that run now"),
+            waiting: gauge("p2pfaas_waiting", "Calls that wait for a slot"),
+            k: gauge("p2pfaas_k", "Functions that may run at once"),
+            forwards: counter(
+                "p2pfaas_forwards_total",
+                "Calls handed to peers, by peer and result",
+                &["peer", "result"],
+            ),
+            probes: counter("p2pfaas_probes_total", "Probes of peers, by result", &["result"]),
+            execution: histogram(
+                "p2pfaas_execution_seconds",
+                "The call to the function alone, for calls that ran here",
+            ),
+            queueing: histogram("p2pfaas_queueing_seconds", "Time spent waiting for a slot here"),
+            total: histogram("p2pfaas_total_seconds", "Arrival to completion at this node"),
+            machines: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new("p2pfaas_machines", "Known machines by standing"),
+                    &["standing"],
+                ),
+            ),
+            restarts: counter(
+                "p2pfaas_actor_restarts_total",
+                "Actors that ended unasked and were started again",
+                &["actor"],
+            ),
+            fallbacks: register(
+                &registry,
+                IntCounter::new(
+                    "p2pfaas_learner_fallbacks_total",
+                    "Calls run here because the learner's decision could not be had",
+                ),
+            ),
+            log_lines_dropped: register(
+                &registry,
+                IntCounter::new(
+                    "p2pfaas_log_lines_dropped_total",
+                    "Lines that the process left out of its log, because there were too many alike",
+                ),
+            ),
+            learner: LearnerMetrics::new(&registry),
+            rendering: Mutex::default(),
+            functions: Mutex::default(),
+            others: OnceLock::new(),
+            peers: Mutex::default(),
+            registry,
+        }
+    }
+
+    /// The metrics of calls of the function `name`, to be kept by whoever calls it often. `None`
+    /// when there are too many names already: then those of all further ones, under `other`.
+    pub fn of_function(&self, name: &str) -> Option<Arc<FunctionMetrics>> {
+        let mut functions = lock(&self.functions);
+        if let Some(known) = functions.get(name) {
+            return Some(Arc::clone(known));
+        }
+        if functions.len() >= FUNCTIONS_MAX {
+            return None;
+        }
+        let made = Arc::new(self.labelled(name));
+        functions.insert(name.to_owned(), Arc::clone(&made));
+        Some(made)
+    }
+
+    /// The metrics of calls of the function `name`, if they are told apart already.
+    pub fn of_known_function(&self, name: &str) -> Option<Arc<FunctionMetrics>> {
+        lock(&self.functions).get(name).cloned()
+    }
+
+    /// The metrics of calls of functions whose names are not told apart.
+    pub fn of_others(&self) -> Arc<FunctionMetrics> {
+        Arc::clone(self.others.get_or_init(|| Arc::new(self.labelled("other"))))
+    }
+
+    fn labelled(&self, label: &str) -> FunctionMetrics {
+        FunctionMetrics {
+            label: label.to_owned(),
+            requests: self.requests.clone(),
+            counters: Mutex::default(),
+            execution: self.execution.with_label_values(&[label]),
+            queueing: self.queueing.with_label_values(&[label]),
+            total: self.total.with_label_values(&[label]),
+        }
+    }
+
+    /// A call was handed to `peer`, with that result.
+    pub fn forward(&self, peer: &str, result: &str) {
+        let peer = {
+            let mut peers = lock(&self.peers);
+            let known = peers.contains(peer);
+            if !known && peers.len() < PEERS_MAX {
+                peers.insert(peer.to_owned());
+            }
+            if known || peers.contains(peer) { peer } else { "other" }
+        };
+        self.forwards.with_label_values(&[peer, result]).inc();
+    }
+
+    /// A probe ended.
+    pub fn probe(&self, answered: bool) {
+        self.probes.with_label_values(&[if answered { "answered" } else { "failed" }]).inc();
+    }
+
+    /// The known machines, counted by standing.
+    pub fn machines(&self, alive: usize, hearsay: usize, dead: usize) {
+        for (standing, count) in [("alive", alive), ("hearsay", hearsay), ("dead", dead)] {
+            self.machines.with_label_values(&[standing]).set(count as i64);
+        }
+    }
+
+    /// A call runs here because the learner's decision could not be had.
+    pub fn fallback(&self) {
+        self.fallbacks.inc();
+    }
+
+    /// Something was refused.
+    pub fn refused(&self, what: RefusalKind) {
+        if let Some(counter) = self.refusals.get(what as usize) {
+            counter.inc();
+        }
+    }
+
+    /// An actor was started again.
+    pub fn restarted(&self, actor: &str) {
+        self.restarts.with_label_values(&[actor]).inc();
+    }
+
+    /// Everything in Prometheus' text format; the queue's and the learner's figures are those given.
+    pub fn render(&self, load: crate::types::Load, k: u32, learner: &LearnerStats) -> Vec<u8> {
+        // What one sets, another must not clear before it is gathered.
+        let _alone = lock(&self.rendering);
+        self.learner.set(learner);
+        let known = self.log_lines_dropped.get();
+        self.log_lines_dropped.inc_by(lines_dropped().saturating_sub(known));
+        self.running.set(load.running.into());
+        self.waiting.set(load.waiting.into());
+        self.k.set(k.into());
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics cannot be written");
+        }
+        text
+    }
+}
+
+/// The learner's own figures, set when they are asked for. They start anew with a reset.
+struct LearnerMetrics {
+    epsilon: Gauge,
+    average_reward: Gauge,
+    mean_abs_delta: Gauge,
+    share_in_time: Gauge,
+    counts: IntGaugeVec,
+    decisions: IntGaugeVec,
+    rewarded: IntGaugeVec,
+}
+
+impl LearnerMetrics {
+    fn new(registry: &Registry) -> Self {
+        let gauge =
+            |name: &str, help: &str| register(registry, Gauge::with_opts(Opts::new(name, help)));
+        let labelled = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+        };
+        Self {
+            epsilon: gauge("p2pfaas_learner_epsilon", "The exploration rate"),
+            average_reward: gauge("p2pfaas_learner_average_reward", "The average reward"),
+            mean_abs_delta: gauge(
+                "p2pfaas_learner_mean_abs_delta",
+                "The TD error's magnitude, averaged with weight 1/1000 for the newest",
+            ),
+            share_in_time: gauge(
+                "p2pfaas_learner_share_in_time",
+                "Of the last 1000 calls that the node rewarded, those within their deadline",
+            ),
+            counts: labelled(
+                "p2pfaas_learner_count",
+                "What the learner has: states seen, entries held, trained, late, duplicate, EIDs \
+                 skipped, windows trained, decisions taken",
+                &["what"],
+            ),
+            decisions: labelled("p2pfaas_learner_decisions", "Decisions by action", &["action"]),
+            rewarded: labelled(
+                "p2pfaas_learner_rewarded",
+                "Decisions that the node rewarded, by task type and whether in time",
+                &["task_type", "in_time"],
+            ),
+        }
+    }
+
+    fn set(&self, stats: &LearnerStats) {
+        self.epsilon.set(stats.epsilon);
+        self.average_reward.set(stats.average_reward);
+        self.mean_abs_delta.set(stats.mean_abs_delta);
+        self.share_in_time.set(stats.rewards.recent_share_in_time.unwrap_or(0.0));
+        for (what, count) in [
+            ("states_seen", stats.states_seen as u64),
+            ("entries_held", stats.pending_entries as u64),
+            ("entries_trained", stats.trained_items),
+            ("late", stats.late),
+            ("duplicate", stats.duplicate),
+            ("skipped", stats.skipped),
+            ("windows_trained", stats.windows_trained),
+            ("decisions", stats.inferences),
+        ] {
+            self.counts.with_label_values(&[what]).set(as_gauge(count));
+        }
+        self.decisions.reset();
+        for (action, count) in &stats.decisions {
+            self.decisions.with_label_values(&[&action.to_string()]).set(as_gauge(*count));
+        }
+        self.rewarded.reset();
+        for (in_time, by_type) in
+            [("true", &stats.rewards.in_time), ("false", &stats.rewards.missed)]
+        {
+            for (task_type, count) in by_type {
+                let labels = [&*task_type.to_string(), in_time];
+                self.rewarded.with_label_values(&labels).set(as_gauge(*count));
+            }
+        }
+    }
+}
+
+/// A count that may begin anywhere, since a file says where.
+fn as_gauge(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// What is counted and timed of one function's calls.
+pub struct FunctionMetrics {
+    label: String,
+    requests: IntCounterVec,
+    /// Of `requests`, those that were asked for: as many as there are algorithms and outcomes at most.
+    counters: Mutex<Vec<(&'static str, CallOutcome, IntCounter)>>,
+    execution: Histogram,
+    queueing: Histogram,
+    total: Histogram,
+}
+
+impl FunctionMetrics {
+    /// A call ended.
+    pub fn request(&self, scheduler: &'static str, outcome: CallOutcome, total: Duration) {
+        self.counter(scheduler, outcome).inc();
+        self.total.observe(total.as_secs_f64());
+    }
+
+    /// A look-up by labels costs more than all else that is counted of a call, so counters are kept.
+    fn counter(&self, scheduler: &'static str, outcome: CallOutcome) -> IntCounter {
+        let mut counters = lock(&self.counters);
+        let wanted = |known: &&(&'static str, CallOutcome, IntCounter)| {
+            known.1 == outcome && known.0 == scheduler
+        };
+        if let Some((_, _, counter)) = counters.iter().find(wanted) {
+            return counter.clone();
+        }
+        let labels = [&*self.label, scheduler, outcome.label()];
+        let counter = self.requests.with_label_values(&labels);
+        counters.push((scheduler, outcome, counter.clone()));
+        counter
+    }
+
+    /// A call ran here.
+    pub fn executed(&self, queueing: Duration, execution: Duration) {
+        self.queueing.observe(queueing.as_secs_f64());
+        self.execution.observe(execution.as_secs_f64());
+    }
+}
+
+/// Registers a metric. Names and labels are constants, so what is wrong with them shows in every
+/// test that starts a node.
+fn register<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<C>,
+) -> C {
+    let registered = metric.and_then(|metric| {
+        registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    });
+    match registered {
+        Ok(metric) => metric,
+        Err(error) => unreachable!("a metric's constant name or labels are wrong: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rl::stats::RewardStats;
+    use crate::types::Load;
+
+    #[test]
+    fn every_metric_is_rendered_under_its_name() {
+        let metrics = Metrics::new();
+        let function = metrics.of_function("fn-a").expect("there is room");
+        function.request("NoScheduler", CallOutcome::Executed, Duration::from_millis(3));
+        function.executed(Duration::ZERO, Duration::from_millis(2));
+        metrics.forward("10.0.0.1", "answered");
+        metrics.probe(true);
+        metrics.machines(2, 1, 0);
+        metrics.restarted("queue");
+        metrics.fallback();
+        for (kind, _) in RefusalKind::KINDS {
+            metrics.refused(*kind);
+        }
+        metrics.refused(RefusalKind::Busy);
+        let rewards = RewardStats {
+            in_time: [(1, 5)].into(),
+            missed: [(0, 2)].into(),
+            dropped: 0,
+            recent_share_in_time: Some(0.75),
+        };
+        let learner = LearnerStats {
+            epsilon: 0.5,
+            average_reward: 0.25,
+            mean_abs_delta: 0.125,
+            late: 3,
+            decisions: [(2, 7)].into(),
+            rewards,
+            ..LearnerStats::default()
+        };
+        let text = metrics.render(Load { running: 3, waiting: 1 }, 4, &learner);
+        let text = String::from_utf8(text).expect("text");
+        for line in [
+            r#"p2pfaas_requests_total{function="fn-a",outcome="executed",scheduler="NoScheduler"} 1"#,
+            "p2pfaas_running 3",
+            "p2pfaas_waiting 1",
+            "p2pfaas_k 4",
+            r#"p2pfaas_forwards_total{peer="10.0.0.1",result="answered"} 1"#,
+            r#"p2pfaas_probes_total{result="answered"} 1"#,
+            r#"p2pfaas_execution_seconds_bucket{function="fn-a",le="0.0025"} 1"#,
+            r#"p2pfaas_queueing_seconds_count{function="fn-a"} 1"#,
+            r#"p2pfaas_total_seconds_count{function="fn-a"} 1"#,
+            r#"p2pfaas_machines{standing="alive"} 2"#,
+            r#"p2pfaas_actor_restarts_total{actor="queue"} 1"#,
+            "p2pfaas_learner_fallbacks_total 1",
+            "p2pfaas_log_lines_dropped_total ",
+            r#"p2pfaas_refusals_total{kind="connection"} 1"#,
+            r#"p2pfaas_refusals_total{kind="slow_body"} 1"#,
+            r#"p2pfaas_refusals_total{kind="busy"} 2"#,
+            "p2pfaas_learner_epsilon 0.5",
+            "p2pfaas_learner_average_reward 0.25",
+            "p2pfaas_learner_mean_abs_delta 0.125",
+            "p2pfaas_learner_share_in_time 0.75",
+            r#"p2pfaas_learner_count{what="late"} 3"#,
+            r#"p2pfaas_learner_count{what="skipped"} 0"#,
+            r#"p2pfaas_learner_decisions{action="2"} 7"#,
+            r#"p2pfaas_learner_rewarded{in_time="true",task_type="1"} 5"#,
+            r#"p2pfaas_learner_rewarded{in_time="false",task_type="0"} 2"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn function_names_are_bounded() {
+        let metrics = Metrics::new();
+        let names: Vec<String> = (0..300).map(|i| format!("fn-{i}")).collect();
+        let told_apart = names.iter().filter(|name| metrics.of_function(name).is_some()).count();
+        assert_eq!(told_apart, FUNCTIONS_MAX);
+        assert!(metrics.of_function("fn-0").is_some(), "a known one stays known");
+        metrics.of_others().request("NoScheduler", CallOutcome::Executed, Duration::ZERO);
+        let text = String::from_utf8(metrics.render(Load::default(), 0, &LearnerStats::default()))
+            .expect("text");
+        assert!(text.contains(r#"p2pfaas_requests_total{function="other""#), "{text}");
+    }
+}

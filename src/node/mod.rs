@@ -1,0 +1,463 @@
+//! A whole node: its state, its actor tree, its start and its stop.
+
+mod worker;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actix::{Actor, Addr, Arbiter};
+use arc_swap::ArcSwap;
+use tokio::sync::oneshot;
+
+use self::worker::workers;
+use crate::actors::discovery::{
+    Discovery, DiscoverySettings, DiscoveryState, Flush, Leave, Published,
+};
+use crate::actors::gateway::{Drain, Gateway};
+use crate::actors::learner::hub::LearnerHub;
+use crate::actors::learner::{LearnerActor, SaveModel};
+use crate::actors::queue::{Gate, Queue};
+use crate::actors::supervise::{EndActor, Guard, Handle};
+use crate::actors::supervisor::{StopRestarting, Supervisor};
+use crate::actors::switch::{Active, Switch};
+use crate::call::state::{NodePhase, NodeState};
+use crate::config::{Admin, Settings};
+use crate::faas::openfaas::{Access, BadCredentials};
+use crate::http::server::{Listeners, Servers};
+use crate::membership::{At, Introduction, Membership, Rules};
+use crate::peer::{PeerClient, own_address};
+use crate::policy::params::BadParameters;
+use crate::saved::eids::read_eids;
+use crate::saved::{Dynamic, FlagOverrides, load_learner};
+use crate::storage::{self, StorageError};
+use crate::types::Identity;
+use crate::wire::{WireMachine, list_bytes_max, read_machines};
+
+/// Why a node does not start. Nothing was changed or bound by it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A file in the data path.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The OpenFaaS gateway's credentials.
+    #[error(transparent)]
+    Credentials(#[from] BadCredentials),
+    /// The scheduler that flags ask for.
+    #[error("scheduler: {0}")]
+    Scheduler(#[from] BadParameters),
+    /// An address that cannot be listened on.
+    #[error("cannot listen on {0}")]
+    Bind(std::io::Error),
+}
+
+/// A running node.
+pub struct Node {
+    /// What its threads share.
+    pub state: Arc<NodeState>,
+    supervisor: Addr<Supervisor>,
+    gateway: Handle<Gateway>,
+    /// The Learner's.
+    thread: Arbiter,
+    /// Resolves if the supervisor itself ends.
+    broken: Option<oneshot::Receiver<()>>,
+}
+
+impl Node {
+    /// Starts a node on the current arbiter; its HTTP workers get threads of their own.
+    ///
+    /// # Errors
+    /// A file that cannot be used, an address that cannot be bound.
+    pub fn start(settings: Settings, flags: &FlagOverrides) -> Result<Self, StartError> {
+        storage::prepare_folder(&settings.data_path)?;
+        let dynamic = Dynamic::load(&settings, flags)?;
+        let policy = dynamic.scheduler.build()?;
+        let identity = dynamic.machine.running.identity(own_address(&settings));
+        let kept = keep(&settings, &dynamic, &identity);
+        let learning = learning(&settings, &dynamic)?;
+        let openfaas = Access::of(&settings)?;
+        let listeners = Listeners::bind(&settings).map_err(StartError::Bind)?;
+
+        let settings = Arc::new(settings);
+        let gate = Gate::new(dynamic.limits.running, settings.waiting_bytes_max);
+        let active = Active::new(0, policy);
+        warn_at_start(&settings, &active, &identity);
+        let published = Arc::clone(&kept.published);
+        let state = Arc::new(NodeState::new(settings, gate, active, published, learning));
+
+        actix_rt::spawn(state.connections.sweeping());
+        let (say_broken, broken) = oneshot::channel();
+        let root = Guard::new(move |_| {
+            // Nobody listens any more when the node was stopped on purpose.
+            let _ = say_broken.send(());
+        });
+        let gateway = Handle::default();
+        let thread = Arbiter::new();
+        let supervisor = tree(&state, &dynamic, kept, root)
+            .child_started("learner", state.learning.learner.clone(), learner(&state, &thread))
+            .child("gateway", gateway.clone(), {
+                let worker = workers(&state, openfaas);
+                let servers = Rc::new(Servers::new(Arc::clone(&state), worker, listeners));
+                move |guard| Gateway::new(servers.clone(), guard)
+            })
+            .start();
+        Ok(Self { state, supervisor, gateway, thread, broken: Some(broken) })
+    }
+
+    /// Resolves if the root of the tree is gone, which leaves nobody to restart the others.
+    pub async fn broken(&mut self) {
+        match self.broken.take() {
+            // The sender is dropped with the guard, after it has spoken.
+            Some(broken) => drop(broken.await),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops taking calls, lets those that run or wait finish within the drain time, saves what is
+    /// not saved. Calls that do not finish in time are answered with an error.
+    pub async fn stop(self) {
+        let limit = Duration::from_secs(self.state.settings.drain_timeout_s);
+        tracing::info!(?limit, "stopping: no new calls, those that run may finish");
+        // A root that is gone restarts nobody anyway.
+        let _ = self.supervisor.send(StopRestarting).await;
+        self.state.phase.send_replace(NodePhase::Draining);
+        self.state.discovery.tell(Leave);
+        // The gate stays open: a call that was taken may still be read, probed for, or come back
+        // from a peer that is gone.
+        let drained = async {
+            if self.gateway.ask(|| Drain).await.is_err() {
+                // It was about to be restarted: calls finish unwatched, for as long as they may.
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            _ = drained => {}
+            () = tokio::time::sleep(limit) => {
+                let load = self.state.gate.load();
+                tracing::warn!(load.running, load.waiting, "time is up: calls are given up");
+                self.state.gate.close();
+                self.state.phase.send_replace(NodePhase::Stopped);
+                // What is given up is answered; the servers end by themselves soon after.
+                tokio::time::sleep(GIVEN_UP).await;
+                let answered = async {
+                    while self.state.gate.load().total() > 0 {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                };
+                let _ = tokio::time::timeout(GIVEN_UP * 5, answered).await;
+            }
+        }
+        if tokio::time::timeout(SAVING, self.save()).await.is_err() {
+            tracing::error!("saving takes too long: what was not saved is lost");
+        }
+        self.supervisor.do_send(EndActor);
+        self.thread.stop();
+        tracing::info!("stopped");
+    }
+
+    /// Saves what is not saved yet.
+    async fn save(&self) {
+        if self.state.discovery.ask(|| Flush).await.is_err() {
+            tracing::error!("the known machines were not saved");
+        }
+        match self.state.learning.learner.ask(|| SaveModel).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "what was learnt was not saved"),
+            Err(_) => tracing::error!("what was learnt was not saved"),
+        }
+    }
+}
+
+/// What calls that are given up have to be answered.
+const GIVEN_UP: Duration = Duration::from_millis(200);
+/// What the disk has at the end.
+const SAVING: Duration = Duration::from_secs(10);
+
+/// What the Learner begins with: the model and the EIDs of earlier runs.
+fn learning(settings: &Settings, dynamic: &Dynamic) -> Result<Arc<LearnerHub>, StartError> {
+    let learner = load_learner(&settings.data_path, dynamic.learner.clone())?;
+    let reserved = read_eids(&settings.data_path)?;
+    Ok(LearnerHub::new(learner.snapshot(), reserved, &settings.data_path))
+}
+
+/// Starts the Learner on `thread`.
+fn learner(
+    state: &Arc<NodeState>,
+    thread: &Arbiter,
+) -> impl FnMut(Guard) -> Addr<LearnerActor> + use<> {
+    let (shared, settings) = (Arc::clone(&state.learning), Arc::clone(&state.settings));
+    let thread = thread.handle();
+    move |guard| {
+        let (shared, settings) = (Arc::clone(&shared), Arc::clone(&settings));
+        LearnerActor::start_in_arbiter(&thread, move |_| {
+            let save_time = Settings::seconds(settings.learner_save_time_s);
+            LearnerActor::new(shared, &settings.data_path, save_time, guard)
+        })
+    }
+}
+
+/// The supervision tree's first half: what calls need before they can be served.
+fn tree(
+    state: &Arc<NodeState>,
+    dynamic: &Dynamic,
+    kept: Rc<DiscoveryState>,
+    root: Guard,
+) -> Supervisor {
+    let settings = Arc::clone(&state.settings);
+    let limits = Arc::new(Mutex::new(dynamic.limits.clone()));
+    let queue = {
+        let (gate, settings) = (Arc::clone(&state.gate), Arc::clone(&settings));
+        move |guard| Queue::new(gate.clone(), limits.clone(), &settings.data_path, guard)
+    };
+    let switch = {
+        let (in_force, settings) = (Arc::clone(&state.in_force), Arc::clone(&settings));
+        move |guard| Switch::new(in_force.clone(), &settings.data_path, guard)
+    };
+    let discovery = {
+        let metrics = Arc::clone(&state.metrics);
+        let poller = Rc::new(PeerClient::new(
+            Arc::clone(&settings),
+            state.discovery.clone(),
+            Arc::clone(&metrics),
+            state.call_bodies(),
+        ));
+        let how = DiscoverySettings {
+            poll_time: Settings::seconds(settings.poll_time_s),
+            follows: !settings.service_discovery_host.is_empty(),
+            data_path: settings.data_path.clone(),
+        };
+        move |guard| {
+            Discovery::new(kept.clone(), how.clone(), poller.clone(), metrics.clone(), guard)
+        }
+    };
+    Supervisor::new(Arc::clone(&state.metrics), root)
+        .child("queue", state.queue.clone(), queue)
+        .child("switch", state.switch.clone(), switch)
+        .child("discovery", state.discovery.clone(), discovery)
+}
+
+/// What Discovery begins with: the machines that were alive when the node last ran.
+fn keep(settings: &Settings, dynamic: &Dynamic, identity: &Identity) -> Rc<DiscoveryState> {
+    let rules = Rules {
+        dead_polls_threshold: settings.machine_dead_polls_threshold,
+        dead_poll_time: Settings::seconds(settings.dead_poll_time_s),
+        machines_max: settings.machines_max,
+    };
+    let mut membership = Membership::new(rules, identity.ip);
+    for machine in known_machines(settings) {
+        if let Some(ip) = machine.address() {
+            let is = Introduction { name: machine.name, group: machine.group_name };
+            membership.remembered(ip, is, At::default());
+        }
+    }
+    let published = Published { identity: identity.clone(), peers: Vec::new() };
+    Rc::new(DiscoveryState {
+        membership: RefCell::new(membership),
+        config: Mutex::new(dynamic.machine.clone()),
+        published: Arc::new(ArcSwap::from_pointee(published)),
+    })
+}
+
+/// The machines that were known when the node last ran. They are a hint: a file that cannot be used
+/// is set aside, and the node starts without.
+fn known_machines(settings: &Settings) -> Vec<WireMachine> {
+    let file = settings.data_path.join(storage::MACHINES_FILE);
+    let max = settings.machines_max;
+    let read = match storage::read_bounded(&file, list_bytes_max(max)) {
+        Ok(list) => read_machines(&list, max),
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+        Err(why) => Err(why.to_string()),
+    };
+    read.unwrap_or_else(|why| {
+        let aside = storage::set_aside(&file).map(|moved_to| moved_to.display().to_string());
+        let moved_to = aside.unwrap_or_else(|why| why.to_string());
+        let file = file.display();
+        tracing::warn!(%file, why, moved_to, "the machines known before cannot be read: without");
+        Vec::new()
+    })
+}
+
+fn warn_at_start(settings: &Settings, active: &Active, identity: &Identity) {
+    if let Some(warning) = active.policy.warning() {
+        tracing::warn!(scheduler = %active.full_name, "{warning}");
+    }
+    if settings.admin == Admin::Any {
+        tracing::warn!(
+            "whoever reaches the ports can change this node (--admin any, as in v1); \
+             --admin loopback or off limits that"
+        );
+    }
+    if identity.ip.is_none() && settings.service_discovery_host.is_empty() {
+        tracing::warn!(
+            interface = settings.default_iface,
+            "no machine IP is configured and the interface has none: other nodes cannot learn of \
+             this one until it has, or one is set (--machine-ip)"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::Crash;
+    use crate::actors::switch::SwapScheduler;
+    use crate::client::{Hosts, client};
+    use crate::policy::{Knowledge, NodeView, Policy, Step, Task};
+    use std::net::IpAddr;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use tokio::time::Instant;
+
+    /// A node on an address that no other test program uses.
+    fn node(last: u8) -> (Node, IpAddr, tempfile::TempDir) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let process = std::process::id();
+        let ip = IpAddr::from([127, 100 + (process >> 8) as u8 % 100, process as u8, last]);
+        let settings = Settings {
+            host: ip,
+            data_path: folder.path().to_owned(),
+            workers: 1,
+            embedded_functions: true,
+            ..Settings::default()
+        };
+        let node = Node::start(settings, &FlagOverrides::default()).expect("it starts");
+        (node, ip, folder)
+    }
+
+    async fn serves(ip: IpAddr) {
+        let http = client(Duration::from_secs(30), Hosts::Any);
+        let calls = [
+            (format!("http://{ip}:18080/function/fn-echo"), "x"),
+            (format!("http://{ip}:18080/configuration"), "{\"queue_length_max\":5}"),
+            (
+                format!("http://{ip}:18080/configuration/scheduler"),
+                "{\"name\":\"NoScheduler\",\"parameters\":[\"false\"]}",
+            ),
+            (format!("http://{ip}:19000/configuration"), "{}"),
+        ];
+        for (url, body) in calls {
+            let answer = http.post(&url).send_body(body).await;
+            let status = answer.map(|answer| answer.status().as_u16());
+            assert_eq!(status.map_err(|why| why.to_string()), Ok(200), "{url}");
+        }
+    }
+
+    async fn restarted(node: &Node, actor: &str) {
+        let line = format!("p2pfaas_actor_restarts_total{{actor=\"{actor}\"}} 1");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let text = node.state.metrics.render(Default::default(), 0, &Default::default());
+            if String::from_utf8_lossy(&text).contains(&line) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{actor} was not restarted");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[actix::test]
+    async fn a_node_goes_on_serving_when_its_queue_panics() {
+        let (node, ip, _folder) = node(1);
+        serves(ip).await;
+        node.state.queue.addr().expect("runs").send(Crash).await.expect_err("it panics");
+        serves(ip).await;
+        restarted(&node, "queue").await;
+        node.stop().await;
+    }
+
+    #[actix::test]
+    async fn a_node_goes_on_serving_when_its_switch_panics() {
+        let (node, ip, _folder) = node(2);
+        serves(ip).await;
+        node.state.switch.addr().expect("runs").send(Crash).await.expect_err("it panics");
+        serves(ip).await;
+        restarted(&node, "switch").await;
+        node.stop().await;
+    }
+
+    #[actix::test]
+    async fn a_node_goes_on_serving_when_its_discovery_panics() {
+        let (node, ip, _folder) = node(3);
+        serves(ip).await;
+        node.state.discovery.addr().expect("runs").send(Crash).await.expect_err("it panics");
+        serves(ip).await;
+        restarted(&node, "discovery").await;
+        node.stop().await;
+    }
+
+    #[actix::test]
+    async fn a_node_goes_on_serving_and_keeps_what_it_learnt_when_its_learner_panics() {
+        let (node, ip, _folder) = node(6);
+        serves(ip).await;
+        let http = client(Duration::from_secs(5), Hosts::Any);
+        let batch = r#"[{"eid":1,"state":"1","action":0,"reward":1},
+            {"eid":2,"state":"1","action":0,"reward":1}]"#;
+        let ask = |path: &str| format!("http://{ip}:19020{path}");
+        let two = http.post(ask("/learner/parameters")).send_body(r#"{"window_size":2}"#).await;
+        assert_eq!(two.expect("answered").status(), 200);
+        let trained = http.post(ask("/train_batch")).send_body(batch).await;
+        assert_eq!(trained.expect("answered").status(), 200);
+        let weights = || async {
+            let mut answer = http.get(ask("/learner/weights")).send().await.expect("answered");
+            answer.body().await.expect("a body")
+        };
+        let before = weights().await;
+        assert!(before.windows(4).any(|four| four == b"0.01"), "{before:?}");
+        let learner = node.state.learning.learner.clone();
+        learner.addr().expect("runs").send(Crash).await.expect_err("it panics");
+        assert_eq!(weights().await, before);
+        serves(ip).await;
+        restarted(&node, "learner").await;
+        node.stop().await;
+    }
+
+    #[actix::test]
+    async fn a_node_goes_on_serving_when_its_gateway_panics() {
+        let (node, ip, _folder) = node(4);
+        serves(ip).await;
+        let long = actix_rt::spawn(async move {
+            let url = format!("http://{ip}:18080/function/fn-sleep?mean_ms=500");
+            let http = client(Duration::from_secs(5), Hosts::Any);
+            http.post(url).send_body("x").await.map(|answer| answer.status().as_u16()).ok()
+        });
+        while node.state.gate.load().running == 0 {
+            tokio::task::yield_now().await;
+        }
+        node.gateway.addr().expect("runs").send(Crash).await.expect_err("it panics");
+        // The socket stays open, so calls made meanwhile wait for the next incarnation.
+        serves(ip).await;
+        restarted(&node, "gateway").await;
+        assert_eq!(long.await.expect("joins"), Some(200), "what ran goes on");
+        node.stop().await;
+    }
+
+    #[actix::test]
+    async fn a_node_goes_on_serving_when_its_scheduler_panics() {
+        struct PanicsOnce(AtomicBool);
+        impl Policy for PanicsOnce {
+            fn name(&self) -> &'static str {
+                "PanicsOnce"
+            }
+            fn parameters(&self) -> Vec<String> {
+                Vec::new()
+            }
+            fn next(
+                &self,
+                _: &Task,
+                _: NodeView<'_>,
+                _: &Knowledge,
+                _: &mut dyn rand::Rng,
+            ) -> Step {
+                assert!(self.0.swap(true, Ordering::SeqCst), "on purpose, once");
+                Step::run_here()
+            }
+        }
+        let (node, ip, _folder) = node(5);
+        let policy = Arc::new(PanicsOnce(AtomicBool::new(false)));
+        let swap = || SwapScheduler(policy.clone());
+        node.state.switch.ask(swap).await.expect("runs").expect("saved");
+        serves(ip).await;
+        restarted(&node, "scheduler").await;
+        node.stop().await;
+    }
+}

@@ -1,0 +1,193 @@
+//! Handing a call to a peer, and reading what comes back.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderMap};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use futures_util::future::LocalBoxFuture;
+
+use super::PeerClient;
+use crate::call::forward::{Forward, ForwardFailure, Forwarder, PeerReply};
+use crate::call::function::Answer;
+use crate::client::{SendFailure, read_held_body};
+use crate::time::limit::Expired;
+use crate::types::Peer;
+use crate::wire::{
+    MACHINE_AGENT, PeerHop, headers, message_bytes_max, read_peer_answer, six_decimals,
+};
+
+/// How often the headers of a peer's answer are held until they are written.
+const HEADERS_TIMES: usize = 3;
+
+impl From<SendFailure> for ForwardFailure {
+    fn from(failure: SendFailure) -> Self {
+        match failure {
+            SendFailure::UnknownHost(why)
+            | SendFailure::NotConnected { why, .. }
+            | SendFailure::Invalid(why) => Self::NotSent(why),
+            SendFailure::Broke(why) => Self::Broke(why),
+        }
+    }
+}
+
+impl PeerClient {
+    async fn send(&self, peer: &Peer, call: &Forward<'_>) -> Result<PeerReply, ForwardFailure> {
+        let path = format!("/peer/function/{}", call.function);
+        let uri = self.url(&peer.host, self.settings.scheduler_port, &path)?;
+        let mut request = self
+            .client
+            .get()
+            .post(uri)
+            .insert_header((header::USER_AGENT, MACHINE_AGENT))
+            .insert_header((header::CONTENT_TYPE, "application/json"));
+        if !call.tracing_id.is_empty() {
+            request = request.insert_header((headers::TRACING_ID.clone(), call.tracing_id));
+        }
+        if !call.task_type.is_empty() {
+            request = request.insert_header((headers::TASK_TYPE.clone(), call.task_type));
+        }
+        if let Some(left) = call.deadline {
+            let left = six_decimals(left.as_secs_f64());
+            request = request.insert_header((headers::DEADLINE.clone(), left));
+        }
+        let sent = request.send_body(call.message.clone()).await.map_err(SendFailure::from);
+        let mut response = sent.inspect_err(|failure| self.report(&peer.host, failure))?;
+        let limit = message_bytes_max(self.settings.body_bytes_max);
+        let (message, held) = read_held_body(&mut response, limit, &self.bodies)
+            .await
+            .map_err(|why| ForwardFailure::Broke(why.to_string()))?;
+        let http_headers = headers::from_function(response.headers());
+        let mut forwarded = read_answer(&message, response.status(), http_headers)
+            .map_err(ForwardFailure::Nothing)?;
+        // Its headers are held several times until they are written.
+        let headers: usize = forwarded
+            .answer
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum();
+        let bytes = forwarded.answer.body.len() + HEADERS_TIMES * headers;
+        forwarded.answer.held = held.map(|held| held.for_answer(bytes));
+        // Limits follow each node's memory. A function's own 413 has an execution time.
+        let executed = |hop: &PeerHop| hop.timings.execution_time.is_some();
+        let too_large = forwarded.answer.status == StatusCode::PAYLOAD_TOO_LARGE;
+        match too_large && !forwarded.peers.iter().any(executed) {
+            true => Err(ForwardFailure::Refused("its bodies are smaller".to_owned())),
+            false => Ok(forwarded),
+        }
+    }
+}
+
+impl Forwarder for PeerClient {
+    fn forward<'a>(
+        &'a self,
+        peer: &'a Peer,
+        call: Forward<'a>,
+    ) -> LocalBoxFuture<'a, Result<PeerReply, ForwardFailure>> {
+        Box::pin(async move {
+            let result = match self.forward_limit.hold(Box::pin(self.send(peer, &call))).await {
+                Ok(result) => result,
+                Err(Expired) => Err(ForwardFailure::Broke(format!(
+                    "no answer within {} s",
+                    self.forward_limit.length().as_secs_f64()
+                ))),
+            };
+            let label = match &result {
+                Ok(_) => "answered",
+                Err(ForwardFailure::NotSent(_)) => "unreachable",
+                Err(ForwardFailure::Refused(_)) => "refused",
+                Err(ForwardFailure::Broke(_)) => "broke",
+                Err(ForwardFailure::Nothing(_)) => "nothing",
+            };
+            self.metrics.forward(&peer.host, label);
+            result
+        })
+    }
+}
+
+/// Reads a peer's answer. `http_headers` are those that v1 passes on by HTTP only.
+pub(crate) fn read_answer(
+    message: &[u8],
+    status: StatusCode,
+    http_headers: HeaderMap,
+) -> Result<PeerReply, String> {
+    let read = read_peer_answer(message, usize::MAX)?;
+    if read.peers_list.is_none() && read.status_code.is_none() {
+        return Err("the answer has neither peers_list nor status_code".to_owned());
+    }
+    let body = BASE64_STANDARD
+        .decode(read.body.unwrap_or_default())
+        .map_err(|why| format!("its body is no base64: {why}"))?;
+    let status = match read.status_code {
+        Some(code) => {
+            StatusCode::from_u16(code).map_err(|_| format!("its status_code is {code}"))?
+        }
+        None => status,
+    };
+    if status.is_informational() {
+        return Err(format!("its status is {status}, which is no final one"));
+    }
+    let headers = match &read.headers {
+        Some(told) => headers::from_function(&headers::from_json(told)),
+        None => guessed_type(http_headers, &body),
+    };
+    let answer = Answer { status, headers, body: body.into(), held: None };
+    Ok(PeerReply { answer, peers: read.peers_list.unwrap_or_default() })
+}
+
+/// v1 does not say what type the function's output has; its own clients get a guess, too.
+fn guessed_type(mut headers: HeaderMap, body: &[u8]) -> HeaderMap {
+    let guess = match std::str::from_utf8(body) {
+        Ok(_) => header::HeaderValue::from_static("text/plain; charset=utf-8"),
+        Err(_) => header::HeaderValue::from_static("application/octet-stream"),
+    };
+    // The type that came by HTTP is that of the peer's own JSON.
+    headers.insert(header::CONTENT_TYPE, guess);
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(message: &str) -> Result<PeerReply, String> {
+        read_answer(message.as_bytes(), StatusCode::OK, HeaderMap::new())
+    }
+
+    #[test]
+    fn an_answer_as_v1_gives_it_is_read_and_its_type_guessed() {
+        let message = r#"{"peers_list":[{"machine_id":"ref-n0","machine_ip":"127.0.0.1",
+            "timings":{"execution_time":0.002,"total_time":0.0021,"scheduling_time":0.000006}}],
+            "body":"aGVsbG8=","status_code":200}"#;
+        let forwarded = read(message).expect("readable");
+        assert_eq!(&*forwarded.answer.body, b"hello");
+        let content_type = forwarded.answer.headers.get("content-type").expect("guessed");
+        assert_eq!(content_type, "text/plain; charset=utf-8");
+        assert_eq!(forwarded.peers[0].timings.execution_time, Some(0.002));
+    }
+
+    #[test]
+    fn our_own_answer_brings_status_and_headers() {
+        let message = r#"{"peers_list":[],"body":"","status_code":201,
+            "headers":{"content-type":"image/jpeg","x-mine":"1","x-p2pfaas-hops":"9"}}"#;
+        let answer = read(message).expect("readable").answer;
+        assert_eq!(answer.status, StatusCode::CREATED);
+        assert_eq!(answer.headers.get("content-type").expect("told"), "image/jpeg");
+        assert!(answer.headers.contains_key("x-mine"));
+        assert!(!answer.headers.contains_key("x-p2pfaas-hops"), "ours are not the peer's to say");
+    }
+
+    #[test]
+    fn what_is_no_peer_answer_is_nothing() {
+        for message in [
+            "",
+            "[]",
+            "{}",
+            r#"{"code":1,"message":"Generic Error"}"#,
+            r#"{"peers_list":[],"body":"%%%","status_code":200}"#,
+            r#"{"peers_list":[],"body":"","status_code":20}"#,
+        ] {
+            assert!(read(message).is_err(), "{message}");
+        }
+    }
+}

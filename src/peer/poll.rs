@@ -1,0 +1,141 @@
+//! Polling other machines for what they know, following another discovery service, looking up names.
+
+use std::net::IpAddr;
+
+use actix_web::http::header;
+use futures_util::future::LocalBoxFuture;
+use tokio::time::timeout;
+
+use super::PeerClient;
+use crate::actors::discovery::{PollAnswer, Poller};
+use crate::client::{SendFailure, addresses, is_link_local, read_body, read_held_body};
+use crate::config::Settings;
+use crate::membership::Introduction;
+use crate::saved::MachinePatch;
+use crate::types::{Identity, check_machine};
+use crate::wire::json::Bounds;
+use crate::wire::{MACHINE_AGENT, headers, list_bytes_max, read_machines, read_object};
+
+/// This machine's address as it is now, for nodes that have none configured: the one we listen on, if it is one, else the
+/// interface's, an IPv4 address before an IPv6 one.
+pub fn own_address(settings: &Settings) -> Option<IpAddr> {
+    if !settings.host.is_unspecified() {
+        return Some(settings.host);
+    }
+    let mut found: Vec<IpAddr> = if_addrs::get_if_addrs()
+        .inspect_err(|error| tracing::debug!(%error, "the network interfaces cannot be read"))
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|interface| interface.name == settings.default_iface)
+        .map(|interface| interface.ip())
+        // Good on one link only, and there before DHCP has given a real one.
+        .filter(|ip| !is_link_local(*ip))
+        .collect();
+    found.sort_by_key(|ip| !ip.is_ipv4());
+    found.first().copied()
+}
+
+impl PeerClient {
+    async fn list(
+        &self,
+        host: &str,
+        port: u16,
+        me: Option<&Identity>,
+    ) -> Result<PollAnswer, SendFailure> {
+        let mut request = self.client.get().get(self.url(host, port, "/list")?);
+        if let Some(me) = me {
+            request = request
+                .insert_header((header::USER_AGENT, MACHINE_AGENT))
+                .insert_header((headers::MACHINE_IP.clone(), me.ip_text()))
+                .insert_header((headers::MACHINE_NAME.clone(), me.id.as_str()))
+                .insert_header((headers::MACHINE_GROUP.clone(), me.group.as_str()));
+        }
+        let mut response = request.send().await?;
+        if !response.status().is_success() {
+            return Err(SendFailure::Broke(format!("status {}", response.status())));
+        }
+        let broke = |why: &dyn std::fmt::Display| SendFailure::Broke(why.to_string());
+        let machines_max = self.settings.machines_max;
+        let (body, _held) =
+            read_held_body(&mut response, list_bytes_max(machines_max), &self.lists)
+                .await
+                .map_err(|why| broke(&why))?;
+        let machines = read_machines(&body, machines_max).map_err(|why| broke(&why))?;
+        let told = response.headers();
+        let introduction = |name: &str, group: &str| Introduction {
+            name: name.to_owned(),
+            group: group.to_owned(),
+        };
+        let knows = machines.iter().filter_map(|machine| {
+            Some((machine.address()?, introduction(&machine.name, &machine.group_name)))
+        });
+        Ok(PollAnswer {
+            is: introduction(
+                headers::text(told, &headers::MACHINE_NAME),
+                headers::text(told, &headers::MACHINE_GROUP),
+            ),
+            ip: headers::text(told, &headers::MACHINE_IP).parse().ok(),
+            knows: knows.collect(),
+        })
+    }
+
+    /// This node's identity as the other discovery service has it.
+    async fn followed_identity(&self, host: &str, port: u16) -> Option<Identity> {
+        let uri = self.url(host, port, "/configuration").ok()?;
+        let mut response = self.client.get().get(uri).send().await.ok()?;
+        let body = read_body(&mut response, Bounds::SMALL.bytes).await.ok()?;
+        let config: MachinePatch = read_object(&body, &Bounds::SMALL).ok()?;
+        let (ip, id) = (config.machine_ip?, config.machine_id.unwrap_or_default());
+        let group = config.machine_group_name.unwrap_or_default();
+        // What this node would not take as its own, it does not take from there.
+        check_machine(&ip, &id, &group).ok()?;
+        Some(Identity { ip: ip.parse().ok(), id, group })
+    }
+}
+
+impl Poller for PeerClient {
+    fn poll(&self, ip: IpAddr, me: &Identity) -> LocalBoxFuture<'static, Option<PollAnswer>> {
+        let (this, me) = (self.clone(), me.clone());
+        Box::pin(async move {
+            // Without an address of our own there is nothing to introduce.
+            let me = me.ip.is_some().then_some(&me);
+            let limit = Settings::seconds(this.settings.poll_timeout_s);
+            let port = this.settings.discovery_port;
+            match timeout(limit, this.list(&ip.to_string(), port, me)).await {
+                Ok(Ok(answer)) => Some(answer),
+                Ok(Err(failure)) => {
+                    tracing::debug!(%ip, ?failure, "a poll failed");
+                    None
+                }
+                Err(_) => None,
+            }
+        })
+    }
+
+    fn follow(&self) -> LocalBoxFuture<'static, Option<(Identity, PollAnswer)>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let (host, port) =
+                (&this.settings.service_discovery_host, this.settings.service_discovery_port);
+            let both = async {
+                let identity = this.followed_identity(host, port).await?;
+                Some((identity, this.list(host, port, None).await.ok()?))
+            };
+            timeout(Settings::seconds(this.settings.poll_timeout_s), both).await.ok()?
+        })
+    }
+
+    fn resolve(&self, name: String) -> LocalBoxFuture<'static, Result<Vec<IpAddr>, String>> {
+        Box::pin(async move {
+            let found = addresses(name, 0).await.map_err(|why| why.to_string())?;
+            let mut found: Vec<IpAddr> = found.into_iter().map(|address| address.ip()).collect();
+            found.sort_unstable();
+            found.dedup();
+            if found.is_empty() { Err("the name has no address".to_owned()) } else { Ok(found) }
+        })
+    }
+
+    fn own_address(&self) -> Option<IpAddr> {
+        own_address(&self.settings)
+    }
+}

@@ -1,0 +1,265 @@
+//! Header names of the wire, and which headers travel where.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+macro_rules! names {
+    ($( $(#[doc = $doc:literal])+ $name:ident = $text:literal; )+) => {
+        $( $(#[doc = $doc])+ pub static $name: HeaderName = HeaderName::from_static($text); )+
+    };
+}
+
+names! {
+    /// Run here.
+    BYPASS = "x-p2pfaas-scheduler-bypass";
+    /// Forward once.
+    FORWARD = "x-p2pfaas-scheduler-forward";
+    /// Reject.
+    REJECT = "x-p2pfaas-scheduler-reject";
+    /// The tracing id, carried to peers, to the function and into logs.
+    TRACING_ID = "x-p2pfaas-scheduler-task-tracing-id";
+    /// The task type.
+    TASK_TYPE = "x-p2pfaas-scheduler-learning-task-type";
+    /// Seconds that the call has left; ours.
+    DEADLINE = "x-p2pfaas-deadline-seconds";
+    /// The number of the learner's decision on a call.
+    LEARNT_EID = "x-p2pfaas-scheduler-learning-eid";
+    /// The state that it was taken in.
+    LEARNT_STATE = "x-p2pfaas-scheduler-learning-state";
+    /// The action chosen.
+    LEARNT_ACTION = "x-p2pfaas-scheduler-learning-action";
+    /// The ε used.
+    LEARNT_EPS = "x-p2pfaas-scheduler-learning-eps";
+    /// Set when the decision could not be had and the call ran here; ours.
+    LEARNT_FALLBACK = "x-p2pfaas-scheduler-learning-fallback";
+    /// To the learner: a decision's number.
+    TRAIN_EID = "x-p2pfaas-learning-eid";
+    /// To the learner: a state.
+    TRAIN_STATE = "x-p2pfaas-learning-state";
+    /// To the learner: the action chosen.
+    TRAIN_ACTION = "x-p2pfaas-learning-action";
+    /// To the learner: what it was worth.
+    TRAIN_REWARD = "x-p2pfaas-learning-reward";
+    /// From the learner: the ε used.
+    EPS = "x-p2pfaas-eps";
+    /// The node's version.
+    VERSION = "x-p2pfaas-version";
+    /// The algorithm that scheduled the call.
+    SCHEDULER = "x-p2pfaas-scheduler";
+    /// Seconds of the call to the function alone.
+    EXECUTION_TIME = "x-p2pfaas-timing-execution-time-seconds";
+    /// Seconds from arrival to completion, per node.
+    TOTAL_TIMES = "x-p2pfaas-timing-total-seconds-list";
+    /// Seconds from arrival to the decision, per node.
+    SCHEDULING_TIMES = "x-p2pfaas-timing-scheduling-seconds-list";
+    /// Seconds spent asking peers, per node.
+    PROBING_TIMES = "x-p2pfaas-timing-probing-seconds-list";
+    /// Whether another node ran the call.
+    EXTERNALLY_EXECUTED = "x-p2pfaas-externally-executed";
+    /// Nodes passed, less one.
+    HOPS = "x-p2pfaas-hops";
+    /// Addresses of the nodes passed.
+    PEERS_IP = "x-p2pfaas-peers-list-ip";
+    /// Ids of the nodes passed.
+    PEERS_ID = "x-p2pfaas-peers-list-id";
+    /// Running functions.
+    LOAD = "x-p2pfaas-load";
+    /// K.
+    MAX_LOAD = "x-p2pfaas-maxload";
+    /// Waiting calls.
+    QUEUE_LENGTH = "x-p2pfog-queue-length";
+    /// Discovery: the sender's address.
+    MACHINE_IP = "p2pfaas-machine-ip";
+    /// Discovery: the sender's name.
+    MACHINE_NAME = "p2pfaas-machine-name";
+    /// Discovery: the sender's group.
+    MACHINE_GROUP = "p2pfaas-machine-group-name";
+}
+
+/// The prefix of headers that are between nodes and clients, not for functions.
+pub(crate) const OURS: &str = "x-p2pfaas-";
+
+/// Headers that belong to one connection or one message's framing, not to the call.
+const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "host",
+    "content-length",
+    "expect",
+];
+
+fn utf8(value: &HeaderValue) -> Option<&str> {
+    std::str::from_utf8(value.as_bytes()).ok()
+}
+
+/// A header's text, empty when it is absent or no text.
+pub fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
+    headers.get(name).and_then(utf8).unwrap_or_default()
+}
+
+/// The time that a call has left by its own word.
+///
+/// # Errors
+/// It says one that is no time, in words.
+pub fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, String> {
+    let Some(value) = headers.get(&DEADLINE) else { return Ok(None) };
+    let text = utf8(value).unwrap_or_default();
+    let seconds = text.trim().parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+    let wrong = || format!("{DEADLINE} is {text:?}, which is no number of seconds");
+    seconds.map(Some).ok_or_else(wrong)
+}
+
+/// Whether a client's header travels on to the function.
+fn goes_to_function(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    !name.starts_with(OURS) && !HOP_BY_HOP.contains(&name)
+}
+
+/// Whether a function's header travels back to the client.
+fn comes_from_function(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(name, "content-type" | "content-encoding" | "content-language" | "location")
+        || name.starts_with("x-") && !name.starts_with(OURS)
+}
+
+/// The headers of a client's request that the function gets, the tracing id among them.
+pub fn for_function(from: &HeaderMap) -> HeaderMap {
+    // A sender names further headers of its connection in `Connection`, in one line or in several.
+    let named: Vec<String> = from
+        .get_all(header::CONNECTION)
+        .filter_map(utf8)
+        .flat_map(|line| line.split(','))
+        .map(|token| token.trim().to_ascii_lowercase())
+        .collect();
+    let of_connection = |name: &HeaderName| named.iter().any(|token| token == name.as_str());
+    let mut headers = HeaderMap::with_capacity(from.len());
+    for (name, value) in from {
+        let goes = goes_to_function(name) && !of_connection(name) || *name == TRACING_ID;
+        if goes {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    headers
+}
+
+/// The headers of a function's answer that the client gets.
+pub fn from_function(from: &HeaderMap) -> HeaderMap {
+    let passed = from.iter().filter(|(name, _)| comes_from_function(name));
+    passed.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Headers as a peer message carries them: repeated ones joined, what is no text left out.
+pub fn to_json(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let mut joined = BTreeMap::<String, String>::new();
+    for (name, value) in headers {
+        let Some(value) = utf8(value) else { continue };
+        joined
+            .entry(name.as_str().to_owned())
+            .and_modify(|text| {
+                text.push_str(", ");
+                text.push_str(value);
+            })
+            .or_insert_with(|| value.to_owned());
+    }
+    joined
+}
+
+/// The reverse of [`to_json`]; what is no header is left out.
+pub fn from_json(headers: &BTreeMap<String, String>) -> HeaderMap {
+    let pair = |(name, value): (&String, &String)| {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        Some((name, HeaderValue::from_bytes(value.as_bytes()).ok()?))
+    };
+    headers.iter().filter_map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> HeaderMap {
+        let pair = |&(name, value): &(&str, &str)| {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            (name, HeaderValue::from_str(value).expect("a value"))
+        };
+        let mut map = HeaderMap::new();
+        pairs.iter().map(pair).for_each(|(name, value)| map.append(name, value));
+        map
+    }
+
+    fn names(map: &HeaderMap) -> Vec<String> {
+        let mut names: Vec<String> = map.keys().map(|name| name.as_str().to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_deadline_is_a_number_of_seconds_or_an_error() {
+        let read = |text| deadline(&map(&[("x-p2pfaas-deadline-seconds", text)]));
+        assert_eq!(read("0.25"), Ok(Some(Duration::from_millis(250))));
+        assert_eq!(read("0"), Ok(Some(Duration::ZERO)));
+        assert_eq!(deadline(&map(&[])), Ok(None));
+        for bad in ["", "soon", "-1", "NaN", "inf", "1e300"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_function_gets_the_clients_headers_without_the_connections_and_ours() {
+        let from = map(&[
+            ("content-type", "text/plain"),
+            ("accept-encoding", "gzip"),
+            ("x-mine", "1"),
+            ("connection", "close, X-Secret"),
+            ("x-secret", "1"),
+            ("host", "node"),
+            ("content-length", "3"),
+            ("transfer-encoding", "chunked"),
+            ("x-p2pfaas-scheduler-bypass", "1"),
+            ("x-p2pfaas-scheduler-task-tracing-id", "n0t1"),
+        ]);
+        assert_eq!(
+            names(&for_function(&from)),
+            ["accept-encoding", "content-type", "x-mine", "x-p2pfaas-scheduler-task-tracing-id"]
+        );
+    }
+
+    #[test]
+    fn a_client_gets_the_functions_own_headers_only() {
+        let from = map(&[
+            ("content-type", "text/plain"),
+            ("content-encoding", "br"),
+            ("content-language", "it"),
+            ("location", "/there"),
+            ("x-mine", "1"),
+            ("x-p2pfaas-version", "forged"),
+            ("server", "x"),
+            ("set-cookie", "x"),
+            ("connection", "close"),
+        ]);
+        assert_eq!(
+            names(&from_function(&from)),
+            ["content-encoding", "content-language", "content-type", "location", "x-mine"]
+        );
+    }
+
+    #[test]
+    fn repeated_headers_are_joined_in_a_peer_message() {
+        let json = to_json(&map(&[("x-a", "1"), ("x-a", "2"), ("x-b", "3")]));
+        assert_eq!(json.get("x-a").map(String::as_str), Some("1, 2"));
+        assert_eq!(names(&from_json(&json)), ["x-a", "x-b"]);
+        let accented = BTreeMap::from([("x-c".to_owned(), "é".to_owned())]);
+        assert_eq!(to_json(&from_json(&accented)), accented, "UTF-8 travels as it is");
+        let bad = BTreeMap::from([("no header".to_owned(), "x".to_owned())]);
+        assert!(from_json(&bad).is_empty());
+    }
+}

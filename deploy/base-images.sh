@@ -10,16 +10,25 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Debian's packages come from where this machine has its own from.
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' |
-    grep -v security | head -n 1 || true)
-[ -n "$mirror" ] || { echo 'apt knows no mirror of Debian' >&2; exit 1; }
+fail() { printf 'base-images.sh: %s\n' "$1" >&2; exit 1; }
+
+# needs PROGRAM HOW: ends with what is missing and how to get it.
+needs() { command -v "$1" >/dev/null || fail "the program $1 is missing. $2"; }
+
+needs docker "Install Docker: apt-get install docker.io"
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
 # debian SUITE PACKAGES: a small Debian in $folder/root.
 debian() {
+    needs apt-get 'This script works on Debian and what is made from it.'
+    needs debootstrap 'Install it as root: apt-get install debootstrap'
+    [ "$(id -u)" = 0 ] || fail 'debootstrap needs root. Run this script as root.'
+    # Debian's packages come from where this machine has its own from.
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' |
+        grep -v security | head -n 1 || true)
+    [ -n "$mirror" ] || fail 'apt knows no mirror of Debian. Add one to /etc/apt/sources.list.'
     rm -rf "$folder/root"
     # All suites are made alike; this machine may not know the name of a newer one.
     debootstrap --variant=minbase --include="$2" "$1" "$folder/root" "$mirror" \
@@ -58,6 +67,7 @@ if [ "${1:-}" = aarch64 ]; then
 else
     name=$(first_from Dockerfile)
     has "$name" && exit
+    needs rustc 'Install Rust with rustup, https://rustup.rs, and put it on the PATH of root.'
     toolchain=$(rustc --print sysroot)
     # rust:VERSION-slim-bookworm
     debian "${name##*-}" gcc,libc6-dev,ca-certificates

@@ -29,6 +29,8 @@
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+// They panic when the reader is gone; `cli::output` has what does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 // So that the book's examples can be put into files of this crate as they stand.
 extern crate self as p2pfaas;

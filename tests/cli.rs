@@ -12,7 +12,7 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn help_is_complete_on_every_subcommand() {
     let top = text(&run(&["--help"], &[]).stdout);
-    for subcommand in ["node", "cluster", "function", "health"] {
+    for subcommand in ["node", "cluster", "function", "health", "completions", "man"] {
         assert!(top.contains(subcommand), "{top}");
     }
     let node = text(&run(&["node", "--help"], &[]).stdout);
@@ -34,6 +34,9 @@ fn help_is_complete_on_every_subcommand() {
         "--admin",
     ] {
         assert!(node.contains(flag), "{flag}");
+    }
+    for default in ["[default: 4]", "[default: /data]", "[default: PowerOfNScheduler 1 2 true 1]"] {
+        assert!(node.contains(default), "{default}: {node}");
     }
     assert!(node.contains("PowerOfNSchedulerTau fan_out threshold loss max_hops tau"));
     assert!(node.contains("function_timeout_s"));
@@ -143,6 +146,137 @@ fn a_second_node_on_a_data_path_does_not_start_and_names_the_first() {
     // Killed without a word, it leaves nothing that keeps the next one out.
     first.kill();
     Process::node(one, folder.path(), &[]).kill();
+}
+
+#[test]
+fn a_start_that_fails_leaves_no_folder_behind_that_it_made() {
+    let above = tempfile::tempdir().expect("a folder");
+    let start = |path: &std::path::Path| {
+        let path = path.display().to_string();
+        run(&["node", "--data-path", &path, "--host", "192.0.2.1"], &[]).status.code()
+    };
+    assert_eq!(start(&above.path().join("lib/p2pfaas")), Some(69));
+    assert!(!above.path().join("lib").exists(), "nor what was made above it");
+    let before = above.path().join("before");
+    std::fs::create_dir(&before).expect("made");
+    assert_eq!(start(&before), Some(69));
+    assert!(before.exists(), "what was there stays");
+}
+
+/// Runs the program with both outputs into a pipe that nobody reads.
+fn run_unread(arguments: &[&str]) -> Option<i32> {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_p2pfaas"));
+    let stderr = writer.try_clone().expect("a second end");
+    command.args(arguments).stdin(std::process::Stdio::null()).stdout(writer).stderr(stderr);
+    command.status().expect("it runs").code()
+}
+
+#[test]
+fn a_reader_that_is_gone_ends_no_command_otherwise_than_its_work_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (data, scenario, traces, pages) =
+        (path("data"), path("mine.toml"), path("traces"), path("man"));
+    for (arguments, code) in [
+        (&["node", "--data-path", &data, "--print-config"][..], 0),
+        (&["bench", "init", &scenario], 0),
+        (&["bench", "trace", "--nodes", "1", "--points", "4", &traces], 0),
+        (&["completions", "bash"], 0),
+        (&["man"], 0),
+        (&["man", "--out", &pages], 0),
+        (&["--help"], 0),
+        // What failed is told by the code, though nobody reads why.
+        (&["fleet", "status", "--fleet", "/nonexistent"], 78),
+    ] {
+        assert_eq!(run_unread(arguments), Some(code), "{arguments:?}");
+    }
+    assert!(std::path::Path::new(&scenario).exists(), "the work is done");
+}
+
+#[test]
+fn an_output_that_cannot_be_written_for_another_reason_is_a_failure() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_p2pfaas"));
+    let ended = command.arg("man").stdout(full).output().expect("it runs");
+    assert_eq!(ended.status.code(), Some(70));
+    assert!(text(&ended.stderr).contains("cannot be written"), "{}", text(&ended.stderr));
+}
+
+/// A program that does not outlive the test.
+struct Child(std::process::Child);
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[actix_rt::test]
+async fn a_node_whose_logs_nobody_reads_any_more_serves_on() {
+    use std::io::BufRead;
+    use std::process::Stdio;
+    let (ip, folder) = (fresh_ip(), tempfile::tempdir().expect("a folder"));
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_p2pfaas"));
+    command.args(["node", "--host", &ip.to_string(), "--data-path"]).arg(folder.path());
+    command.env("P2PFAAS_LOG_ENV", "development").stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut node = Child(command.spawn().expect("it starts"));
+    let logs = std::io::BufReader::new(node.0.stderr.take().expect("a pipe"));
+    // As `head -1` does; the reader is dropped with the iterator.
+    let first = logs.lines().next().expect("a line").expect("text");
+    assert!(!first.is_empty());
+    let url = format!("http://{ip}:18080");
+    let health = format!("{url}/health");
+    eventually("it serves", || async {
+        let answered = try_send("GET", &health, &[], "").await;
+        answered.is_ok_and(|answered| answered.status == 200).then_some(())
+    })
+    .await;
+    // Each of these is worth a line.
+    for length in 5..8 {
+        let body = format!(r#"{{"queue_length_max":{length}}}"#);
+        assert_eq!(post(&format!("{url}/configuration"), body).await.status, 200);
+    }
+    let scheduler = r#"{"name":"NoScheduler","parameters":["true"]}"#;
+    let scheduler = post(&format!("{url}/configuration/scheduler"), scheduler).await;
+    assert_eq!(scheduler.status, 200);
+    let metrics = get(&format!("{url}/metrics")).await.text();
+    let restarts = metrics.lines().filter(|line| line.starts_with("p2pfaas_actor_restarts_total"));
+    assert!(restarts.clone().all(|line| line.ends_with(" 0")), "{metrics}");
+}
+
+#[test]
+fn there_is_a_script_for_every_shell_and_a_manual_page_for_every_subcommand() {
+    for (shell, part) in [
+        ("bash", "complete -F _p2pfaas"),
+        ("zsh", "#compdef p2pfaas"),
+        ("fish", "complete -c p2pfaas"),
+    ] {
+        let script = text(&run(&["completions", shell], &[]).stdout);
+        assert!(script.contains(part) && script.contains("queue-length"), "{shell}");
+    }
+    assert_eq!(run(&["completions", "no-such-shell"], &[]).status.code(), Some(2));
+    let page = text(&run(&["man"], &[]).stdout);
+    assert!(page.contains(".TH p2pfaas 1") && page.contains("cluster"), "{page}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let pages = folder.path().join("share/man1");
+    let ended = run(&["man", "--out", &pages.display().to_string()], &[]);
+    assert!(ended.status.success(), "{}", text(&ended.stderr));
+    for (page, part) in [
+        ("p2pfaas.1", "p2pfaas\\-node"),
+        ("p2pfaas-node.1", "poll_time_s"),
+        ("p2pfaas-cluster.1", "base"),
+        ("p2pfaas-bench-run.1", "csv"),
+        ("p2pfaas-fleet-reset-learners.1", "fleet"),
+        ("p2pfaas-man.1", "out"),
+    ] {
+        let written = std::fs::read_to_string(pages.join(page)).expect(page);
+        assert!(written.contains(part), "{page}: {written}");
+    }
+    let unwritable = run(&["man", "--out", "/proc/nowhere"], &[]);
+    assert_eq!(unwritable.status.code(), Some(78));
 }
 
 #[actix_rt::test]

@@ -106,6 +106,18 @@ async fn a_node_that_is_not_there_is_named_and_holds_up_no_other() {
 }
 
 #[actix_rt::test]
+async fn a_node_that_the_file_names_is_shown_by_its_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Whether a node runs there does not matter: it has a line in any case.
+    let (_, table, said) = fleet(&["status", "--fleet", &file(&folder, "localhost\n")]).await;
+    assert!(table.lines().any(|line| line.starts_with("localhost ")), "{table}{said}");
+    let hosts = file(&folder, "10.0.0.1\n10.0.0.2 board-2\n");
+    let (code, _, said) = fleet(&["status", "--fleet", &hosts]).await;
+    assert_eq!(code, Some(78));
+    assert!(said.contains("line 2") && said.contains("one address or host name a line"), "{said}");
+}
+
+#[actix_rt::test]
 async fn what_cannot_be_used_is_said_before_any_node_is_asked() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = file(&folder, "nodes = [\"127.0.0.1\"]\nscheduler = \"Nope\"");

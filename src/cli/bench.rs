@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use self::keys::Keys;
 use self::progress::Bar;
+use super::output::{complain, say};
 use super::{Failure, broken, shown, table, told_to_stop};
 use crate::experiment::design::trace;
 use crate::experiment::report;
@@ -97,8 +98,7 @@ fn trace(nodes: u32, points: u32, seed: u64, folder: &Path) -> Result<(), Failur
         let mut file = File::create_new(&path).map_err(|why| named(&path, why))?;
         file.write_all(trace::csv(&day).as_bytes()).map_err(|why| named(&path, why))?;
     }
-    println!("{nodes} traces of {points} points are in {}", folder.display());
-    Ok(())
+    say(&format!("{nodes} traces of {points} points are in {}\n", folder.display()))
 }
 
 /// The folder for a scenario's results, made now.
@@ -188,24 +188,24 @@ fn report(given: &[PathBuf], output: &Path, figures: Option<&Path>) -> Result<()
             // One that was cut off before it began must not hide all others.
             match summary(&file) {
                 Ok(run) => runs.push(run),
-                Err(why) => eprintln!("p2pfaas: left out: {}", shown(&why.to_string())),
+                Err(why) => complain(&format!("p2pfaas: left out: {}", shown(&why.to_string()))),
             }
         }
     }
     if runs.is_empty() {
         return Err(Failure::Configuration("there are no runs to report on".to_owned()));
     }
-    print!("{}", table(&report::table(&runs)));
+    say(&table(&report::table(&runs)))?;
     let report = report::report(&runs);
     std::fs::write(output, &report.html).map_err(|why| unusable(output, why))?;
-    println!("The report is {}", output.display());
+    say(&format!("The report is {}\n", output.display()))?;
     if let Some(folder) = figures {
         std::fs::create_dir_all(folder).map_err(|why| unusable(folder, why))?;
         for figure in &report.figures {
             let path = folder.join(&figure.name).with_extension("svg");
             std::fs::write(&path, &figure.svg).map_err(|why| unusable(&path, why))?;
         }
-        println!("{} figures are in {}", report.figures.len(), folder.display());
+        say(&format!("{} figures are in {}\n", report.figures.len(), folder.display()))?;
     }
     Ok(())
 }
@@ -213,8 +213,7 @@ fn report(given: &[PathBuf], output: &Path, figures: Option<&Path>) -> Result<()
 fn init(file: &Path) -> Result<(), Failure> {
     let mut written = File::create_new(file).map_err(|why| unusable(file, why))?;
     written.write_all(EXAMPLE.as_bytes()).map_err(|why| unusable(file, why))?;
-    println!("{} is an example; p2pfaas bench run {0} runs it", file.display());
-    Ok(())
+    say(&format!("{} is an example; p2pfaas bench run {0} runs it\n", file.display()))
 }
 
 impl From<ExperimentError> for Failure {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use futures_util::future::{join_all, select_all};
 
+use super::output::say;
 use super::{Failure, SchedulingArgs, broken, load, told_to_stop};
 use crate::config::{Admin, Settings};
 use crate::node::Node;
@@ -88,15 +89,17 @@ pub(super) fn run(args: &ClusterArgs) -> Result<(), Failure> {
             Node::start(settings, &args.scheduling.overrides())
         };
         let mut nodes = addresses.iter().map(start).collect::<Result<Vec<_>, _>>()?;
-        print!("{}", welcome(&nodes, chosen));
+        say(&welcome(&nodes, chosen))?;
         let broke = select_all(nodes.iter_mut().map(|node| Box::pin(node.broken())));
         tokio::select! {
             told = told_to_stop() => told.map_err(broken)?,
             _ = broke => return Err(broken("a node's supervisor ended")),
         }
-        println!("Stopping: no new calls, those that run may finish. Ctrl-C again ends at once.");
+        let stopping =
+            "Stopping: no new calls, those that run may finish. Ctrl-C again ends at once.\n";
+        let told = say(stopping);
         join_all(nodes.into_iter().map(Node::stop)).await;
-        Ok(())
+        told
     })
 }
 

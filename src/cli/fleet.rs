@@ -1,14 +1,14 @@
 //! `p2pfaas fleet`: all nodes at once.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use futures_util::future::join_all;
 
+use super::output::say;
 use super::{Failure, table};
-use crate::fleet::{Api, ApiError, Applied, Fleet, Member, Wanted};
+use crate::fleet::{Api, ApiError, Applied, Fleet, Member, Wanted, look_up};
 use crate::policy::registry::SchedulerSpec;
 use crate::storage::{TEXT_BYTES_MAX, read_text};
 
@@ -21,7 +21,7 @@ pub(super) struct FleetArgs {
 /// Which nodes, and how all of them are reached.
 #[derive(Args)]
 struct Nodes {
-    /// Fleet file (TOML), or a hosts file with one address a line.
+    /// Fleet file (TOML), or a hosts file with one address or host name a line.
     #[arg(long, value_name = "FILE", default_value = "fleet.toml")]
     fleet: PathBuf,
     #[command(flatten)]
@@ -50,7 +50,7 @@ enum Command {
     /// on wait for `fleet reset-learners`.
     #[command(after_long_help = FILE_HELP)]
     Apply {
-        /// Fleet file (TOML), or a hosts file with one address a line.
+        /// Fleet file (TOML), or a hosts file with one address or host name a line.
         #[arg(value_name = "FILE", default_value = "fleet.toml")]
         fleet: PathBuf,
         /// Only show what would be changed.
@@ -94,59 +94,59 @@ fn read(file: &Path) -> Result<Fleet, Failure> {
     let unusable =
         |why: &dyn std::fmt::Display| Failure::Configuration(format!("{}: {why}", file.display()));
     let text = read_text(file, TEXT_BYTES_MAX).map_err(|why| unusable(&why))?;
-    Fleet::parse(&text).map_err(|why| unusable(&why))
+    Fleet::parse(&text, &look_up).map_err(|why| unusable(&why))
 }
 
 fn row(cells: &[&dyn std::fmt::Display]) -> Vec<String> {
     cells.iter().map(ToString::to_string).collect()
 }
 
-/// Asks all nodes at once; answers with each node's address, in the file's order.
+/// Asks all nodes at once; answers with each node's address or name, in the file's order.
 async fn all<T>(
     fleet: &Fleet,
     ask: impl AsyncFn(&Member) -> Result<T, ApiError>,
-) -> Vec<(IpAddr, Result<T, ApiError>)> {
+) -> Vec<(&str, Result<T, ApiError>)> {
     let ask = &ask;
-    join_all(fleet.0.iter().map(|member| async move { (member.address, ask(member).await) })).await
+    join_all(fleet.0.iter().map(|member| async move { (&*member.host, ask(member).await) })).await
 }
 
 /// Ends well if nothing `failed`, of `all` nodes; else names what did.
-fn outcome(failed: &[(IpAddr, String)], all: usize) -> Result<(), Failure> {
+fn outcome(failed: &[(&str, String)], all: usize) -> Result<(), Failure> {
     if failed.is_empty() {
         return Ok(());
     }
-    let nodes = failed.iter().map(|(ip, _)| ip).collect::<HashSet<_>>().len();
-    let lines: Vec<String> = failed.iter().map(|(ip, why)| format!("  {ip}: {why}")).collect();
+    let nodes = failed.iter().map(|(host, _)| host).collect::<HashSet<_>>().len();
+    let lines: Vec<String> = failed.iter().map(|(host, why)| format!("  {host}: {why}")).collect();
     Err(Failure::Unavailable(format!("{nodes} of {all} nodes failed:\n{}", lines.join("\n"))))
 }
 
 /// The nodes that did not answer as they should.
-fn silent<T>(answers: &[(IpAddr, Result<T, ApiError>)]) -> Vec<(IpAddr, String)> {
-    let why = |(ip, answer): &(IpAddr, Result<T, ApiError>)| {
-        answer.as_ref().err().map(|why| (*ip, why.to_string()))
-    };
-    answers.iter().filter_map(why).collect()
+fn silent<'a, T>(answers: &[(&'a str, Result<T, ApiError>)]) -> Vec<(&'a str, String)> {
+    let failed = answers.iter().filter_map(|(host, answer)| Some((host, answer.as_ref().err()?)));
+    failed.map(|(host, why)| (*host, why.to_string())).collect()
 }
 
 /// What was changed, node by node, and what was not as the file says.
-fn changes(answers: &[(IpAddr, Result<Applied, ApiError>)]) -> (String, Vec<(IpAddr, String)>) {
+fn changes<'a>(
+    answers: &[(&'a str, Result<Applied, ApiError>)],
+) -> (String, Vec<(&'a str, String)>) {
     let mut rows = vec![row(&[&"NODE", &"WHAT", &"BEFORE", &"AFTER"])];
     let mut failed = silent(answers);
-    for (ip, answer) in answers {
+    for (host, answer) in answers {
         let Ok(Applied { plan, failed: ended }) = answer else {
-            rows.push(row(&[ip, &"failed, see below"]));
+            rows.push(row(&[host, &"failed, see below"]));
             continue;
         };
         if plan.changes.is_empty() && plan.impossible.is_empty() {
-            rows.push(row(&[ip, &"nothing to change"]));
+            rows.push(row(&[host, &"nothing to change"]));
         }
         for change in &plan.changes {
             let done = ended.as_ref().is_none_or(|(step, _)| change.step < *step);
             let after = if done { &*change.after } else { "failed, see below" };
-            rows.push(row(&[ip, &change.what, &change.before, &after]));
+            rows.push(row(&[host, &change.what, &change.before, &after]));
         }
-        failed.extend(ended.iter().map(|(_, why)| (*ip, why.to_string())));
-        failed.extend(plan.impossible.iter().map(|why| (*ip, why.clone())));
+        failed.extend(ended.iter().map(|(_, why)| (*host, why.to_string())));
+        failed.extend(plan.impossible.iter().map(|why| (*host, why.clone())));
     }
     (table(&rows), failed)
 }
@@ -155,7 +155,7 @@ async fn apply(fleet: &Fleet, api: &Api, dry: bool) -> Result<(), Failure> {
     let ask = async |member: &Member| api.apply(member.address, &member.wanted, dry).await;
     let answers = all(fleet, ask).await;
     let (table, failed) = changes(&answers);
-    print!("{table}");
+    say(&table)?;
     outcome(&failed, answers.len())
 }
 
@@ -173,14 +173,14 @@ async fn status(fleet: &Fleet, api: &Api) -> Result<(), Failure> {
         &"MODEL AGE",
     ])];
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    for (ip, answer) in &answers {
+    for (host, answer) in &answers {
         rows.push(match answer {
-            Err(_) => row(&[ip, &"failed, see below"]),
+            Err(_) => row(&[host, &"failed, see below"]),
             Ok(s) => {
                 let epsilon = or_dash(s.epsilon.map(|epsilon| format!("{epsilon:.4}")));
                 let age = or_dash(s.model_age_s.map(|age| format!("{age:.0} s")));
                 row(&[
-                    ip,
+                    host,
                     &s.version,
                     &s.scheduler,
                     &s.load.k,
@@ -193,14 +193,14 @@ async fn status(fleet: &Fleet, api: &Api) -> Result<(), Failure> {
             }
         });
     }
-    print!("{}", table(&rows));
+    say(&table(&rows))?;
     outcome(&silent(&answers), answers.len())
 }
 
 async fn reset_learners(fleet: &Fleet, api: &Api) -> Result<(), Failure> {
     let answers = all(fleet, async |member| api.reset_learner(member.address).await).await;
     let reset = answers.iter().filter(|(_, answer)| answer.is_ok()).count();
-    println!("{reset} learners were reset");
+    say(&format!("{reset} learners were reset\n"))?;
     outcome(&silent(&answers), answers.len())
 }
 

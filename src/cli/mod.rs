@@ -7,6 +7,8 @@ mod fleet;
 mod function;
 mod health;
 mod node;
+mod output;
+mod shell;
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -16,6 +18,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::output::complain;
 use crate::config::{Problem, Settings};
 use crate::memory;
 use crate::node::StartError;
@@ -49,6 +52,10 @@ enum Command {
     Fleet(fleet::FleetArgs),
     /// Make experiments on a fleet: load, results, reports.
     Bench(bench::BenchArgs),
+    /// Print the script that completes this program's arguments in a shell.
+    Completions(shell::CompletionsArgs),
+    /// Print this program's manual page, or write one page for each subcommand.
+    Man(shell::ManArgs),
 }
 
 /// The flags of the scheduler, K and the queue. They win over saved values for this run and are
@@ -168,9 +175,7 @@ fn settle_heap() {
 pub fn run() -> ExitCode {
     settle_heap();
     raise_open_files();
-    let command =
-        Cli::command().mut_subcommand("node", |node| node.after_long_help(settings_help()));
-    let cli = match Cli::from_arg_matches(&command.get_matches()) {
+    let cli = match Cli::from_arg_matches(&command().get_matches()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
@@ -181,6 +186,8 @@ pub fn run() -> ExitCode {
         Command::Health(args) => health::run(&args),
         Command::Fleet(args) => fleet::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Completions(args) => shell::completions(&args, command()),
+        Command::Man(args) => shell::man(&args, command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -190,9 +197,53 @@ pub fn run() -> ExitCode {
             | Failure::Unavailable(why)
             | Failure::Broken(why)
             | Failure::Interrupted(why)) = failure;
-            eprintln!("p2pfaas: {}", shown(&why));
+            complain(&format!("p2pfaas: {}", shown(&why)));
             ExitCode::from(code)
         }
+    }
+}
+
+/// Flags that stand for a setting, and its key.
+const SCHEDULING_KEYS: [(&str, &str); 3] = [
+    ("scheduler", "scheduler"),
+    ("k", "parallel_running_functions_max"),
+    ("queue_length", "queue_length_max"),
+];
+/// The same for those of a node alone.
+const NODE_KEYS: [(&str, &str); 2] = [("host", "host"), ("data_path", "data_path")];
+
+/// The definition of all arguments, with the settings and their defaults in the help.
+fn command() -> clap::Command {
+    let with_defaults = |command: clap::Command, keys: &[(&'static str, &str)]| {
+        keys.iter().fold(command, |command, (flag, key)| {
+            command.mut_arg(flag, |arg| {
+                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                let help = help.trim_end_matches('.');
+                let default = default_of(key).unwrap_or_default();
+                arg.help(format!("{help} [default: {default}]"))
+            })
+        })
+    };
+    Cli::command()
+        .mut_subcommand("node", |node| {
+            let node = with_defaults(with_defaults(node, &SCHEDULING_KEYS), &NODE_KEYS);
+            node.after_long_help(settings_help())
+        })
+        .mut_subcommand("cluster", |cluster| with_defaults(cluster, &SCHEDULING_KEYS))
+}
+
+/// The default of a setting, as it would stand in a file. `None`: none, or one that depends on the
+/// machine, which the setting's own words say.
+fn default_of(key: &str) -> Option<String> {
+    let depends = |meaning: &str| meaning.contains("Unset:");
+    if key == "workers" || Settings::KEYS.iter().any(|(k, means)| *k == key && depends(means)) {
+        return None;
+    }
+    match serde_json::to_value(Settings::default()).ok()?.get(key)? {
+        serde_json::Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+        serde_json::Value::Array(items) if items.is_empty() => None,
+        serde_json::Value::Object(items) if items.is_empty() => None,
+        value => Some(value.to_string()),
     }
 }
 
@@ -209,7 +260,9 @@ fn settings_help() -> String {
          path, flags.\n",
     );
     for (key, meaning) in Settings::KEYS {
-        let _ = writeln!(text, "  {key}\n         {}", meaning.trim());
+        let default = default_of(key).map(|value| format!(" [default: {value}]"));
+        let default = default.unwrap_or_default();
+        let _ = writeln!(text, "  {key}\n         {}{default}", meaning.trim());
     }
     text.push_str(
         "\nExit codes: 0 stopped as told, 2 wrong arguments, 69 an address cannot be listened on or \
@@ -298,6 +351,21 @@ mod tests {
         let help = settings_help();
         for (key, _) in Settings::KEYS {
             assert!(help.contains(key), "{key}");
+        }
+        assert!(
+            help.contains("Port of the learner API. 0 turns it off. [default: 19020]"),
+            "{help}"
+        );
+    }
+
+    #[test]
+    fn a_default_is_shown_where_it_is_the_same_on_every_machine() {
+        let shown = |key| default_of(key);
+        assert_eq!(shown("host").as_deref(), Some("0.0.0.0"));
+        assert_eq!(shown("poll_time_s").as_deref(), Some("1.5"));
+        assert_eq!(shown("queue_enabled").as_deref(), Some("true"));
+        for none in ["workers", "connections_bytes_max", "machine_id", "init_servers", "routes"] {
+            assert_eq!(shown(none), None, "{none}");
         }
     }
 

@@ -1,10 +1,11 @@
 //! `p2pfaas node`.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::output::say;
 use super::{Failure, SchedulingArgs, broken, end_at_once, load, told_to_stop};
 use crate::config::{Admin, Settings};
 use crate::node::Node;
@@ -15,7 +16,7 @@ use crate::types::InitServer;
 
 #[derive(Args)]
 pub(super) struct NodeArgs {
-    /// Address that all listeners bind to [default: 0.0.0.0].
+    /// Address that all listeners bind to.
     #[arg(long, value_name = "ADDR")]
     host: Option<IpAddr>,
     /// This machine's IP address, as told to others [default: --host if that is one address, else
@@ -28,7 +29,7 @@ pub(super) struct NodeArgs {
     /// This machine's group, told to others.
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
-    /// Folder that holds all the node's files [default: /data].
+    /// Folder that holds all the node's files.
     #[arg(long, value_name = "DIR")]
     data_path: Option<PathBuf>,
     /// IP address or host name of nodes to join through; may be repeated.
@@ -123,14 +124,14 @@ pub(super) fn run(args: &NodeArgs) -> Result<(), Failure> {
     let (settings, overrides) = (loaded.settings, args.overrides());
     overrides.machine.check().map_err(Failure::Configuration)?;
     if args.print_config {
-        print!("{}", printed(settings, &overrides)?);
-        return Ok(());
+        return say(&printed(settings, &overrides)?);
     }
     telemetry::start(&settings.logs()).map_err(Failure::Configuration)?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let system = actix_rt::System::new();
+    let made = missing(&settings.data_path);
     let ended = system.block_on(async {
-        let mut node = Node::start(settings, &overrides)?;
+        let mut node = Node::start(settings, &overrides).inspect_err(|_| remove(&made))?;
         announce(&node);
         tokio::select! {
             told = told_to_stop() => told.map_err(broken)?,
@@ -141,6 +142,21 @@ pub(super) fn run(args: &NodeArgs) -> Result<(), Failure> {
     });
     end_at_once(system);
     ended
+}
+
+/// `folder` and those above it that are not there yet, the innermost first.
+fn missing(folder: &Path) -> Vec<PathBuf> {
+    let named = folder.ancestors().filter(|above| !above.as_os_str().is_empty());
+    named.take_while(|above| !above.exists()).map(Path::to_owned).collect()
+}
+
+/// Removes the folders that a start made which failed. One that holds something stays.
+fn remove(made: &[PathBuf]) {
+    for folder in made {
+        if std::fs::remove_dir(folder).is_err() {
+            return;
+        }
+    }
 }
 
 fn announce(node: &Node) {

@@ -1,7 +1,8 @@
-//! The fleet file: TOML, or a hosts file with one address a line, as P2PFaaS v1's scripts use.
+//! The fleet file: TOML, or a hosts file with one address or host name a line, as P2PFaaS v1's scripts
+//! use. A name stands for the address that it has when the file is read.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, ToSocketAddrs};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -10,7 +11,7 @@ use toml::Table;
 use super::plan::Wanted;
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::{LimitsPatch, MachinePatch};
-use crate::types::{List, beyond_json};
+use crate::types::{InitServer, List, beyond_json};
 
 /// Why a file is no fleet; the text says where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +21,8 @@ pub struct BadFleet(pub String);
 /// A node of the fleet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Member {
+    /// The address or host name that the file gives it.
+    pub host: String,
     /// Where it is reached.
     pub address: IpAddr,
     /// What it should be.
@@ -34,7 +37,7 @@ pub struct Fleet(pub Vec<Member>);
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
-    address: IpAddr,
+    address: String,
     name: Option<String>,
     group: Option<String>,
     init_server: Option<List<String>>,
@@ -50,34 +53,68 @@ fn bad(why: impl std::fmt::Display) -> BadFleet {
     BadFleet(why.to_string())
 }
 
+/// The address of a host name, from the system's resolver: an IPv4 one if there is any. Blocks until
+/// the resolver answers.
+///
+/// # Errors
+/// The name has no address.
+pub fn look_up(name: &str) -> Result<IpAddr, String> {
+    let found = (name, 0).to_socket_addrs().map_err(|why| why.to_string())?;
+    let mut addresses: Vec<IpAddr> = found.map(|found| found.ip()).collect();
+    addresses.sort_by_key(IpAddr::is_ipv6);
+    addresses.first().copied().ok_or_else(|| "it has no address".to_owned())
+}
+
+/// How a host name becomes an address: [`look_up`], or what a test puts in its place.
+type LookUp<'a> = &'a dyn Fn(&str) -> Result<IpAddr, String>;
+
+/// Where the node at `host`, an address or a host name, is reached.
+fn address_of(host: &str, look_up: LookUp<'_>) -> Result<IpAddr, String> {
+    match host.parse()? {
+        InitServer::Address(address) => Ok(address),
+        InitServer::Name(name) => look_up(&name)
+            .map_err(|why| format!("the address of the host {name} cannot be found: {why}")),
+    }
+}
+
 impl Fleet {
-    /// Reads either form.
+    /// Reads either form. What has no `=` in it is a hosts file.
     ///
     /// # Errors
-    /// What is wrong, and with which node.
-    pub fn parse(text: &str) -> Result<Self, BadFleet> {
-        let lines: Vec<&str> = text
-            .lines()
-            .map(|line| line.split('#').next().unwrap_or_default().trim())
-            .filter(|line| !line.is_empty())
+    /// What is wrong, and with which node; or a name whose address cannot be found.
+    pub fn parse(text: &str, look_up: LookUp<'_>) -> Result<Self, BadFleet> {
+        let lines: Vec<(usize, &str)> = (1..)
+            .zip(text.lines())
+            .map(|(number, line)| (number, line.split('#').next().unwrap_or_default().trim()))
+            .filter(|(_, line)| !line.is_empty())
             .collect();
-        let hosts: Option<Vec<IpAddr>> = lines.iter().map(|line| line.parse().ok()).collect();
-        let fleet = match hosts {
-            Some(hosts) => {
-                let member = |address| Member { address, wanted: Wanted::default() };
-                Self(hosts.into_iter().map(member).collect())
-            }
-            None => Self::parse_toml(text)?,
+        let fleet = if lines.iter().any(|(_, line)| line.contains('=')) {
+            Self::parse_toml(text, look_up)?
+        } else {
+            let host = |&(number, line): &(usize, &str)| {
+                let address = address_of(line, look_up).map_err(|why| {
+                    bad(format!(
+                        "line {number}: {why}; a hosts file has one address or host name a line, a \
+                         fleet file has keys, such as nodes = [\"10.0.0.1\"]"
+                    ))
+                })?;
+                Ok(Member { host: line.to_owned(), address, wanted: Wanted::default() })
+            };
+            Self(lines.iter().map(host).collect::<Result<_, BadFleet>>()?)
         };
         fleet.check()?;
         Ok(fleet)
     }
 
-    fn parse_toml(text: &str) -> Result<Self, BadFleet> {
+    fn parse_toml(text: &str, look_up: LookUp<'_>) -> Result<Self, BadFleet> {
         let mut common: Table = text.parse().map_err(bad)?;
         let nodes = match common.remove("nodes") {
             Some(toml::Value::Array(nodes)) => nodes,
-            _ => return Err(bad("nodes: a list of addresses, or [[nodes]] tables, is missing")),
+            _ => {
+                return Err(bad(
+                    "nodes: a list of addresses or host names, or [[nodes]] tables, is missing",
+                ));
+            }
         };
         let member = |(index, node): (usize, toml::Value)| {
             let one = match node {
@@ -88,7 +125,8 @@ impl Fleet {
                 other => return Err(bad(format!("nodes: {other} is no address and no table"))),
             };
             let named = format!("node {} of the list", index + 1);
-            member(merged(&common, one), index).map_err(|why| bad(format!("{named}: {why}")))
+            member(merged(&common, one), index, look_up)
+                .map_err(|why| bad(format!("{named}: {why}")))
         };
         nodes.into_iter().enumerate().map(member).collect::<Result<_, _>>().map(Self)
     }
@@ -98,9 +136,10 @@ impl Fleet {
             return Err(bad("there are no nodes in it"));
         }
         let (mut addresses, mut names) = (HashSet::new(), HashSet::new());
-        for Member { address, wanted } in &self.0 {
+        for Member { host, address, wanted } in &self.0 {
             if !addresses.insert(address) {
-                return Err(bad(format!("{address} is there twice")));
+                let named = if *host == address.to_string() { "" } else { &format!(" ({host})") };
+                return Err(bad(format!("{address}{named} is there twice")));
             }
             if let Some(name) = &wanted.machine.machine_id
                 && !names.insert(name)
@@ -128,8 +167,9 @@ fn merged(common: &Table, one: Table) -> Table {
     all
 }
 
-fn member(table: Table, index: usize) -> Result<Member, String> {
+fn member(table: Table, index: usize, look_up: LookUp<'_>) -> Result<Member, String> {
     let entry: Entry = table.try_into().map_err(|why: toml::de::Error| why.message().to_owned())?;
+    let address = address_of(&entry.address, look_up)?;
     if let Some(key) = beyond_json(&entry.learner) {
         return Err(format!("learner: {key} is no finite number"));
     }
@@ -139,8 +179,8 @@ fn member(table: Table, index: usize) -> Result<Member, String> {
     }
     let init_servers = entry.init_server.map(|servers| {
         // Nobody joins through itself.
-        let me = entry.address.to_string();
-        servers.0.into_iter().filter(|server| *server != me).collect()
+        let me = [&entry.address, &address.to_string()];
+        servers.0.into_iter().filter(|server| !me.contains(&server)).collect()
     });
     let machine = MachinePatch {
         machine_ip: None,
@@ -155,7 +195,7 @@ fn member(table: Table, index: usize) -> Result<Member, String> {
         queue_enabled: entry.queue_enabled,
     };
     let wanted = Wanted { machine, limits, scheduler, learner: entry.learner };
-    Ok(Member { address: entry.address, wanted })
+    Ok(Member { host: entry.address, address, wanted })
 }
 
 #[cfg(test)]
@@ -163,12 +203,46 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    /// As `Fleet::parse` with a resolver that knows two names.
+    fn parse(text: &str) -> Result<Fleet, BadFleet> {
+        Fleet::parse(text, &|name| match name {
+            "board-1" => Ok(IpAddr::from([10, 0, 0, 1])),
+            "board-2.lab" => Ok(IpAddr::from([10, 0, 0, 2])),
+            _ => Err("not known".to_owned()),
+        })
+    }
+
+    fn addresses(fleet: &Fleet) -> Vec<String> {
+        fleet.0.iter().map(|member| member.address.to_string()).collect()
+    }
+
     #[test]
     fn a_hosts_file_has_one_address_a_line() {
-        let fleet = Fleet::parse("# boards\n10.0.0.1\n\n  10.0.0.2 # the second\n").expect("good");
-        let addresses: Vec<String> = fleet.0.iter().map(|m| m.address.to_string()).collect();
-        assert_eq!(addresses, ["10.0.0.1", "10.0.0.2"]);
+        let fleet = parse("# boards\n10.0.0.1\n\n  10.0.0.2 # the second\n").expect("good");
+        assert_eq!(addresses(&fleet), ["10.0.0.1", "10.0.0.2"]);
         assert!(fleet.0.iter().all(|member| member.wanted == Wanted::default()));
+    }
+
+    #[test]
+    fn host_names_work_like_addresses_in_both_forms() {
+        let lists = parse("board-1\nboard-2.lab\n10.0.0.3\n").expect("good");
+        let text = r#"init_server = "board-1"
+            nodes = ["board-1", { address = "board-2.lab" }, "10.0.0.3"]"#;
+        let fleet = parse(text).expect("good");
+        for fleet in [&lists, &fleet] {
+            assert_eq!(addresses(fleet), ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+            let hosts: Vec<&str> = fleet.0.iter().map(|member| &*member.host).collect();
+            assert_eq!(hosts, ["board-1", "board-2.lab", "10.0.0.3"]);
+        }
+        let joins = fleet.0.iter().map(|member| member.wanted.machine.init_servers.as_deref());
+        let through = ["board-1".to_owned()];
+        let wanted = [Some(&through[..0]), Some(&through[..]), Some(&through[..])];
+        assert_eq!(joins.collect::<Vec<_>>(), wanted, "nobody joins through itself");
+    }
+
+    #[test]
+    fn the_resolver_of_the_system_knows_this_machine_and_prefers_ipv4() {
+        assert_eq!(look_up("localhost"), Ok(IpAddr::from([127, 0, 0, 1])));
     }
 
     #[test]
@@ -184,7 +258,7 @@ mod tests {
             alpha = 0.5
         "#;
         let [first, second] =
-            <[Member; 2]>::try_from(Fleet::parse(text).expect("good").0).expect("two nodes");
+            <[Member; 2]>::try_from(parse(text).expect("good").0).expect("two nodes");
         assert_eq!(first.wanted.machine.machine_id.as_deref(), Some("board-0"));
         assert_eq!(first.wanted.machine.init_servers, Some(Vec::new()), "not through itself");
         assert_eq!(second.wanted.machine.init_servers, Some(vec!["10.0.0.1".to_owned()]));
@@ -200,7 +274,13 @@ mod tests {
             ("", "no nodes"),
             ("k = 3", "nodes"),
             ("10.0.0.1\n10.0.0.1", "twice"),
-            ("nodes = [\"10.0.0.1\", \"board\"]", "node 2"),
+            ("10.0.0.1\nboard-1", "10.0.0.1 (board-1) is there twice"),
+            ("10.0.0.1\nboard-3", "line 2: the address of the host board-3 cannot be found"),
+            ("\n10.0.0.1 board-1", "line 2: \"10.0.0.1 board-1\" is neither an IP address"),
+            ("10.0.0.1:19000", "one address or host name a line"),
+            ("[nodes]", "a fleet file has keys"),
+            ("nodes = [\"10.0.0.1\", \"board\"]", "node 2 of the list: the address of the host"),
+            ("nodes = [\"10.0.0.1\", \"a b\"]", "node 2 of the list: \"a b\" is neither"),
             ("nodes = [7]", "7"),
             ("typo = 1\nnodes = [\"10.0.0.1\"]", "typo"),
             ("scheduler = \"Nope\"\nnodes = [\"10.0.0.1\"]", "Nope"),
@@ -208,7 +288,7 @@ mod tests {
             ("k = -1\nnodes = [\"10.0.0.1\"]", "node 1"),
             ("name = \"x\"\nnodes = [\"10.0.0.1\", \"10.0.0.2\"]", "{n}"),
         ] {
-            let error = Fleet::parse(text).expect_err(text).to_string();
+            let error = parse(text).expect_err(text).to_string();
             assert!(error.contains(part), "{text:?}: {error}");
         }
     }

@@ -6,5 +6,5 @@ mod file;
 mod plan;
 
 pub use self::api::{Api, ApiError, Applied, Body, NodeLoad, Status};
-pub use self::file::{BadFleet, Fleet, Member};
+pub use self::file::{BadFleet, Fleet, Member, look_up};
 pub use self::plan::{Change, ChangePlan, ChangeStep, NodeAsIs, Wanted};

@@ -1,6 +1,7 @@
 //! Files that people write, files of the node's own, and what is posted to change it.
 
 use std::cell::OnceCell;
+use std::net::IpAddr;
 use std::path::Path;
 
 use actix_http::header::HeaderValue;
@@ -89,7 +90,9 @@ pub(super) fn config_toml(bytes: &[u8]) {
 
 /// A fleet file or a hosts file.
 pub(super) fn fleet_file(bytes: &[u8]) {
-    let Ok(fleet) = Fleet::parse(&String::from_utf8_lossy(bytes)) else { return };
+    // Each name has an address that follows from its length.
+    let look_up = |name: &str| Ok(IpAddr::from([10, 0, 0, name.len() as u8]));
+    let Ok(fleet) = Fleet::parse(&String::from_utf8_lossy(bytes), &look_up) else { return };
     assert!(!fleet.0.is_empty());
     for (n, member) in fleet.0.iter().enumerate() {
         assert!(fleet.0.iter().skip(n + 1).all(|other| other.address != member.address));

@@ -68,13 +68,16 @@ pub fn start(settings: &LogSettings<'_>) -> Result<(), String> {
     let given = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
     let directives = given.unwrap_or_else(|| directives(settings.filter));
     let filter = EnvFilter::try_new(directives).map_err(|why| format!("log_env: {why}"))?;
+    // A line that cannot be written is lost: telling of it on the same standard error would panic when
+    // its reader is gone.
+    let lines = fmt::layer().log_internal_errors(false);
     let limited = tracing_subscriber::registry().with(filter).with(Limit::new(settings.burst));
     let started = match settings.format {
         LogFormat::Text => {
             let colours = io::IsTerminal::is_terminal(&io::stderr());
-            limited.with(fmt::layer().with_ansi(colours).with_writer(Cut)).try_init()
+            limited.with(lines.with_ansi(colours).with_writer(Cut)).try_init()
         }
-        LogFormat::Json => limited.with(fmt::layer().json().with_writer(io::stderr)).try_init(),
+        LogFormat::Json => limited.with(lines.json().with_writer(io::stderr)).try_init(),
     };
     started.map_err(|why| why.to_string())
 }

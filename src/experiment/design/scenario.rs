@@ -89,7 +89,7 @@ macro_rules! scenario {
 scenario! {
     /// What it is called: in the report, and the folder of its results.
     name: String = "experiment".to_owned();
-    /// Fleet file (TOML), or a hosts file with one address a line; relative to the scenario's folder.
+    /// Fleet file (TOML), or a hosts file with one address or host name a line; relative to the scenario's folder.
     fleet: PathBuf = PathBuf::from("fleet.toml");
     /// Port of the scheduler API on every node.
     scheduler_port: u16 = 18080;

@@ -12,7 +12,7 @@ use crate::experiment::design::arrivals::{Arrivals, Rates};
 use crate::experiment::design::plan::{Mix, Plan};
 use crate::experiment::design::scenario::{Payload, Point, Scenario};
 use crate::experiment::design::trace;
-use crate::fleet::{Body, Fleet};
+use crate::fleet::{Body, Fleet, look_up};
 use crate::storage;
 
 /// Points of a run's trace, repetitions and all.
@@ -108,7 +108,7 @@ fn read<T, E: Display>(
 }
 
 fn fleet(path: &Path) -> Result<Fleet, String> {
-    read(path, storage::TEXT_BYTES_MAX, Fleet::parse)
+    read(path, storage::TEXT_BYTES_MAX, |text| Fleet::parse(text, &look_up))
 }
 
 fn values(path: &Path) -> Result<Vec<f64>, String> {

@@ -1,7 +1,8 @@
 //! `fn-thumbnail`: decodes a JPEG or PNG and answers it scaled down as JPEG.
 //!
-//! The query may say `width` and `height`, 1 to 4096 pixels, default 128: the picture is fitted
-//! into that box, its proportions kept. It is never scaled up.
+//! The query may say `width` and `height`, 1 to 4096 pixels: the picture is fitted into that box, its
+//! proportions kept. With one of the two the other side is as long as the proportions make it; with
+//! neither the box has 128 pixels on each side. A picture is never scaled up.
 
 use std::io::Cursor;
 
@@ -9,13 +10,15 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{GenericImageView, ImageFormat, ImageReader, Limits};
 use serde::Deserialize;
 
+/// Pixels on both sides when the query names neither.
 const DEFAULT: u32 = 128;
 const LARGEST: u32 = 4096;
 /// Pixels on a side of a picture that is taken at all.
 const SIDE_MAX: u32 = 16_384;
 const QUALITY: u8 = 80;
 
-/// The box that a picture is fitted into, in pixels.
+/// The box that a picture is fitted into, in pixels. A side that the query leaves free is as long as
+/// that of any picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     width: u32,
@@ -36,13 +39,13 @@ impl Size {
     pub fn from_query(query: &str) -> Result<Self, String> {
         let asked = actix_web::web::Query::<Asked>::from_query(query)
             .map_err(|why| format!("the query: {why}; known: width, height"))?;
-        let size =
-            Self { width: asked.width.unwrap_or(DEFAULT), height: asked.height.unwrap_or(DEFAULT) };
-        if [size.width, size.height].iter().all(|side| (1..=LARGEST).contains(side)) {
-            Ok(size)
-        } else {
-            Err(format!("width and height are within 1 to {LARGEST}"))
+        let named = [asked.width, asked.height];
+        if !named.iter().flatten().all(|side| (1..=LARGEST).contains(side)) {
+            return Err(format!("width and height are within 1 to {LARGEST}"));
         }
+        let other = if named == [None, None] { DEFAULT } else { SIDE_MAX };
+        let [width, height] = named.map(|side| side.unwrap_or(other));
+        Ok(Self { width, height })
     }
 }
 
@@ -126,8 +129,16 @@ mod tests {
         assert_eq!(scaled(&png(400, 200), ""), (128, 64));
         assert_eq!(scaled(&png(400, 200), "width=40&height=400"), (40, 20));
         assert_eq!(scaled(&png(30, 20), ""), (30, 20));
+        assert_eq!(scaled(&png(30, 20), "width=200"), (30, 20));
         let jpeg = scale(&png(64, 64), Size { width: 64, height: 64 }, 1 << 20).expect("scales");
         assert_eq!(scaled(&jpeg, "width=16&height=16"), (16, 16), "a JPEG as well as a PNG");
+    }
+
+    #[test]
+    fn one_side_alone_leaves_the_other_to_the_proportions() {
+        assert_eq!(scaled(&png(600, 900), "width=200"), (200, 300));
+        assert_eq!(scaled(&png(900, 600), "height=200"), (300, 200));
+        assert_eq!(scaled(&png(10, 6000), "width=5"), (5, 3000), "longer than a side may be asked");
     }
 
     #[test]

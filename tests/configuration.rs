@@ -254,7 +254,7 @@ async fn metrics_and_health_tell_what_the_node_does() {
     for line in [
         r#"p2pfaas_requests_total{function="fn-echo",outcome="executed",scheduler="NoScheduler"} 1"#,
         r#"p2pfaas_requests_total{function="fn-echo",outcome="rejected",scheduler="RejectScheduler"} 1"#,
-        r#"p2pfaas_requests_total{function="fn-none",outcome="function_failed",scheduler="NoScheduler"} 1"#,
+        r#"p2pfaas_requests_total{function="other",outcome="function_failed",scheduler="NoScheduler"} 1"#,
         r#"p2pfaas_execution_seconds_count{function="fn-echo"} 1"#,
         r#"p2pfaas_queueing_seconds_count{function="fn-echo"} 1"#,
         r#"p2pfaas_total_seconds_count{function="fn-echo"} 2"#,

@@ -50,6 +50,8 @@ pub struct Metrics {
     rendering: Mutex<()>,
     functions: Mutex<HashMap<String, Arc<FunctionMetrics>>>,
     others: OnceLock<Arc<FunctionMetrics>>,
+    /// Functions that the operator has named.
+    named: OnceLock<HashSet<String>>,
     peers: Mutex<HashSet<String>>,
 }
 
@@ -139,6 +141,7 @@ impl Metrics {
             rendering: Mutex::default(),
             functions: Mutex::default(),
             others: OnceLock::new(),
+            named: OnceLock::new(),
             peers: Mutex::default(),
             registry,
         }
@@ -159,8 +162,18 @@ impl Metrics {
         Some(made)
     }
 
-    /// The metrics of calls of the function `name`, if they are told apart already.
+    /// The functions that the operator has named: they are told apart whether or not they ever ran.
+    /// Those that were told first stay.
+    pub fn expect_functions(&self, names: impl IntoIterator<Item = String>) {
+        self.named.get_or_init(|| names.into_iter().collect());
+    }
+
+    /// The metrics of calls of the function `name`, if that is known to be one: it ran before, or the
+    /// operator has named it.
     pub fn of_known_function(&self, name: &str) -> Option<Arc<FunctionMetrics>> {
+        if self.named.get().is_some_and(|named| named.contains(name)) {
+            return self.of_function(name);
+        }
         lock(&self.functions).get(name).cloned()
     }
 

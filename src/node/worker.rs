@@ -10,6 +10,7 @@ use crate::actors::scheduler::{Adviser, SchedulerPorts};
 use crate::call::Dispatcher;
 use crate::call::state::NodeState;
 use crate::client::remote_learner::RemoteLearner;
+use crate::config::Settings;
 use crate::faas::Functions;
 use crate::faas::embedded;
 use crate::faas::openfaas::Access;
@@ -21,8 +22,17 @@ use crate::peer::PeerClient;
 /// by all of them.
 pub fn workers(node: &Arc<NodeState>, openfaas: Option<Arc<Access>>) -> Arc<MakeWorker> {
     let node = Arc::clone(node);
+    node.metrics.expect_functions(named_functions(&node.settings));
     let embedded = embedded::Shared::new(&node.settings);
     Arc::new(move || worker(&node, Arc::clone(&embedded), openfaas.clone()))
+}
+
+/// The functions that the settings name.
+fn named_functions(settings: &Settings) -> Vec<String> {
+    let routed = settings.routes.0.keys().cloned();
+    let embedded = embedded::EmbeddedName::ALL.iter().map(|(name, _)| (*name).to_owned());
+    let embedded = embedded.filter(|_| settings.embedded_functions);
+    routed.chain(settings.fns_list.iter().cloned()).chain(embedded).collect()
 }
 
 /// A worker for the current thread.

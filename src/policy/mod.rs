@@ -12,7 +12,7 @@
 //! ```
 //!
 //! To add an algorithm: one file here with its formula and source, one line in
-//! [`registry::ALGORITHMS`], its row in the README. Whoever carries the steps out
+//! [`registry::ALGORITHMS`], its row in `docs/schedulers.md`. Whoever carries the steps out
 //! (`actors::scheduler`, or a simulator) needs no change.
 
 pub mod forward;

@@ -271,6 +271,29 @@ async fn metrics_and_health_tell_what_the_node_does() {
 }
 
 #[actix_rt::test]
+async fn what_a_change_says_in_vain_is_named_and_the_rest_is_done() {
+    let node = TestNode::start(|_| {});
+    let changes = [
+        (node.url("/configuration"), r#"{"queue_length_max":7,"queue_lenght":9}"#, "queue_lenght"),
+        (
+            node.url("/configuration/scheduler"),
+            r#"{"name":"NoScheduler","parameters":["true","extra"]}"#,
+            "extra",
+        ),
+        (node.discovery("/configuration"), r#"{"nope":1}"#, "nope"),
+    ];
+    for (url, body, ignored) in changes {
+        let answer = post(&url, body).await;
+        let warning = answer.header("warning");
+        assert_eq!(answer.status, 200, "{url}");
+        assert!(warning.starts_with("299 ") && warning.contains(ignored), "{url}: {warning}");
+    }
+    assert_eq!(get(&node.url("/configuration")).await.json()["queue_length_max"], 7);
+    let good = post(&node.url("/configuration"), r#"{"queue_length_max":8}"#).await;
+    assert_eq!((good.status, good.header("warning")), (200, ""));
+}
+
+#[actix_rt::test]
 async fn an_address_in_use_is_an_error_that_names_it() {
     let node = TestNode::start(|_| {});
     let folder = tempfile::tempdir().expect("a folder");

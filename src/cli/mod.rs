@@ -66,10 +66,10 @@ struct SchedulingArgs {
     #[arg(long, value_name = "'NAME P1 P2 …'", value_parser = parse_scheduler)]
     scheduler: Option<SchedulerSpec>,
     /// K: functions that run at once.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     k: Option<u32>,
     /// Calls that may wait for a slot.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     queue_length: Option<u32>,
 }
 

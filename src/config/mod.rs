@@ -2,6 +2,8 @@
 //! the environment (`P2PFAAS_<KEY>`, v1's names included), flags. What is changed at run time is
 //! kept apart; see [`crate::saved`].
 
+mod allowed;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -10,12 +12,13 @@ use std::time::Duration;
 use config::{Config, ConfigError, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
+use self::allowed::Allowed;
 use crate::memory;
 use crate::policy::params::parse_bool;
 use crate::policy::registry::SchedulerSpec;
 use crate::storage::{TEXT_BYTES_MAX, read_text};
 use crate::telemetry::{LogFormat, LogSettings};
-use crate::types::{FunctionName, InitServer, check_init_servers, check_machine};
+use crate::types::{FunctionName, InitServer, check_init_servers, check_machine, shortened};
 
 /// Something wrong in the configuration, with the key that caused it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +111,10 @@ macro_rules! settings {
                 $( match from.get::<$type>(stringify!($name)) {
                     Ok(value) => settings.$name = value,
                     Err(ConfigError::NotFound(_)) => {}
-                    Err(why) => problems.push(problem(stringify!($name), why)),
+                    Err(why) => {
+                        let why = not_allowed::<$type>(from, stringify!($name), &why);
+                        problems.push(problem(stringify!($name), why));
+                    }
                 } )+
                 settings
             }
@@ -118,6 +124,16 @@ macro_rules! settings {
 
 fn problem(key: &str, why: impl std::fmt::Display) -> Problem {
     Problem { key: key.to_owned(), why: why.to_string() }
+}
+
+/// What was given and what could be, of a setting that cannot be read.
+fn not_allowed<T: Allowed>(from: &Config, key: &str, why: &ConfigError) -> String {
+    match from.get::<config::Value>(key) {
+        Ok(given) if !T::ALLOWED.is_empty() => {
+            format!("{:?} is not {}", shortened(&given.to_string(), 64), T::ALLOWED)
+        }
+        _ => why.to_string(),
+    }
 }
 
 /// TOML has no null: what is not set is left out when settings are printed.
@@ -358,6 +374,14 @@ impl Settings {
         // 1 GiB: base64 and JSON around it must still fit in memory several times over.
         range("body_bytes_max", self.body_bytes_max as f64, 0.0, (1u64 << 30) as f64);
 
+        if self.forward_timeout_s < self.function_timeout_s {
+            let why = format!(
+                "{} is less than function_timeout_s, {}: a call that may take as long here would be given \
+                 up where it is forwarded",
+                self.forward_timeout_s, self.function_timeout_s
+            );
+            problems.push(problem("forward_timeout_s", why));
+        }
         let machine = check_machine(&self.machine_ip, &self.machine_id, &self.machine_group_name);
         if let Err((key, why)) = machine {
             problems.push(problem(key, why));
@@ -403,12 +427,27 @@ impl Settings {
     }
 }
 
+/// Flags whose setting has another name.
+const FLAGS: &[(&str, &str)] = &[
+    ("k", "parallel_running_functions_max"),
+    ("queue_length", "queue_length_max"),
+    ("group", "machine_group_name"),
+    ("init_server", "init_servers"),
+    ("host_name", "host_names"),
+    ("route", "routes"),
+];
+
 /// Keys that a file must not have, and whether it can be parsed at all.
 fn check_text(named: &str, text: &str, problems: &mut Vec<Problem>) -> Result<(), Vec<Problem>> {
     match text.parse::<toml::Table>() {
         Ok(table) => {
             let unknown = table.keys().filter(|key| Settings::KEYS.iter().all(|(k, _)| k != key));
-            problems.extend(unknown.map(|key| problem(key, format!("no such setting ({named})"))));
+            problems.extend(unknown.map(|key| {
+                let meant = FLAGS.iter().find(|(flag, _)| *flag == key.replace('-', "_"));
+                let meant = meant.map(|(_, setting)| format!("; {setting} is meant?"));
+                let why = format!("no such setting ({named}){}", meant.unwrap_or_default());
+                problem(key, why)
+            }));
             Ok(())
         }
         Err(why) => {

@@ -139,3 +139,36 @@ fn what_is_printed_reads_back_the_same() {
     let printed = toml::to_string(&settings).expect("TOML");
     assert_eq!(load(&printed, &[], &[]).expect("good").settings, settings);
 }
+
+/// The only problem's words.
+fn only_problem(loaded: Result<Loaded, Vec<Problem>>) -> String {
+    let problems = loaded.err().expect("a problem");
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    problems[0].to_string()
+}
+
+#[test]
+fn messages_name_the_key_what_was_given_and_what_is_allowed() {
+    for (name, value, words) in [
+        ("P2PFAAS_ADMIN", "nobody", ["admin", "\"nobody\"", "any, loopback, off"]),
+        ("P2PFAAS_SCHEDULER_PORT", "70000", ["scheduler_port", "70000", "0 to 65535"]),
+        ("P2PFAAS_HOST", "fog-1", ["host", "\"fog-1\"", "an IP address"]),
+        ("P2PFAAS_QUEUE_ENABLED", "maybe", ["queue_enabled", "\"maybe\"", "true or false"]),
+        ("P2PFAAS_PARALLEL_RUNNING_FUNCTIONS_MAX", "-1", ["running", "-1", "0 to 4294967295"]),
+        ("P2PFAAS_LOG_FORMAT", "xml", ["log_format", "\"xml\"", "text, json"]),
+    ] {
+        let told = only_problem(load("", &[(name, value)], &[]));
+        for word in words {
+            assert!(told.contains(word), "{word} is not in: {told}");
+        }
+    }
+    let told = only_problem(load("k = 3", &[], &[]));
+    assert!(told.contains("parallel_running_functions_max"), "{told}");
+}
+
+#[test]
+fn settings_that_belong_together_are_checked_together() {
+    let told = only_problem(load("forward_timeout_s = 2\nfunction_timeout_s = 3", &[], &[]));
+    assert!(told.contains("forward_timeout_s") && told.contains("function_timeout_s"), "{told}");
+    assert!(load("forward_timeout_s = 3\nfunction_timeout_s = 3", &[], &[]).is_ok());
+}

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use super::accompanied::respond_within;
 use super::body::{Uploads, read_body};
 use super::errors;
+use super::ignored::Ignored;
 use super::node_api::{begin_change, changed, check_admin, internal};
 use crate::actors::discovery::{ChangeMachineConfig, GetMachineConfig, ListMachines, Reset};
 use crate::call::state::NodeState;
@@ -101,17 +102,20 @@ pub async fn change_configuration(
     payload: web::Payload,
     worker: Worker,
 ) -> HttpResponse {
+    let mut ignored = Ignored::default();
     let change = async {
         check_admin(&request, &worker.node)?;
         let (body, _held) =
             read_body(&request, payload, Bounds::SMALL.bytes, &worker.uploads).await?;
         let patch: MachinePatch = read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
         patch.check().map_err(Error::Malformed)?;
+        ignored.keys(&body, &["machine_ip", "machine_id", "machine_group_name", "init_servers"]);
         let _begun = begin_change(&worker.node)?;
         let change = || ChangeMachineConfig(patch.clone());
         worker.node.discovery.ask(change).await.map_err(internal)?.map_err(internal)
     };
-    changed(&worker.node, change.await)
+    let answer = changed(&worker.node, change.await);
+    ignored.tell(answer)
 }
 
 /// `GET /reset`.

@@ -14,6 +14,7 @@ use super::body::read_body;
 use super::errors;
 use super::function_api::from_answer;
 use super::gateway_worker::GatewayWorker;
+use super::ignored::Ignored;
 use super::origin::check_origin;
 use crate::actors::queue::{ChangeLimits, RestoreLimits};
 use crate::actors::switch::SwapScheduler;
@@ -21,6 +22,7 @@ use crate::call::state::{NodePhase, NodeState};
 use crate::config::Admin;
 use crate::error::Error;
 use crate::error::RefusalKind;
+use crate::policy::Policy;
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::LimitsPatch;
 use crate::types::FunctionName;
@@ -121,6 +123,12 @@ struct Change {
     scheduler: Option<SchedulerSpec>,
 }
 
+impl Change {
+    /// All keys that it may have.
+    const KEYS: [&str; 4] =
+        ["parallel_running_functions_max", "queue_length_max", "queue_enabled", "scheduler"];
+}
+
 /// `POST /configuration`.
 pub async fn change_configuration(
     request: HttpRequest,
@@ -128,15 +136,19 @@ pub async fn change_configuration(
     worker: Shared,
 ) -> HttpResponse {
     let node = Arc::clone(&worker.node);
+    let mut ignored = Ignored::default();
     let change = async {
         check_admin(&request, &node)?;
         let (body, _held) =
             read_body(&request, payload, Bounds::SMALL.bytes, &worker.uploads).await?;
         let change: Change = read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
+        ignored.keys(&body, &Change::KEYS);
+        let policy = change.scheduler.as_ref().map(|spec| build(spec, &mut ignored)).transpose()?;
         let begun = begin_change(&node)?;
-        to_the_end(begun, change_all(change, Arc::clone(&node))).await
+        to_the_end(begun, change_all(change.limits, policy, Arc::clone(&node))).await
     };
-    changed(&worker.node, change.await)
+    let answer = changed(&worker.node, change.await);
+    ignored.tell(answer)
 }
 
 /// Goes on with a change though the client hangs up in the middle of it. What goes `along`, the
@@ -156,12 +168,22 @@ pub async fn to_the_end<T: 'static>(
     actix_rt::spawn(to_its_end).await.map_err(internal)?
 }
 
-/// All of `change` or nothing: what can be wrong with it is checked before anything is touched,
+/// The algorithm that `spec` names; parameters that it does not have are `ignored`.
+fn build(spec: &SchedulerSpec, ignored: &mut Ignored) -> Result<Arc<dyn Policy>, Error> {
+    let policy = spec.build()?;
+    ignored.parameters(spec, &*policy);
+    Ok(policy)
+}
+
+/// All of a change or nothing: what can be wrong with it was checked before anything is touched,
 /// and limits whose algorithm then cannot be saved are put back. One change at a time.
-async fn change_all(change: Change, node: Arc<NodeState>) -> Result<(), Error> {
-    let policy = change.scheduler.map(|spec| spec.build()).transpose()?;
+async fn change_all(
+    limits: LimitsPatch,
+    policy: Option<Arc<dyn Policy>>,
+    node: Arc<NodeState>,
+) -> Result<(), Error> {
     let _alone = node.changing.lock().await;
-    let limits = || ChangeLimits(change.limits);
+    let limits = || ChangeLimits(limits);
     let before = node.queue.ask(limits).await.map_err(internal)?.map_err(internal)?;
     let Some(policy) = policy else { return Ok(()) };
     let result = swap(policy, &node).await;
@@ -173,7 +195,7 @@ async fn change_all(change: Change, node: Arc<NodeState>) -> Result<(), Error> {
 }
 
 /// Swaps the algorithm; [`NodeState::changing`] is held meanwhile.
-async fn swap(policy: Arc<dyn crate::policy::Policy>, node: &NodeState) -> Result<(), Error> {
+async fn swap(policy: Arc<dyn Policy>, node: &NodeState) -> Result<(), Error> {
     let swap = || SwapScheduler(Arc::clone(&policy));
     node.switch.ask(swap).await.map_err(internal)?.map_err(internal)
 }
@@ -184,19 +206,22 @@ pub async fn change_scheduler(
     payload: web::Payload,
     worker: Shared,
 ) -> HttpResponse {
+    let mut ignored = Ignored::default();
     let change = async {
         check_admin(&request, &worker.node)?;
         let (body, _held) =
             read_body(&request, payload, Bounds::SMALL.bytes, &worker.uploads).await?;
         let spec: SchedulerSpec = read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
-        let (policy, node) = (spec.build()?, Arc::clone(&worker.node));
+        ignored.keys(&body, &["name", "parameters"]);
+        let (policy, node) = (build(&spec, &mut ignored)?, Arc::clone(&worker.node));
         to_the_end(begin_change(&node)?, async move {
             let _alone = node.changing.lock().await;
             swap(policy, &node).await
         })
         .await
     };
-    changed(&worker.node, change.await)
+    let answer = changed(&worker.node, change.await);
+    ignored.tell(answer)
 }
 
 /// The routes of OpenFaaS's own API: passed on to the gateway, with this node's credentials.

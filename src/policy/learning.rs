@@ -96,6 +96,10 @@ impl Policy for LearningScheduler {
         vec![self.task_types.to_string()]
     }
 
+    fn learns(&self) -> bool {
+        true
+    }
+
     fn task_types(&self) -> usize {
         self.task_types
     }

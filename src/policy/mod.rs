@@ -185,6 +185,11 @@ pub trait Policy: Send + Sync + 'static {
         0
     }
 
+    /// Whether it asks the learner: then there is something to train and to reward.
+    fn learns(&self) -> bool {
+        false
+    }
+
     /// What an operator should know before using it with these parameters, if anything.
     fn warning(&self) -> Option<String> {
         None

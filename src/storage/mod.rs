@@ -228,6 +228,10 @@ fn aside(path: &Path) -> io::Result<Vec<u64>> {
 /// # Errors
 /// It cannot be made, or nothing can be written in it.
 pub fn prepare_folder(folder: &Path) -> Result<(), StorageError> {
+    if folder.exists() && !folder.is_dir() {
+        let source = io::Error::other("this is no folder, and one is needed here");
+        return Err(StorageError::Io { path: folder.to_owned(), source });
+    }
     fs::create_dir_all(folder).map_err(io_error(folder))?;
     tempfile::tempfile_in(folder).map(drop).map_err(io_error(folder))
 }

@@ -174,7 +174,8 @@ pub struct Point {
 impl Point {
     /// Whether its algorithm asks the learner.
     pub fn learns(&self) -> bool {
-        self.scheduler.as_ref().is_some_and(|spec| spec.name == "LearningScheduler")
+        let policy = self.scheduler.as_ref().and_then(|spec| spec.build().ok());
+        policy.is_some_and(|policy| policy.learns())
     }
 }
 

@@ -157,7 +157,7 @@ mod tests {
         tokio::task::yield_now().await;
         let ended = counts.ended.borrow().clone().expect("it was started");
         ended();
-        assert_eq!(told.await, Ok(super::super::supervise::Ended::Stopped));
+        assert_eq!(told.await, Ok(super::super::supervise::EndCause::Stopped));
         assert_eq!(counts.stopped.get(), 1, "the other servers are told to end too");
         drop(gateway);
     }

@@ -13,6 +13,7 @@ use actix::{Actor, Addr};
 use arc_swap::ArcSwap;
 
 use super::scheduler::{NodeSource, Schedule, Scheduled, Scheduler, SchedulerPorts};
+use super::supervise::EndCause;
 use super::switch::Active;
 use crate::metrics::Metrics;
 use crate::policy::forward::ForwardScheduler;
@@ -91,7 +92,8 @@ impl Replicas {
                 return scheduled;
             }
             tracing::error!(scheduler = %active.full_name, "the scheduler ended while it decided");
-            self.metrics.restarted("scheduler");
+            // Nobody tells it to end: what ends a Scheduler is a panic.
+            self.metrics.restarted("scheduler", EndCause::Panicked.label());
         }
         let heard = Knowledge { probes: None, ..call.heard };
         Scheduled {
@@ -208,6 +210,9 @@ mod tests {
         assert_eq!(decide(&replicas, None).await, Decision::RunHere { may_wait: true });
         let text = replicas.metrics.render(Default::default(), 0, &Default::default());
         let text = String::from_utf8(text).expect("text");
-        assert!(text.contains(r#"p2pfaas_actor_restarts_total{actor="scheduler"} 2"#), "{text}");
+        assert!(
+            text.contains(r#"p2pfaas_actor_restarts_total{actor="scheduler",cause="panicked"} 2"#),
+            "{text}"
+        );
     }
 }

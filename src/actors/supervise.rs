@@ -14,27 +14,37 @@ use actix::{Actor, Addr, Handler, Message};
 use arc_swap::ArcSwapOption;
 
 /// Tells the parent, when dropped, that its holder is gone and whether it panicked.
-pub struct Guard(Option<Box<dyn FnOnce(Ended) + Send>>);
+pub struct Guard(Option<Box<dyn FnOnce(EndCause) + Send>>);
 
-/// How an actor ended.
+/// Why an actor ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum EndCause {
     /// It stopped.
     Stopped,
     /// It panicked.
     Panicked,
 }
 
+impl EndCause {
+    /// Its label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Panicked => "panicked",
+        }
+    }
+}
+
 impl Guard {
     /// Runs `tell` once, when dropped.
-    pub fn new(tell: impl FnOnce(Ended) + Send + 'static) -> Self {
+    pub fn new(tell: impl FnOnce(EndCause) + Send + 'static) -> Self {
         Self(Some(Box::new(tell)))
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let ended = if std::thread::panicking() { Ended::Panicked } else { Ended::Stopped };
+        let ended = if std::thread::panicking() { EndCause::Panicked } else { EndCause::Stopped };
         if let Some(tell) = self.0.take() {
             tell(ended);
         }
@@ -162,7 +172,7 @@ mod tests {
     #[test]
     fn a_guard_tells_once_how_its_holder_ended() {
         let (say, told) = std::sync::mpsc::channel();
-        let guard = |say: &std::sync::mpsc::Sender<Ended>| {
+        let guard = |say: &std::sync::mpsc::Sender<EndCause>| {
             let say = say.clone();
             Guard::new(move |ended| say.send(ended).expect("the test listens"))
         };
@@ -173,7 +183,7 @@ mod tests {
             panic!("on purpose");
         });
         assert!(panicked.join().is_err());
-        assert_eq!([told.recv(), told.recv()], [Ok(Ended::Stopped), Ok(Ended::Panicked)]);
+        assert_eq!([told.recv(), told.recv()], [Ok(EndCause::Stopped), Ok(EndCause::Panicked)]);
         assert!(told.try_recv().is_err());
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
 use tokio::time::Instant;
 
-use super::supervise::{Backoff, EndActor, Ended, Guard, Handle};
+use super::supervise::{Backoff, EndActor, EndCause, Guard, Handle};
 use crate::metrics::Metrics;
 
 /// A child is gone.
@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 #[rtype(result = "()")]
 struct ChildEnded {
     child: usize,
-    ended: Ended,
+    ended: EndCause,
 }
 
 /// From now on children end because they should, and are not started again.
@@ -114,7 +114,7 @@ impl Handler<ChildEnded> for Supervisor {
             restart_in_ms = wait.as_millis() as u64,
             "an actor ended unasked and is started again"
         );
-        self.metrics.restarted(child.name);
+        self.metrics.restarted(child.name, message.ended.label());
         ctx.run_later(wait, move |supervisor, ctx| {
             if !supervisor.stopping {
                 supervisor.start_child(message.child, ctx);

@@ -179,7 +179,8 @@ impl Dispatcher {
         let outcome = count.outcome;
         drop(count);
         span.in_scope(|| match &result {
-            Err(error) if outcome.is_failure() => {
+            // Clients type any name: that must not use up the lines of what really fails.
+            Err(error) if outcome.is_failure() && !matches!(error, Error::UnknownFunction(_)) => {
                 let scheduler = &*scheduler.full_name;
                 tracing::warn!(scheduler, outcome = outcome.label(), ?total, %error, "a call failed");
             }

@@ -240,8 +240,12 @@ impl Connection {
 
     /// It is of use after all: what ended it is forgotten.
     pub fn spare(&self) {
+        // Under the lock, or it might be ended again in between.
+        let mut table = lock(&self.table.table);
         self.phase.fetch_and(!ENDED, Ordering::AcqRel);
-        lock(&self.table.table).stays(self.number);
+        table.stays(self.number);
+        // Somebody counts on what it would have given back.
+        table.call_next();
     }
 
     /// It was ended in the middle of a body since nothing seemed to come, and something has.
@@ -437,6 +441,12 @@ impl Connection {
     pub(super) fn set_since(&self, since_ms: u64, began_ms: u64) {
         self.since_ms.store(since_ms, Ordering::Relaxed);
         self.began_ms.store(began_ms, Ordering::Relaxed);
+    }
+
+    /// As if it were not ended, while the table still counts on it, for tests.
+    #[cfg(test)]
+    pub(super) fn forget_end(&self) {
+        self.phase.fetch_and(!ENDED, Ordering::AcqRel);
     }
 
     /// Sets how often it was of use, for tests.

@@ -85,6 +85,11 @@ impl Newcomers {
         let (tell, told) = oneshot::channel();
         if asks { &mut self.asking } else { &mut self.others }.push_back(tell);
         if self.asking.len() + self.others.len() > most {
+            // Those that wait no longer first.
+            self.asking.retain(|waiting| !waiting.is_closed());
+            self.others.retain(|waiting| !waiting.is_closed());
+        }
+        if self.asking.len() + self.others.len() > most {
             self.others.pop_front().or_else(|| self.asking.pop_front());
         }
         told
@@ -104,8 +109,8 @@ impl Table {
     /// Ends `connection` unless it is of use; what it gives back, if it ends by this.
     fn end(&mut self, connection: &Connection, why: EndReason) -> Option<u64> {
         let held = connection.end(why)?;
-        self.going.insert(connection.number, held);
-        self.going_bytes += held;
+        let before = self.going.insert(connection.number, held).unwrap_or(0);
+        self.going_bytes = self.going_bytes + held - before;
         Some(held)
     }
 
@@ -122,6 +127,14 @@ impl Table {
     /// It does not end any more, or has ended.
     fn stays(&mut self, number: u64) {
         self.going_bytes -= self.going.remove(&number).unwrap_or(0);
+    }
+
+    /// Lets one of those that wait for room try again.
+    fn call_next(&mut self) {
+        match self.waiting.pop_front() {
+            Some(waiting) => waiting.wake(),
+            None => self.newcomers.call(),
+        }
     }
 }
 
@@ -241,10 +254,7 @@ impl Connections {
         table.open.remove(&connection.number);
         table.stays(connection.number);
         table.waiting.retain(|waiting| waiting.number != connection.number);
-        match table.waiting.pop_front() {
-            Some(waiting) => waiting.wake(),
-            None => table.newcomers.call(),
-        }
+        table.call_next();
     }
 
     /// Takes in a connection from `from`, and waits for others to end that make room, for some seconds
@@ -259,13 +269,19 @@ impl Connections {
         request: impl Future<Output = ()>,
     ) -> Result<(Arc<Connection>, Reservation), NoRoom> {
         let mut request = std::pin::pin!(request);
-        let mut asks = false;
+        let (mut asks, mut waited) = (false, false);
         let mut deadline = std::pin::pin!(tokio::time::sleep(ROOM_TIME));
         loop {
             let (no_room, told) = {
                 let mut table = lock(&self.table);
                 match self.open_in(&mut table, from, asks) {
-                    Ok(opened) => return Ok(opened),
+                    Ok(opened) => {
+                        // What came free may be enough for another.
+                        if waited {
+                            table.newcomers.call();
+                        }
+                        return Ok(opened);
+                    }
                     Err(NoRoom::Yet) => {
                         (NoRoom::Yet, Some(table.newcomers.wait(asks, self.newcomers_max)))
                     }
@@ -274,7 +290,9 @@ impl Connections {
             };
             let again = match told {
                 None => false,
+                // Told first: its turn must not get lost.
                 Some(told) => tokio::select! {
+                    biased;
                     told = told => told.is_ok(),
                     () = &mut deadline => false,
                     () = &mut request, if !asks => {
@@ -283,6 +301,7 @@ impl Connections {
                     }
                 },
             };
+            waited = true;
             if !again {
                 self.refused(RefusalKind::Connection);
                 return Err(no_room);

@@ -278,6 +278,35 @@ async fn who_asks_comes_in_before_those_who_only_wait() {
     assert!(matches!(poll(&mut asks), std::task::Poll::Ready(Ok(_))));
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_one_that_stays_after_all_tries_again() {
+    let table = table(2, true);
+    let all = [open(&table, HERE), open(&table, HERE)];
+    all.iter().for_each(|(connection, _)| connection.set_since(0, 0));
+    let mut waits = Box::pin(table.open_soon(HERE, std::future::pending()));
+    assert!(poll(&mut waits).is_pending());
+    let (stays, _) = all.iter().find(|(one, _)| one.ended().is_some()).expect("one is to end");
+    stays.enter(Phase::Head, 1);
+    stays.begins(false);
+    assert_eq!(stays.ended(), None);
+    assert!(poll(&mut waits).is_pending());
+    let ended = all.iter().filter(|(one, _)| one.ended().is_some()).count();
+    assert_eq!(ended, 1, "the other one is to end now");
+}
+
+#[test]
+fn one_that_is_ended_again_counts_once() {
+    let table = table(2, true);
+    let (connection, _held) = open(&table, HERE);
+    for _ in 0..3 {
+        lock(&table.table).end(&connection, EndReason::Room).expect("it is idle");
+        connection.forget_end();
+    }
+    assert_eq!(lock(&table.table).going_bytes, CONNECTION_BYTES);
+    connection.spare();
+    assert_eq!(lock(&table.table).going_bytes, 0);
+}
+
 #[test]
 fn an_ipv6_host_counts_as_its_network() {
     let (a, b) = ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9");

@@ -149,6 +149,9 @@ impl Reading<'_> {
         let read = self.read(announced, limit_bytes).await;
         if let Err(Error::BodyTooLarge { .. } | Error::CannotSchedule(_)) = &read {
             self.enter(Phase::Body);
+            if let Some(connection) = self.connection {
+                connection.holds_body(&self.uploads.bodies.budget, 0);
+            }
             self.drain().await;
         }
         read

@@ -83,12 +83,12 @@ impl Line {
 }
 
 impl Framing {
-    /// Whether a whole request, head and body, is in `came`.
+    /// Whether a whole request, head and body, is in `came`; of a WebSocket's the head is all.
     pub fn holds_whole(came: &[u8]) -> bool {
         let mut framing = Self::default();
         let of_head = framing.head(came);
         framing.body(came.get(of_head..).unwrap_or_default());
-        framing.next == Next::Length(0)
+        matches!(framing.next, Next::Length(0) | Next::Endless)
     }
 
     /// The next bytes begin a request.

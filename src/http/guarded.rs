@@ -347,6 +347,8 @@ impl<S: Stream> AsyncWrite for Guarded<S> {
 
 impl<S: Stream> Drop for Guarded<S> {
     fn drop(&mut self) {
+        // Before others are told that there is room.
+        self.held.shrink(0);
         self.connection.table().close(&self.connection);
     }
 }

@@ -47,6 +47,8 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 const LINGER: Duration = Duration::from_secs(1);
 /// Bytes of what a new connection brings that are looked at, where room is short.
 const FIRST_BYTES: usize = 2048;
+/// How long it waits after each of its looks at them.
+const FIRST_LOOKS_MS: [u64; 4] = [10, 30, 100, 300];
 /// What a connection may take beyond the drain time to be written out and closed.
 const CLOSING_S: u64 = 2;
 
@@ -280,19 +282,24 @@ async fn open(
     }
 }
 
-/// Waits for what a client sends first; does not end unless that is a whole request.
+/// Waits for what a client sends first; does not end unless that is a whole request. It looks a few times,
+/// since head and body may come one after the other.
 async fn whole_request(stream: &TcpStream) {
-    let looks = poll_fn(|cx| {
-        // Not kept across a wait, for thousands may wait.
-        let mut first = [0; FIRST_BYTES];
-        let mut first = ReadBuf::new(&mut first);
-        stream
-            .poll_peek(cx, &mut first)
-            .map(|came| came.is_ok() && Framing::holds_whole(first.filled()))
-    });
-    if !looks.await {
-        std::future::pending().await
+    for pause_ms in FIRST_LOOKS_MS {
+        let looks = poll_fn(|cx| {
+            // Not kept across a wait, for thousands may wait.
+            let mut first = [0; FIRST_BYTES];
+            let mut first = ReadBuf::new(&mut first);
+            stream
+                .poll_peek(cx, &mut first)
+                .map(|came| came.is_ok() && Framing::holds_whole(first.filled()))
+        });
+        if looks.await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
     }
+    std::future::pending().await
 }
 
 /// Whether a client may send the body that it asks about.

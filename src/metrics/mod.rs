@@ -121,7 +121,7 @@ impl Metrics {
             restarts: counter(
                 "p2pfaas_actor_restarts_total",
                 "Actors that ended unasked and were started again",
-                &["actor"],
+                &["actor", "cause"],
             ),
             fallbacks: register(
                 &registry,
@@ -231,8 +231,8 @@ impl Metrics {
     }
 
     /// An actor was started again.
-    pub fn restarted(&self, actor: &str) {
-        self.restarts.with_label_values(&[actor]).inc();
+    pub fn restarted(&self, actor: &str, cause: &str) {
+        self.restarts.with_label_values(&[actor, cause]).inc();
     }
 
     /// Everything in Prometheus' text format; the queue's and the learner's figures are those given.
@@ -406,7 +406,7 @@ mod tests {
         metrics.forward("10.0.0.1", "answered");
         metrics.probe(true);
         metrics.machines(2, 1, 0);
-        metrics.restarted("queue");
+        metrics.restarted("queue", "panicked");
         metrics.fallback();
         for (kind, _) in RefusalKind::KINDS {
             metrics.refused(*kind);
@@ -440,7 +440,7 @@ mod tests {
             r#"p2pfaas_queueing_seconds_count{function="fn-a"} 1"#,
             r#"p2pfaas_total_seconds_count{function="fn-a"} 1"#,
             r#"p2pfaas_machines{standing="alive"} 2"#,
-            r#"p2pfaas_actor_restarts_total{actor="queue"} 1"#,
+            r#"p2pfaas_actor_restarts_total{actor="queue",cause="panicked"} 1"#,
             "p2pfaas_learner_fallbacks_total 1",
             "p2pfaas_log_lines_dropped_total ",
             r#"p2pfaas_refusals_total{kind="connection"} 1"#,

@@ -64,7 +64,8 @@ impl FolderLock {
 
 impl Drop for FolderLock {
     fn drop(&mut self) {
-        if self.file.is_some() {
+        // Somebody may have taken it away, and another node may have made its own.
+        if self.file.as_ref().is_some_and(|file| is_at(file, &self.path)) {
             // Best effort: a file without a lock is in nobody's way.
             let _ = fs::remove_file(&self.path);
         }

@@ -86,7 +86,9 @@ fn the_settings_for_kubernetes_are_good_ones() {
 
 #[test]
 fn every_metric_is_one_of_the_nodes() {
-    let source = std::fs::read_to_string(root().join("src/metrics/mod.rs")).expect("the source");
+    let read =
+        |file| std::fs::read_to_string(root().join("src/metrics").join(file)).expect("a source");
+    let source = read("mod.rs") + &read("learner.rs");
     let known: BTreeSet<&str> = words(&source, "p2pfaas_").collect();
     let mut seen = BTreeSet::new();
     for (file, text) in manifests() {

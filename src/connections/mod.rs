@@ -11,6 +11,7 @@
 
 mod bodies;
 mod connection;
+mod newcomers;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -19,11 +20,11 @@ use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
-use tokio::sync::oneshot;
 
 pub use self::bodies::{Bodies, Room};
 pub use self::connection::{Connection, EndReason, Phase};
 use self::connection::{RANK_RECENT, RANK_SLOW, Usefulness};
+use self::newcomers::Newcomers;
 use crate::config::Settings;
 use crate::error::RefusalKind;
 use crate::lock;
@@ -67,42 +68,6 @@ struct Table {
     waiting: VecDeque<Arc<Connection>>,
     /// New connections that wait for room.
     newcomers: Newcomers,
-}
-
-/// New connections that wait for room, the newest last. They are told to try again when another has
-/// ended, and dropped when too many wait.
-#[derive(Debug, Default)]
-struct Newcomers {
-    /// A whole request has come from these already.
-    asking: VecDeque<oneshot::Sender<()>>,
-    others: VecDeque<oneshot::Sender<()>>,
-}
-
-impl Newcomers {
-    /// One more. Beyond `most` in all the oldest waits no longer: it has waited the longest in vain,
-    /// and its client is the likeliest to have given up.
-    fn wait(&mut self, asks: bool, most: usize) -> oneshot::Receiver<()> {
-        let (tell, told) = oneshot::channel();
-        if asks { &mut self.asking } else { &mut self.others }.push_back(tell);
-        if self.asking.len() + self.others.len() > most {
-            // Those that wait no longer first.
-            self.asking.retain(|waiting| !waiting.is_closed());
-            self.others.retain(|waiting| !waiting.is_closed());
-        }
-        if self.asking.len() + self.others.len() > most {
-            self.others.pop_front().or_else(|| self.asking.pop_front());
-        }
-        told
-    }
-
-    /// Tells one that it may try again: the newest of those that ask, or else of the others.
-    fn call(&mut self) {
-        while let Some(newest) = self.asking.pop_back().or_else(|| self.others.pop_back()) {
-            if newest.send(()).is_ok() {
-                return;
-            }
-        }
-    }
 }
 
 impl Table {

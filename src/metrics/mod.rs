@@ -1,16 +1,20 @@
 //! Every metric of a node, by name. One registry per node, also where several run in one process.
 
+mod function;
+mod learner;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
-use crate::error::{CallOutcome, RefusalKind};
+pub use self::function::FunctionMetrics;
+use self::learner::LearnerMetrics;
+use crate::error::RefusalKind;
 use crate::lock;
 use crate::rl::stats::LearnerStats;
 use crate::telemetry::lines_dropped;
@@ -253,128 +257,6 @@ impl Metrics {
     }
 }
 
-/// The learner's own figures, set when they are asked for. They start anew with a reset.
-struct LearnerMetrics {
-    epsilon: Gauge,
-    average_reward: Gauge,
-    mean_abs_delta: Gauge,
-    share_in_time: Gauge,
-    counts: IntGaugeVec,
-    decisions: IntGaugeVec,
-    rewarded: IntGaugeVec,
-}
-
-impl LearnerMetrics {
-    fn new(registry: &Registry) -> Self {
-        let gauge =
-            |name: &str, help: &str| register(registry, Gauge::with_opts(Opts::new(name, help)));
-        let labelled = |name: &str, help: &str, labels: &[&str]| {
-            register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
-        };
-        Self {
-            epsilon: gauge("p2pfaas_learner_epsilon", "The exploration rate"),
-            average_reward: gauge("p2pfaas_learner_average_reward", "The average reward"),
-            mean_abs_delta: gauge(
-                "p2pfaas_learner_mean_abs_delta",
-                "The TD error's magnitude, averaged with weight 1/1000 for the newest",
-            ),
-            share_in_time: gauge(
-                "p2pfaas_learner_share_in_time",
-                "Of the last 1000 calls that the node rewarded, those within their deadline",
-            ),
-            counts: labelled(
-                "p2pfaas_learner_count",
-                "What the learner has: states seen, entries held, trained, late, duplicate, EIDs \
-                 skipped, windows trained, decisions taken",
-                &["what"],
-            ),
-            decisions: labelled("p2pfaas_learner_decisions", "Decisions by action", &["action"]),
-            rewarded: labelled(
-                "p2pfaas_learner_rewarded",
-                "Decisions that the node rewarded, by task type and whether in time",
-                &["task_type", "in_time"],
-            ),
-        }
-    }
-
-    fn set(&self, stats: &LearnerStats) {
-        self.epsilon.set(stats.epsilon);
-        self.average_reward.set(stats.average_reward);
-        self.mean_abs_delta.set(stats.mean_abs_delta);
-        self.share_in_time.set(stats.rewards.recent_share_in_time.unwrap_or(0.0));
-        for (what, count) in [
-            ("states_seen", stats.states_seen as u64),
-            ("entries_held", stats.pending_entries as u64),
-            ("entries_trained", stats.trained_items),
-            ("late", stats.late),
-            ("duplicate", stats.duplicate),
-            ("skipped", stats.skipped),
-            ("windows_trained", stats.windows_trained),
-            ("decisions", stats.inferences),
-        ] {
-            self.counts.with_label_values(&[what]).set(as_gauge(count));
-        }
-        self.decisions.reset();
-        for (action, count) in &stats.decisions {
-            self.decisions.with_label_values(&[&action.to_string()]).set(as_gauge(*count));
-        }
-        self.rewarded.reset();
-        for (in_time, by_type) in
-            [("true", &stats.rewards.in_time), ("false", &stats.rewards.missed)]
-        {
-            for (task_type, count) in by_type {
-                let labels = [&*task_type.to_string(), in_time];
-                self.rewarded.with_label_values(&labels).set(as_gauge(*count));
-            }
-        }
-    }
-}
-
-/// A count that may begin anywhere, since a file says where.
-fn as_gauge(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// What is counted and timed of one function's calls.
-pub struct FunctionMetrics {
-    label: String,
-    requests: IntCounterVec,
-    /// Of `requests`, those that were asked for: as many as there are algorithms and outcomes at most.
-    counters: Mutex<Vec<(&'static str, CallOutcome, IntCounter)>>,
-    execution: Histogram,
-    queueing: Histogram,
-    total: Histogram,
-}
-
-impl FunctionMetrics {
-    /// A call ended.
-    pub fn request(&self, scheduler: &'static str, outcome: CallOutcome, total: Duration) {
-        self.counter(scheduler, outcome).inc();
-        self.total.observe(total.as_secs_f64());
-    }
-
-    /// A look-up by labels costs more than all else that is counted of a call, so counters are kept.
-    fn counter(&self, scheduler: &'static str, outcome: CallOutcome) -> IntCounter {
-        let mut counters = lock(&self.counters);
-        let wanted = |known: &&(&'static str, CallOutcome, IntCounter)| {
-            known.1 == outcome && known.0 == scheduler
-        };
-        if let Some((_, _, counter)) = counters.iter().find(wanted) {
-            return counter.clone();
-        }
-        let labels = [&*self.label, scheduler, outcome.label()];
-        let counter = self.requests.with_label_values(&labels);
-        counters.push((scheduler, outcome, counter.clone()));
-        counter
-    }
-
-    /// A call ran here.
-    pub fn executed(&self, queueing: Duration, execution: Duration) {
-        self.queueing.observe(queueing.as_secs_f64());
-        self.execution.observe(execution.as_secs_f64());
-    }
-}
-
 /// Registers a metric. Names and labels are constants, so what is wrong with them shows in every
 /// test that starts a node.
 fn register<C: Collector + Clone + 'static>(
@@ -394,8 +276,10 @@ fn register<C: Collector + Clone + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::CallOutcome;
     use crate::rl::stats::RewardStats;
     use crate::types::Load;
+    use std::time::Duration;
 
     #[test]
     fn every_metric_is_rendered_under_its_name() {

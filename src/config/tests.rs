@@ -142,7 +142,7 @@ fn what_is_printed_reads_back_the_same() {
 
 /// The only problem's words.
 fn only_problem(loaded: Result<Loaded, Vec<Problem>>) -> String {
-    let problems = loaded.err().expect("a problem");
+    let problems = loaded.expect_err("a problem");
     assert_eq!(problems.len(), 1, "{problems:?}");
     problems[0].to_string()
 }

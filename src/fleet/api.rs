@@ -344,8 +344,9 @@ impl Api {
         let found = self.found(ip, wanted).await?;
         let mut wanted = wanted.clone();
         let nameless = found.machine.machine_ip.as_ref().is_none_or(String::is_empty);
-        if nameless && wanted.machine != MachinePatch::default() {
-            // It found no address of its own, and without one it can join nobody.
+        if nameless && !ip.is_loopback() && wanted.machine != MachinePatch::default() {
+            // It found no address of its own, and without one it can join nobody. (A machine's own host
+            // name often leads to its loopback, which is no address for others.)
             wanted.machine.machine_ip = Some(ip.to_string());
         }
         let plan = ChangePlan::new(&wanted, &found);

@@ -57,6 +57,9 @@ fn base_images_says_which_program_is_missing_and_how_to_get_it() {
 }
 
 /// What `.ci/licences` says of one package; `None`: there is no Python that can run it.
+/// Where most packages come from.
+const REGISTRY: &str = "registry+https://registry.example/index";
+
 fn licences(licence: serde_json::Value, source: serde_json::Value) -> Option<(bool, String)> {
     let can = Command::new("python3").args(["-c", "import tomllib"]).output();
     if !can.is_ok_and(|ended| ended.status.success()) {
@@ -69,7 +72,8 @@ fn licences(licence: serde_json::Value, source: serde_json::Value) -> Option<(bo
         .stdout(Stdio::null())
         .spawn()
         .expect("it starts");
-    let metadata = json!({"packages": [package]}).to_string();
+    let other = json!({"name": "y", "version": "1.0.0", "license": "MIT", "source": REGISTRY});
+    let metadata = json!({"packages": [package, other, other]}).to_string();
     check.stdin.take().expect("a pipe").write_all(metadata.as_bytes()).expect("it reads");
     let ended = check.wait_with_output().expect("it ends");
     Some((ended.status.success(), text(&ended.stderr)))
@@ -77,16 +81,15 @@ fn licences(licence: serde_json::Value, source: serde_json::Value) -> Option<(bo
 
 #[test]
 fn licences_and_sources_that_are_not_allowed_are_refused() {
-    let registry = "registry+https://github.com/rust-lang/crates.io-index";
     for (licence, source, why) in [
-        (json!("MIT OR Apache-2.0"), json!(registry), None),
+        (json!("MIT OR Apache-2.0"), json!(REGISTRY), None),
         (json!("MIT/GPL-3.0"), json!(null), None),
-        (json!("(MIT OR GPL-2.0) AND Apache-2.0 WITH LLVM-exception"), json!(registry), None),
-        (json!("GPL-3.0"), json!(registry), Some("has the licence GPL-3.0")),
-        (json!("MIT AND GPL-3.0"), json!(registry), Some("has the licence MIT AND GPL-3.0")),
-        (json!("MIT WITH Some-exception"), json!(registry), Some("Some-exception")),
-        (json!("(MIT"), json!(registry), Some("cannot be read")),
-        (json!(null), json!(registry), Some("names no licence")),
+        (json!("(MIT OR GPL-2.0) AND Apache-2.0 WITH LLVM-exception"), json!(REGISTRY), None),
+        (json!("GPL-3.0"), json!(REGISTRY), Some("has the licence GPL-3.0")),
+        (json!("MIT AND GPL-3.0"), json!(REGISTRY), Some("has the licence MIT AND GPL-3.0")),
+        (json!("MIT WITH Some-exception"), json!(REGISTRY), Some("Some-exception")),
+        (json!("(MIT"), json!(REGISTRY), Some("cannot be read")),
+        (json!(null), json!(REGISTRY), Some("names no licence")),
         (json!("MIT"), json!("git+https://example.org/x"), Some("comes from git+https")),
         (json!("MIT"), json!("registry+https://example.org/"), Some("comes from registry+")),
     ] {

@@ -260,3 +260,24 @@ fn header_names_stand_in_one_place() {
         }
     }
 }
+
+#[test]
+fn no_two_public_types_share_a_name() {
+    let mut known = BTreeMap::<String, PathBuf>::new();
+    for file in sources(&root()) {
+        for line in code(&file).lines().map(str::trim) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [visible, "struct" | "enum" | "trait" | "type", name, ..] = words[..] else {
+                continue;
+            };
+            if !visible.starts_with("pub") {
+                continue;
+            }
+            let end = name.find(|c: char| !c.is_alphanumeric()).unwrap_or(name.len());
+            if let Some(other) = known.insert(name[..end].to_owned(), file.clone()) {
+                panic!("{} stands in {} and {}", &name[..end], other.display(), file.display());
+            }
+        }
+    }
+    assert!(known.len() > 200, "{} types are found", known.len());
+}

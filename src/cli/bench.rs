@@ -14,7 +14,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::sync::watch;
 
-use self::keys::Keys;
+use self::keys::ScenarioKeys;
 use self::progress::Bar;
 use super::output::{complain, say};
 use super::{Failure, broken, shown, table, told_to_stop};
@@ -83,7 +83,7 @@ struct RunArgs {
     #[arg(long)]
     csv: bool,
     #[command(flatten)]
-    keys: Keys,
+    keys: ScenarioKeys,
 }
 
 fn trace(nodes: u32, points: u32, seed: u64, folder: &Path) -> Result<(), Failure> {

@@ -11,7 +11,7 @@ use crate::storage;
 
 /// The keys given as flags, which go before the file's.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Keys(Table);
+pub(super) struct ScenarioKeys(Table);
 
 /// Keys whose values are texts, which are taken as they stand.
 const TEXTS: [&str; 7] =
@@ -31,7 +31,7 @@ fn into_list(value: Value) -> Value {
     if value.is_array() { value } else { Value::Array(vec![value]) }
 }
 
-impl FromArgMatches for Keys {
+impl FromArgMatches for ScenarioKeys {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
         let mut keys = Self::default();
         keys.update_from_arg_matches(matches)?;
@@ -58,7 +58,7 @@ impl FromArgMatches for Keys {
     }
 }
 
-impl Args for Keys {
+impl Args for ScenarioKeys {
     fn augment_args(command: Command) -> Command {
         let flag = |(key, meaning): &(&'static str, &'static str)| {
             Arg::new(*key)
@@ -100,7 +100,7 @@ fn below(folder: &Path, table: &mut Table) {
     }
 }
 
-impl Keys {
+impl ScenarioKeys {
     /// The scenario in `file` with these over it. Paths in a file are relative to its folder, those
     /// of flags to the current one.
     ///
@@ -135,10 +135,10 @@ impl Keys {
 mod tests {
     use super::*;
 
-    fn keys(arguments: &[&str]) -> Keys {
-        let command = Keys::augment_args(Command::new("x").no_binary_name(true));
+    fn keys(arguments: &[&str]) -> ScenarioKeys {
+        let command = ScenarioKeys::augment_args(Command::new("x").no_binary_name(true));
         let matches = command.try_get_matches_from(arguments).expect("good flags");
-        Keys::from_arg_matches(&matches).expect("keys")
+        ScenarioKeys::from_arg_matches(&matches).expect("keys")
     }
 
     #[test]
@@ -172,7 +172,7 @@ mod tests {
         // Relative to where it was written.
         assert_eq!(scenario.fleet, Path::new("hosts.txt"));
         assert!(scenario.traces.0.is_empty(), "rates were given instead");
-        let alone = Keys::default().scenario(Some(&file)).expect("good");
+        let alone = ScenarioKeys::default().scenario(Some(&file)).expect("good");
         assert_eq!(alone.fleet, folder.path().join("fleet.toml"));
         assert_eq!(alone.traces.0, [folder.path().join("t_{n}.csv")]);
     }
@@ -181,7 +181,8 @@ mod tests {
     fn what_is_wrong_is_named_with_its_file() {
         let why = keys(&["--rates", "fast"]).scenario(None).expect_err("bad");
         assert!(why.contains("rates"), "{why}");
-        let why = Keys::default().scenario(Some(Path::new("/no/such.toml"))).expect_err("bad");
+        let why =
+            ScenarioKeys::default().scenario(Some(Path::new("/no/such.toml"))).expect_err("bad");
         assert!(why.contains("/no/such.toml"), "{why}");
     }
 }

@@ -18,13 +18,14 @@
 //! calls in time.
 //!
 //! To have it in a node, put the implementation into a file below `src/rl/value/` and a line into the
-//! list of value functions; CONTRIBUTING.md says how.
+//! list of value functions in `src/rl/registry.rs`; CONTRIBUTING.md says how.
 
 use std::error::Error;
 
 use p2pfaas::rl::Transition;
 use p2pfaas::rl::behaviour::choose;
-use p2pfaas::rl::td::{Estimates, StepSizes, TD_FORMS};
+use p2pfaas::rl::registry::TD_FORMS;
+use p2pfaas::rl::td::{Estimates, StepSizes};
 use p2pfaas::rl::value::ValueFunction;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};

@@ -218,6 +218,96 @@ fn the_core_knows_no_io_no_clock_and_no_chance_but_what_is_passed_in() {
     assert_eq!(breaches, [""; 0]);
 }
 
+/// The modules of `rl`, each with the code of its file.
+type Modules = BTreeMap<String, String>;
+
+/// The paths that a `use` tree stands for: of `a::{b, c::d}` `a::b` and `a::c::d`.
+fn leaves(tree: &str) -> Vec<String> {
+    let Some((stem, rest)) = tree.split_once('{') else { return vec![tree.trim().to_owned()] };
+    let (mut depth, mut parts) = (0, vec![String::new()]);
+    for c in rest.chars() {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        match c {
+            _ if depth < 0 => break,
+            ',' if depth == 0 => parts.push(String::new()),
+            c => parts.iter_mut().last().expect("one").push(c),
+        }
+    }
+    let paths = parts.iter().flat_map(|part| leaves(part));
+    paths.map(|path| format!("{}{path}", stem.trim())).collect()
+}
+
+/// `path`, as it stands in the module `from`, from the crate's root on; `None` for other crates.
+fn absolute(from: &str, path: &str) -> Option<String> {
+    let (first, rest) = path.split_once("::")?;
+    let parent = from.rsplit_once("::").map_or("", |(parent, _)| parent);
+    match first {
+        "crate" => Some(rest.to_owned()),
+        "self" => Some(format!("{from}::{rest}")),
+        "super" => absolute(parent, rest).or_else(|| Some(format!("{parent}::{rest}"))),
+        _ => None,
+    }
+}
+
+/// The modules that `from` speaks of, by whole paths or by names that it imported.
+fn spoken_of(from: &str, modules: &Modules) -> BTreeSet<String> {
+    let owner = |path: &str| {
+        let within = |module: &&String| {
+            path.strip_prefix(module.as_str()).is_some_and(|r| r.is_empty() || r.starts_with("::"))
+        };
+        modules.keys().filter(within).max_by_key(|module| module.len()).cloned()
+    };
+    let code = &modules[from];
+    let statements =
+        code.split(';').filter_map(|part| part.split_once("use ").map(|(_, tree)| tree));
+    let imported: Vec<String> = statements.flat_map(leaves).collect();
+    let word = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    let inline = code.split(|c| !word(c)).filter(|path| path.contains("::")).map(str::to_owned);
+    // What the names of modules stand for here: those below this one, and those imported.
+    let mut names: BTreeMap<String, String> = modules
+        .keys()
+        .filter_map(|module| Some((module.strip_prefix(from)?.strip_prefix("::")?, module)))
+        .map(|(name, module)| (name.to_owned(), module.clone()))
+        .collect();
+    for path in imported.iter().filter_map(|path| absolute(from, path.trim_end_matches("::self"))) {
+        if modules.contains_key(&path) {
+            let name = path.rsplit("::").next().unwrap_or_default();
+            names.insert(name.to_owned(), path.clone());
+        }
+    }
+    let by_name = |path: &str| {
+        let (first, rest) = path.split_once("::")?;
+        names.get(first).map(|module| format!("{module}::{rest}"))
+    };
+    let all = imported.iter().cloned().chain(inline);
+    let paths = all.filter_map(|path| absolute(from, &path).or_else(|| by_name(&path)));
+    let mut found: BTreeSet<String> = paths.filter_map(|path| owner(&path)).collect();
+    found.remove(from);
+    found
+}
+
+#[test]
+fn no_files_of_the_learner_go_in_circles() {
+    let modules: Modules = sources(&root().join("rl"))
+        .iter()
+        .filter(|file| !file.ends_with("tests.rs"))
+        .map(|file| (module(file), code(file)))
+        .collect();
+    let mut left: BTreeMap<String, BTreeSet<String>> =
+        modules.keys().map(|from| (from.clone(), spoken_of(from, &modules))).collect();
+    let lists = &left["rl::registry"];
+    assert!(lists.contains("rl::value::qtable") && lists.contains("rl::td::q_learning"));
+    assert!(left["rl::value::qtable"].contains("rl::parameters"));
+    // Takes away whoever needs nobody that is left, until nobody is.
+    while !left.is_empty() {
+        let free: Vec<String> =
+            left.iter().filter(|(_, to)| to.is_empty()).map(|(from, _)| from.clone()).collect();
+        assert!(!free.is_empty(), "a circle, and what needs it: {left:#?}");
+        left.retain(|from, _| !free.contains(from));
+        left.values_mut().for_each(|to| to.retain(|to| !free.contains(to)));
+    }
+}
+
 #[test]
 fn actors_know_no_http() {
     let words = ["actix_web", "awc"];

@@ -9,7 +9,7 @@ use rand::Rng;
 use super::behaviour::{Epsilon, choose};
 use super::model::{Counters, FORMAT, Model, Unfit};
 use super::parameters::{Compatibility, Parameters};
-use super::td::Estimates;
+use super::td::{Estimates, StepSizes};
 use super::value::{BackgroundJob, JobDone, Saving, ValueFunction};
 use super::window::{Arrival, Window};
 use super::{
@@ -311,7 +311,8 @@ impl Learner {
                 Compatibility::V1 => td.as_v1.unwrap_or(td.update),
                 Compatibility::None => td.update,
             };
-            let (rates, actions_n) = (self.running.rates(), self.running.actions_n);
+            let Parameters { alpha, beta, gamma, actions_n, .. } = *self.running;
+            let rates = StepSizes { alpha, beta, gamma };
             let average = self.estimates.average_reward;
             let delta = update(&mut self.estimates, &transition, &rates, actions_n);
             // Nor is what is no number.

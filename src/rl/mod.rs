@@ -14,14 +14,14 @@
 //! SoftwareX 21 (2023) 101290, section 2.1.2; R. S. Sutton, A. G. Barto, *Reinforcement Learning*,
 //! 2nd ed., chapters 6, 9, 10.
 //!
-//! To add a value function: one file in `value/`, one line in [`value::VALUE_FUNCTIONS`]. To add a
-//! TD form: one file in `td/`, one line in [`td::TD_FORMS`].
+//! [`registry`] lists the value functions and the TD forms, and says how to add one.
 
 pub mod behaviour;
 pub mod cow;
 pub mod learner;
 pub mod model;
 pub mod parameters;
+pub mod registry;
 pub mod reward;
 pub mod stats;
 pub mod td;

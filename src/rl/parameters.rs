@@ -5,8 +5,6 @@ use serde_json::{Map, Value};
 
 use super::behaviour::Decay;
 use super::reward::RewardRule;
-use super::td::{self, StepSizes, TD_FORMS};
-use super::value::{self, VALUE_FUNCTIONS};
 use super::window::{ENTRY_BYTES, WindowRules};
 use crate::types::cut;
 
@@ -50,7 +48,8 @@ macro_rules! parameters {
         }
 
         impl Parameters {
-            fn read(&mut self, from: &Map<String, Value>, problems: &mut Vec<String>) {
+            /// Takes over what `from` has, and notes what is of a wrong type.
+            pub(super) fn read(&mut self, from: &Map<String, Value>, problems: &mut Vec<String>) {
                 $( if let Some(value) = from.get(stringify!($name)) {
                     match <$type>::deserialize(value) {
                         // Serde takes a list for a struct, too.
@@ -97,10 +96,10 @@ parameters! {
     once epsilon_decay_enabled: bool = true;
     /// Arrivals beyond a gap of EIDs after which it is skipped.
     once entry_missing_max_attempts: u64 = 100;
-    /// `qtable`, `tiles` or `kmeans`. *reset*
-    reset value_function: String = VALUE_FUNCTIONS[0].name.to_owned();
-    /// `sarsa_average_reward`, `q_average_reward` or `q_learning`. *reset*
-    reset td_form: String = TD_FORMS[0].name.to_owned();
+    /// The name of a value function in the [registry](super::registry). *reset*
+    reset value_function: String = "qtable".to_owned();
+    /// The name of a TD form in the [registry](super::registry). *reset*
+    reset td_form: String = "sarsa_average_reward".to_owned();
     /// γ of `q_learning`, 0 to 1.
     once gamma: f64 = 0.9;
     /// `none` or `v1`. *reset*, or at once while nothing was learnt yet.
@@ -128,18 +127,8 @@ parameters! {
 }
 
 impl Parameters {
-    /// These with those replaced that `patch` names; keys that are none are ignored.
-    ///
-    /// # Errors
-    /// Every value that is of a wrong type or out of range, with its key.
-    pub fn merged(&self, patch: &Map<String, Value>) -> Result<Self, BadLearnerParameters> {
-        let (mut merged, mut problems) = (self.clone(), Vec::new());
-        merged.read(patch, &mut problems);
-        merged.check(&mut problems);
-        if problems.is_empty() { Ok(merged) } else { Err(BadLearnerParameters(problems)) }
-    }
-
-    fn check(&self, problems: &mut Vec<String>) {
+    /// Checks all that can be told without knowing what the registry lists; names every problem.
+    pub(super) fn check(&self, problems: &mut Vec<String>) {
         let mut range = |key: &str, value: f64, low: f64, high: f64| {
             if !(low..=high).contains(&value) {
                 problems.push(format!("{key}: {value} is not within {low} to {high}"));
@@ -166,54 +155,16 @@ impl Parameters {
         ] {
             range(key, value, 0.0, 1.0);
         }
-        let mut fits = |key: &str, need: usize, there: usize| {
-            if need > there {
-                problems.push(format!(
-                    "{key}: that takes {need} bytes of memory, and there are {there} for it, by \
-                     the node's setting learner_memory_bytes_max"
-                ));
-            }
-        };
-        let least = (self.value().least_bytes)(self);
-        fits(self.value().sized_by, least, self.values_bytes());
         let window = usize::try_from(self.window_size).unwrap_or(usize::MAX);
-        fits("window_size", window.saturating_mul(ENTRY_BYTES), self.window_bytes());
+        check_room(
+            "window_size",
+            window.saturating_mul(ENTRY_BYTES),
+            self.window_bytes(),
+            problems,
+        );
         if let Err(why) = self.reward.check() {
             problems.push(format!("reward: {why}"));
         }
-        let mut one_of = |key: &str, value: &str, names: &mut dyn Iterator<Item = &str>| {
-            let names: Vec<&str> = names.collect();
-            if !names.contains(&value) {
-                let value = cut(value);
-                problems.push(format!("{key}: {value:?} is none of {}", names.join(", ")));
-            }
-        };
-        one_of("value_function", &self.value_function, &mut VALUE_FUNCTIONS.iter().map(|l| l.name));
-        one_of("td_form", &self.td_form, &mut TD_FORMS.iter().map(|l| l.name));
-        let v1_has = self.value_function == "qtable" && self.td().as_v1.is_some();
-        if self.compatibility == Compatibility::V1 && !v1_has {
-            problems.push(
-                "compatibility: v1 has the value function qtable and the TD form \
-                 sarsa_average_reward only"
-                    .to_owned(),
-            );
-        }
-    }
-
-    /// The value function that these name.
-    pub fn value(&self) -> &'static value::ListedValueFunction {
-        let named = VALUE_FUNCTIONS.iter().find(|listed| listed.name == self.value_function);
-        named.unwrap_or(&VALUE_FUNCTIONS[0])
-    }
-
-    /// The TD form that these name.
-    pub fn td(&self) -> &'static td::ListedTdForm {
-        TD_FORMS.iter().find(|listed| listed.name == self.td_form).unwrap_or(&TD_FORMS[0])
-    }
-
-    /// What v1 calls the learner: `SarsaQTable`.
-    pub fn learner_name(&self) -> String {
-        format!("{}{}", self.td().title, self.value().title)
     }
 
     /// Bytes that the value function may take, its copies and its text when it is saved included:
@@ -251,23 +202,15 @@ impl Parameters {
             enabled: self.epsilon_decay_enabled,
         }
     }
+}
 
-    /// The step sizes and the discount.
-    pub fn rates(&self) -> StepSizes {
-        StepSizes { alpha: self.alpha, beta: self.beta, gamma: self.gamma }
-    }
-
-    /// The values that a model must have been learnt under to fit these.
-    pub fn shape(&self) -> Map<String, Value> {
-        let all = match serde_json::to_value(self) {
-            Ok(Value::Object(all)) => all,
-            _ => Map::new(),
-        };
-        let of_all = ["actions_n", "value_function", "td_form", "compatibility"];
-        let keys = of_all.iter().chain(self.value().shape);
-        keys.filter_map(|key| all.get_key_value(*key))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
+/// Notes a problem if what the parameter `key` asks for takes more memory than there is for it.
+pub(super) fn check_room(key: &str, need: usize, there: usize, problems: &mut Vec<String>) {
+    if need > there {
+        problems.push(format!(
+            "{key}: that takes {need} bytes of memory, and there are {there} for it, by the node's \
+             setting learner_memory_bytes_max"
+        ));
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::rl::value::VALUE_FUNCTIONS;
+use crate::rl::registry::{TD_FORMS, VALUE_FUNCTIONS};
 use proptest::prelude::*;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -181,7 +181,7 @@ fn run(patch: Value, seed: u64, order: impl Fn(&mut Vec<Entry>)) -> (String, f64
 #[test]
 fn with_a_fixed_seed_two_runs_are_equal_whatever_learns() {
     for value_function in VALUE_FUNCTIONS {
-        for td_form in super::super::td::TD_FORMS {
+        for td_form in TD_FORMS {
             let patch = json!({
                 "actions_n": 3, "value_function": value_function.name, "td_form": td_form.name,
                 "refit_states": 50, "clusters": 7, "alpha": 0.1, "beta": 0.1,
@@ -346,7 +346,7 @@ fn what_cannot_be_learnt_from_is_named() {
 #[test]
 fn rewards_beyond_all_measure_leave_a_model_that_can_be_saved_and_loaded() {
     for value_function in VALUE_FUNCTIONS {
-        for td_form in super::super::td::TD_FORMS {
+        for td_form in TD_FORMS {
             let patch = json!({
                 "value_function": value_function.name, "td_form": td_form.name, "alpha": 1.0,
                 "beta": 1.0, "gamma": 1.0, "window_size": 2, "refit_states": 10,

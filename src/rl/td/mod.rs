@@ -1,8 +1,9 @@
-//! TD forms: what one consecutive pair of decisions teaches. One file each; this one lists them.
+//! TD forms: what one consecutive pair of decisions teaches. One file each, and each says at its
+//! beginning what the [registry](super::registry) lists of it.
 
-mod q_average_reward;
-mod q_learning;
-mod sarsa_average_reward;
+pub mod q_average_reward;
+pub mod q_learning;
+pub mod sarsa_average_reward;
 
 use super::Transition;
 use super::value::ValueFunction;
@@ -50,39 +51,17 @@ impl Estimates {
 /// Learns from one transition; `actions_n` is how many actions there are. Answers the TD error δ.
 pub type TdForm = fn(&mut Estimates, &Transition<'_>, &StepSizes, actions_n: usize) -> f64;
 
-/// A TD form that can be configured.
+/// A TD form that can be configured: what its file says of it, for the registry's list.
 pub struct ListedTdForm {
     /// Its name in parameters.
     pub name: &'static str,
     /// Its part of the learner's name, before that of the value function.
     pub title: &'static str,
-    /// The form as v1 has it, where that is another.
+    /// The form as P2PFaaS v1 computes it, if v1 has it.
     pub as_v1: Option<TdForm>,
     /// The form.
     pub update: TdForm,
 }
-
-/// All of them; the first is the default.
-pub const TD_FORMS: &[ListedTdForm] = &[
-    ListedTdForm {
-        name: "sarsa_average_reward",
-        title: "Sarsa",
-        as_v1: Some(sarsa_average_reward::update_as_v1),
-        update: sarsa_average_reward::update,
-    },
-    ListedTdForm {
-        name: "q_average_reward",
-        title: "QAverageReward",
-        as_v1: None,
-        update: q_average_reward::update,
-    },
-    ListedTdForm {
-        name: "q_learning",
-        title: "QLearning",
-        as_v1: None,
-        update: q_learning::update,
-    },
-];
 
 #[cfg(test)]
 pub(crate) mod testing {

@@ -10,7 +10,11 @@
 //! processes*, ICML 2021, Differential Q-learning; β is their η α. Off-policy: it estimates the
 //! values of the greedy policy whatever was chosen, over all actions.
 
-use super::{Estimates, StepSizes, Transition};
+use super::{Estimates, ListedTdForm, StepSizes, Transition};
+
+/// As it is listed.
+pub const LISTED: ListedTdForm =
+    ListedTdForm { name: "q_average_reward", title: "QAverageReward", as_v1: None, update };
 
 /// One update.
 pub fn update(on: &mut Estimates, t: &Transition<'_>, rates: &StepSizes, actions_n: usize) -> f64 {

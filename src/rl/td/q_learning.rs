@@ -7,7 +7,11 @@
 //!
 //! Source: Sutton & Barto, section 6.5, equation 6.8. It has no average reward; β does nothing.
 
-use super::{Estimates, StepSizes, Transition};
+use super::{Estimates, ListedTdForm, StepSizes, Transition};
+
+/// As it is listed.
+pub const LISTED: ListedTdForm =
+    ListedTdForm { name: "q_learning", title: "QLearning", as_v1: None, update };
 
 /// One update.
 pub fn update(on: &mut Estimates, t: &Transition<'_>, rates: &StepSizes, actions_n: usize) -> f64 {

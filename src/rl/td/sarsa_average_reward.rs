@@ -12,7 +12,15 @@
 //! v1 sets R̄ ← R + β δ, which forgets the average at every step; that form is kept for comparing
 //! results. The order of its floating-point operations is the wire contract's.
 
-use super::{Estimates, StepSizes, Transition};
+use super::{Estimates, ListedTdForm, StepSizes, Transition};
+
+/// As it is listed.
+pub const LISTED: ListedTdForm = ListedTdForm {
+    name: "sarsa_average_reward",
+    title: "Sarsa",
+    as_v1: Some(update_as_v1),
+    update,
+};
 
 /// One update as in the book.
 pub fn update(on: &mut Estimates, t: &Transition<'_>, rates: &StepSizes, _actions_n: usize) -> f64 {

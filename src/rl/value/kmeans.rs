@@ -22,10 +22,25 @@ use ndarray::Array2;
 use serde_json::value::RawValue;
 
 use super::lists::{self, Form};
-use super::{BackgroundJob, JobDone, Named, Saving, VALUE_BYTES, ValueFunction, Weights};
+use super::{
+    BackgroundJob, JobDone, ListedValueFunction, Named, Saving, VALUE_BYTES, ValueFunction, Weights,
+};
 use crate::rl::cow::Rows;
 use crate::rl::parameters::Parameters;
 use crate::rl::{FEATURES_MAX, check_state};
+
+/// As it is listed.
+pub const LISTED: ListedValueFunction = ListedValueFunction {
+    name: "kmeans",
+    title: "KMeans",
+    in_v1: false,
+    make: |p| Box::new(KMeansTable::new(p)),
+    sized_by: "clusters",
+    // Centroids have three quarters of what there is; the rest is for states that wait for a fit.
+    least_bytes: |p| p.clusters.saturating_mul(centroid_bytes(1, p.actions_n)) / 3 * 4,
+    shape: &["clusters"],
+    load: |p, saved| Ok(Box::new(KMeansTable::load(p, saved)?)),
+};
 
 type Model = KMeans<f64, L2Dist>;
 
@@ -39,7 +54,7 @@ const FEATURE_BYTES: usize = 4 * 8 + 24;
 const SEEN_BYTES: usize = 3 * 8;
 
 /// Bytes that a centroid of so many features and its values take.
-pub fn centroid_bytes(features: usize, actions_n: usize) -> usize {
+fn centroid_bytes(features: usize, actions_n: usize) -> usize {
     features * FEATURE_BYTES + actions_n * VALUE_BYTES
 }
 

@@ -1,5 +1,5 @@
-//! Value functions: what is known of Q(s, a), the value of action a in state s. One file each; this
-//! one lists them.
+//! Value functions: what is known of Q(s, a), the value of action a in state s. One file each, and
+//! each says at its beginning what the [registry](super::registry) lists of it.
 
 pub mod kmeans;
 mod lists;
@@ -12,10 +12,7 @@ use std::sync::Arc;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use serde_json::value::RawValue;
 
-use self::kmeans::KMeansTable;
 use self::lists::{Pairs, Seq};
-use self::qtable::QTable;
-use self::tiles::Tiles;
 use super::State;
 use super::cow::Rows;
 use super::parameters::Parameters;
@@ -222,12 +219,14 @@ type Make = fn(&Parameters) -> Box<dyn ValueFunction>;
 /// Reads what [`ValueFunction::save`] wrote under the same parameters.
 type Load = fn(&Parameters, &RawValue) -> Result<Box<dyn ValueFunction>, String>;
 
-/// A value function that can be configured.
+/// A value function that can be configured: what its file says of it, for the registry's list.
 pub struct ListedValueFunction {
     /// Its name in parameters.
     pub name: &'static str,
     /// Its part of the learner's name, after that of the TD form.
     pub title: &'static str,
+    /// Whether P2PFaaS v1 has it.
+    pub in_v1: bool,
     /// An empty one.
     pub make: Make,
     /// The parameter that says how much memory it takes at least.
@@ -239,37 +238,6 @@ pub struct ListedValueFunction {
     /// One from a model file.
     pub load: Load,
 }
-
-/// All of them; the first is the default.
-pub const VALUE_FUNCTIONS: &[ListedValueFunction] = &[
-    ListedValueFunction {
-        name: "qtable",
-        title: "QTable",
-        make: |p| Box::new(QTable::new(p)),
-        sized_by: "actions_n",
-        least_bytes: |p| qtable::row_bytes(1, p.actions_n),
-        shape: &[],
-        load: |p, saved| Ok(Box::new(QTable::load(p, saved)?)),
-    },
-    ListedValueFunction {
-        name: "tiles",
-        title: "Tiles",
-        make: |p| Box::new(Tiles::new(p)),
-        sized_by: "tiles_size",
-        least_bytes: |p| p.tiles_size.saturating_mul(tiles::WEIGHT_BYTES),
-        shape: &["tilings", "tiles_size", "tiles_scale"],
-        load: |p, saved| Ok(Box::new(Tiles::load(p, saved)?)),
-    },
-    ListedValueFunction {
-        name: "kmeans",
-        title: "KMeans",
-        make: |p| Box::new(KMeansTable::new(p)),
-        sized_by: "clusters",
-        least_bytes: |p| p.clusters.saturating_mul(kmeans::centroid_bytes(1, p.actions_n)) / 3 * 4,
-        shape: &["clusters"],
-        load: |p, saved| Ok(Box::new(KMeansTable::load(p, saved)?)),
-    },
-];
 
 /// A state's name: its features, separated by commas, whole ones without decimals.
 fn state_name(state: &[f64]) -> String {

@@ -15,10 +15,22 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::lists::{self, Form};
-use super::{Named, Saving, VALUE_BYTES, ValueFunction, Weights, state_name};
+use super::{ListedValueFunction, Named, Saving, VALUE_BYTES, ValueFunction, Weights, state_name};
 use crate::rl::cow::Rows;
 use crate::rl::parameters::{Compatibility, Parameters};
 use crate::rl::{FEATURES_MAX, State, check_state};
+
+/// As it is listed.
+pub const LISTED: ListedValueFunction = ListedValueFunction {
+    name: "qtable",
+    title: "QTable",
+    in_v1: true,
+    make: |p| Box::new(QTable::new(p)),
+    sized_by: "actions_n",
+    least_bytes: |p| row_bytes(1, p.actions_n),
+    shape: &[],
+    load: |p, saved| Ok(Box::new(QTable::load(p, saved)?)),
+};
 
 /// A feature's magnitude from which it is not glued any more: its text would be longer than any that
 /// v1's clients send.
@@ -88,7 +100,7 @@ const ROW_BYTES: usize = 160;
 const FEATURE_BYTES: usize = 8 + 24;
 
 /// Bytes that a state of so many features and its values take.
-pub fn row_bytes(features: usize, actions_n: usize) -> usize {
+fn row_bytes(features: usize, actions_n: usize) -> usize {
     ROW_BYTES + features * FEATURE_BYTES + actions_n * VALUE_BYTES
 }
 

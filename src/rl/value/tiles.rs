@@ -14,12 +14,24 @@
 use serde_json::value::RawValue;
 
 use super::lists::{self, Form};
-use super::{Saving, VALUE_BYTES, ValueFunction, Weights};
+use super::{ListedValueFunction, Saving, VALUE_BYTES, ValueFunction, Weights};
 use crate::rl::cow::Rows;
 use crate::rl::parameters::Parameters;
 
+/// As it is listed.
+pub const LISTED: ListedValueFunction = ListedValueFunction {
+    name: "tiles",
+    title: "Tiles",
+    in_v1: false,
+    make: |p| Box::new(Tiles::new(p)),
+    sized_by: "tiles_size",
+    least_bytes: |p| p.tiles_size.saturating_mul(WEIGHT_BYTES),
+    shape: &["tilings", "tiles_size", "tiles_scale"],
+    load: |p, saved| Ok(Box::new(Tiles::load(p, saved)?)),
+};
+
 /// Bytes that a weight takes: it stands alone in its row.
-pub const WEIGHT_BYTES: usize = VALUE_BYTES;
+const WEIGHT_BYTES: usize = VALUE_BYTES;
 
 /// See the module. Shape: `size` weights.
 #[derive(Clone)]

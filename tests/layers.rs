@@ -22,7 +22,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (1, "membership", "types wire"),
     (1, "error", "policy queue types wire"),
     (1, "experiment::design", "policy types"),
-    (1, "experiment::report", "experiment::design"),
+    (1, "experiment::report", "experiment::design policy"),
     // What a node is set to, keeps, counts and holds.
     (2, "config", "memory policy storage telemetry types"),
     (2, "saved", "config policy queue rl storage types wire"),
@@ -333,6 +333,22 @@ fn whoever_serves_http_knows_the_actors_messages_and_not_their_insides() {
         let code = code(&file);
         for word in words {
             assert!(!code.contains(word), "{}: {word}", file.display());
+        }
+    }
+}
+
+#[test]
+fn nothing_but_the_registry_names_an_algorithm() {
+    // What an operator can copy from is no code.
+    let examples = root().join("cli/fleet.rs");
+    for file in sources(&root()) {
+        if file.starts_with(root().join("policy")) || file == examples {
+            continue;
+        }
+        let code = code(&file);
+        for algorithm in p2pfaas::policy::registry::ALGORITHMS {
+            let name = algorithm.name;
+            assert!(!code.contains(name), "{} names {name}", file.display());
         }
     }
 }

@@ -16,19 +16,16 @@ use super::scheduler::{NodeSource, Schedule, Scheduled, Scheduler, SchedulerPort
 use super::supervise::EndCause;
 use super::switch::Active;
 use crate::metrics::Metrics;
-use crate::policy::forward::ForwardScheduler;
-use crate::policy::no::NoScheduler;
-use crate::policy::reject::RejectScheduler;
-use crate::policy::{Decision, Knowledge};
+use crate::policy::{Decision, Knowledge, registry};
 
 /// What a request's headers ask for instead of the algorithm in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Steer {
-    /// Run here: `NoScheduler(true)`.
+    /// Run here: [`registry::bypassing`].
     Bypass,
-    /// `ForwardScheduler(1)`.
+    /// Forward: [`registry::forwarding`].
     Forward,
-    /// `RejectScheduler`.
+    /// Reject: [`registry::rejecting`].
     Reject,
 }
 
@@ -56,12 +53,8 @@ impl Replicas {
         ask: SchedulerPorts,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let steered = [
-            Active::new(0, Arc::new(NoScheduler { loss: true })),
-            Active::new(0, Arc::new(ForwardScheduler { max_hops: 1 })),
-            Active::new(0, Arc::new(RejectScheduler)),
-        ]
-        .map(Arc::new);
+        let steered = [registry::bypassing(), registry::forwarding(), registry::rejecting()]
+            .map(|policy| Arc::new(Active::new(0, policy)));
         Self { in_force, steered, node, ask, metrics, running: RefCell::default() }
     }
 

@@ -131,7 +131,7 @@ impl From<StartError> for Failure {
             StartError::Bind(_) | StartError::Storage(StorageError::InUse { .. }) => {
                 Self::Unavailable(error.to_string())
             }
-            StartError::Storage(_) | StartError::Credentials(_) | StartError::Scheduler(_) => {
+            StartError::Storage(_) | StartError::Backend(_) | StartError::Scheduler(_) => {
                 Self::Configuration(error.to_string())
             }
         }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use self::allowed::Allowed;
 use self::environment::known_environment;
 use crate::memory;
-use crate::policy::registry::SchedulerSpec;
+use crate::policy::registry::{DEFAULT_ALGORITHM, SchedulerSpec};
 use crate::storage::{TEXT_BYTES_MAX, read_text};
 use crate::telemetry::{LogFormat, LogSettings};
 use crate::types::{FunctionName, InitServer, check_init_servers, check_machine, shortened};
@@ -199,7 +199,7 @@ settings! {
     learner_save_time_s: f64 = 10.0;
 
     /// The scheduling algorithm and its parameters: `NAME P1 P2 …`.
-    scheduler: String = "PowerOfNScheduler 1 2 true 1".to_owned();
+    scheduler: String = DEFAULT_ALGORITHM.to_owned();
     /// K: functions that run at once. 0: none until it is raised.
     parallel_running_functions_max: u32 = 4;
     /// Calls that may wait for a slot.

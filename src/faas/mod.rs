@@ -1,7 +1,8 @@
-//! Where a function runs: one backend a file, behind one trait, chosen per function name.
+//! Where a function runs: one backend a file, behind one trait, in an ordered list.
 //!
-//! In this order: an explicit route, an embedded function if those are enabled, the OpenFaaS gateway
-//! if there is one, else the container of that name.
+//! [`BACKENDS`] is that list: an explicit route, an embedded function if those are enabled, the OpenFaaS
+//! gateway if there is one, else the container of that name. The first that serves a name has it. To add
+//! a backend: its file, and its line in the list.
 
 pub mod container;
 pub mod embedded;
@@ -9,17 +10,13 @@ pub mod openfaas;
 mod remote;
 pub mod route;
 
-use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 
-use self::container::Container;
-use self::embedded::Embedded;
 use self::openfaas::OpenFaas;
-use self::route::Route;
+use self::remote::Remote;
 use crate::actors::queue::Slot;
 use crate::call::function::{Answer, Backend, Invocation};
 use crate::client::{Hosts, Renewed};
@@ -29,39 +26,101 @@ use crate::error::Error;
 use crate::time::limit::{Expired, TimeLimit};
 use crate::types::FunctionName;
 
+/// All backends, in the order in which they are asked.
+const BACKENDS: &[Prepare] = &[
+    route::prepare,
+    embedded::prepare,
+    openfaas::prepare,
+    // Serves every name that is left.
+    container::prepare,
+];
+
+/// Makes a backend ready for a node with these settings; `None`: it is off.
+type Prepare = fn(&Settings) -> Result<Option<PreparedBackend>, BadBackend>;
+
+/// A backend that cannot be used as it is configured.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadBackend(pub String);
+
+/// Makes a worker thread's own backend.
+type MakeBackend = dyn Fn(&ThreadContext) -> Box<dyn FunctionBackend> + Send + Sync;
+
+/// A backend of a node: what its worker threads share, and from which each makes its own.
+pub struct PreparedBackend {
+    /// The functions that it serves for certain; others may have further names.
+    pub names: Vec<String>,
+    /// Makes it for the current thread.
+    pub make: Box<MakeBackend>,
+}
+
+/// What the backends of a worker thread are made from.
+pub struct ThreadContext {
+    connect_timeout: Duration,
+    answer_bytes_max: usize,
+    bodies: Bodies,
+}
+
+impl ThreadContext {
+    /// A client of this thread's own for these hosts.
+    pub fn client(&self, hosts: Hosts) -> Renewed {
+        Renewed::new(self.connect_timeout, hosts)
+    }
+
+    /// A way to functions on these hosts.
+    fn remote(&self, hosts: Hosts) -> Remote {
+        Remote::new(self.client(hosts), self.answer_bytes_max, self.bodies.clone())
+    }
+}
+
+/// A backend in the list.
+pub trait FunctionBackend: Backend {
+    /// Whether calls of the function `name` are this backend's.
+    fn serves(&self, name: &FunctionName) -> bool;
+
+    /// The platform whose API the node passes on, if the backend is one.
+    fn gateway(&self) -> Option<&OpenFaas> {
+        None
+    }
+}
+
+/// The backends of a node, shared by its worker threads.
+pub struct Backends(Vec<PreparedBackend>);
+
+impl Backends {
+    /// Those that are on by these settings, in order.
+    ///
+    /// # Errors
+    /// One cannot be used as it is configured.
+    pub fn prepare(settings: &Settings) -> Result<Arc<Self>, BadBackend> {
+        let prepared = BACKENDS.iter().map(|prepare| prepare(settings));
+        let prepared: Result<Vec<_>, _> = prepared.collect();
+        Ok(Arc::new(Self(prepared?.into_iter().flatten().collect())))
+    }
+
+    /// The functions that are served for certain.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.0.iter().flat_map(|backend| &backend.names)
+    }
+}
+
 /// All functions that a worker thread can run.
 pub struct Functions {
-    routes: HashMap<String, Route>,
-    embedded: Option<Rc<Embedded>>,
-    openfaas: Option<OpenFaas>,
-    container: Container,
+    backends: Vec<Box<dyn FunctionBackend>>,
     served: Vec<String>,
     limit: TimeLimit,
 }
 
 impl Functions {
-    /// As configured. `embedded` and `gateway` are shared by all threads of the node.
-    pub fn new(
-        settings: &Settings,
-        embedded: Arc<embedded::Shared>,
-        gateway: Option<Arc<openfaas::Access>>,
-        bodies: Bodies,
-    ) -> Self {
-        let connect = Duration::from_millis(settings.function_connect_timeout_ms);
-        let remote = |hosts| {
-            let client = Renewed::new(connect, hosts);
-            remote::Remote::new(client, settings.body_bytes_max, bodies.clone())
+    /// Those of `backends`, for the current thread.
+    pub fn new(settings: &Settings, backends: &Backends, bodies: Bodies) -> Self {
+        let context = ThreadContext {
+            connect_timeout: Duration::from_millis(settings.function_connect_timeout_ms),
+            answer_bytes_max: settings.body_bytes_max,
+            bodies,
         };
-        let routed = remote(Hosts::Any);
-        let route =
-            |(name, url): (&String, &String)| (name.clone(), Route::new(url, routed.clone()));
         Self {
-            routes: settings.routes.0.iter().map(route).collect(),
-            openfaas: gateway.map(|access| {
-                OpenFaas::new(access, Renewed::new(connect, Hosts::Any), routed.clone())
-            }),
-            embedded: settings.embedded_functions.then(|| Rc::new(Embedded::new(embedded))),
-            container: Container::new(remote(Hosts::Others)),
+            backends: backends.0.iter().map(|backend| (backend.make)(&context)).collect(),
             served: settings.fns_list.clone(),
             limit: TimeLimit::new(Settings::seconds(settings.function_timeout_s)),
         }
@@ -85,17 +144,7 @@ impl Functions {
     /// # Errors
     /// There is none.
     pub fn gateway(&self) -> Result<&OpenFaas, Error> {
-        self.openfaas.as_ref().ok_or(Error::NoGateway)
-    }
-
-    fn backend(&self, name: &FunctionName) -> &dyn Backend {
-        if let Some(route) = self.routes.get(name.as_str()) {
-            return route;
-        }
-        match &self.embedded {
-            Some(embedded) if embedded::EmbeddedName::parse(name.as_str()).is_some() => &**embedded,
-            _ => self.openfaas.as_ref().map_or(&self.container, |gateway| gateway),
-        }
+        self.backends.iter().find_map(|backend| backend.gateway()).ok_or(Error::NoGateway)
     }
 }
 
@@ -104,10 +153,59 @@ impl Backend for Functions {
     fn call(&self, call: Invocation, slot: Slot) -> LocalBoxFuture<'_, Result<Answer, Error>> {
         Box::pin(async move {
             let name = call.name.clone();
-            match self.limit.hold(self.backend(&name).call(call, slot)).await {
+            let Some(backend) = self.backends.iter().find(|backend| backend.serves(&name)) else {
+                return Err(Error::UnknownFunction(name));
+            };
+            match self.limit.hold(backend.call(call, slot)).await {
                 Ok(result) => result,
                 Err(Expired) => Err(Error::FunctionTimedOut { name, limit: self.limit.length() }),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connections::Connections;
+    use crate::memory::budget::Budget;
+
+    /// The place in the list of the backend that has each of `names`.
+    fn places(settings: &Settings, names: &[&str]) -> Vec<Option<usize>> {
+        let backends = Backends::prepare(settings).expect("good settings");
+        let connections = Connections::of(settings, &Arc::default());
+        let bodies = Bodies { budget: Budget::new(1), connections };
+        let functions = Functions::new(settings, &backends, bodies);
+        let place = |name: &&str| {
+            let name = FunctionName::parse(name).expect("a name");
+            functions.backends.iter().position(|backend| backend.serves(&name))
+        };
+        names.iter().map(place).collect()
+    }
+
+    #[actix_rt::test]
+    async fn the_first_backend_that_serves_a_name_has_it_and_one_that_is_off_is_not_there() {
+        let mut settings = Settings { embedded_functions: true, ..Settings::default() };
+        settings.routes.0.insert("routed".to_owned(), "http://10.0.0.1/x".to_owned());
+        settings.routes.0.insert("fn-sleep".to_owned(), "http://10.0.0.1/y".to_owned());
+        let names = ["routed", "fn-sleep", "fn-echo", "other"];
+        assert_eq!(places(&settings, &names), [Some(0), Some(0), Some(1), Some(2)]);
+        let folder = tempfile::tempdir().expect("a folder");
+        settings.openfaas_enabled = true;
+        settings.openfaas_secrets_path = folder.path().to_owned();
+        settings.embedded_functions = false;
+        assert_eq!(places(&settings, &names), [Some(0), Some(0), Some(1), Some(1)]);
+    }
+
+    #[test]
+    fn the_functions_that_are_served_for_certain_are_the_routes_and_the_embedded_ones() {
+        let mut settings = Settings { embedded_functions: true, ..Settings::default() };
+        settings.routes.0.insert("routed".to_owned(), "http://10.0.0.1/x".to_owned());
+        let names = |settings: &Settings| -> Vec<String> {
+            Backends::prepare(settings).expect("good settings").names().cloned().collect()
+        };
+        assert!(names(&settings).contains(&"fn-echo".to_owned()));
+        settings.embedded_functions = false;
+        assert_eq!(names(&settings), ["routed"]);
     }
 }

@@ -19,9 +19,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::remote::Remote;
+use super::{BadBackend, FunctionBackend, PreparedBackend};
 use crate::actors::queue::Slot;
 use crate::call::function::{Answer, Backend, Invocation};
-use crate::client::{Renewed, SendFailure};
+use crate::client::{Hosts, Renewed, SendFailure};
 use crate::config::Settings;
 use crate::error::Error;
 use crate::storage::{SECRET_BYTES_MAX, read_text};
@@ -48,16 +49,25 @@ const LOOK_TIME: Duration = Duration::from_millis(100);
 /// What a new replica may take.
 const SCALE_TIME: Duration = Duration::from_secs(120);
 
-/// Credentials that cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: the OpenFaaS gateway's credentials cannot be read: {why}", path.display())]
-pub struct BadCredentials {
-    path: PathBuf,
-    why: String,
+/// On if the gateway is enabled; then it serves every name that comes to it.
+///
+/// # Errors
+/// One of the credentials is there and the other is not, or one is no text.
+pub fn prepare(settings: &Settings) -> Result<Option<PreparedBackend>, BadBackend> {
+    Ok(Access::of(settings)?.map(|access| PreparedBackend {
+        names: Vec::new(),
+        make: Box::new(move |thread| {
+            Box::new(OpenFaas {
+                access: Arc::clone(&access),
+                client: thread.client(Hosts::Any),
+                functions: thread.remote(Hosts::Any),
+            })
+        }),
+    }))
 }
 
 /// Where the gateway is and how the node is known there. One per node.
-pub struct Access {
+struct Access {
     base: String,
     /// The header with the credentials; `None`: the gateway asks for none.
     authorization: Option<HeaderValue>,
@@ -67,10 +77,7 @@ pub struct Access {
 
 impl Access {
     /// As configured; `None` if there is no gateway.
-    ///
-    /// # Errors
-    /// One of the credentials is there and the other is not, or one is no text.
-    pub fn of(settings: &Settings) -> Result<Option<Arc<Self>>, BadCredentials> {
+    fn of(settings: &Settings) -> Result<Option<Arc<Self>>, BadBackend> {
         if !settings.openfaas_enabled {
             return Ok(None);
         }
@@ -86,19 +93,19 @@ impl Access {
 }
 
 /// The header with the credentials of `folder`; `None`: there are none.
-fn credentials(folder: &Path) -> Result<Option<HeaderValue>, BadCredentials> {
+fn credentials(folder: &Path) -> Result<Option<HeaderValue>, BadBackend> {
     let (user_file, password_file) = (folder.join(USER_FILE), folder.join(PASSWORD_FILE));
-    let is_there = |path: &PathBuf| {
-        let unreadable =
-            |why: std::io::Error| BadCredentials { path: path.clone(), why: why.to_string() };
-        path.try_exists().map_err(unreadable)
+    let unreadable = |path: &Path, why: &dyn std::fmt::Display| {
+        let path = path.display();
+        BadBackend(format!("{path}: the OpenFaaS gateway's credentials cannot be read: {why}"))
     };
+    let is_there = |path: &PathBuf| path.try_exists().map_err(|why| unreadable(path, &why));
     if !is_there(&user_file)? && !is_there(&password_file)? {
         return Ok(None);
     }
     let read = |path: PathBuf| match read_text(&path, SECRET_BYTES_MAX) {
         Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
-        Err(why) => Err(BadCredentials { path, why: why.to_string() }),
+        Err(why) => Err(unreadable(&path, &why)),
     };
     let pair = format!("{}:{}", read(user_file)?, read(password_file)?);
     // Base64 is always a header's text.
@@ -130,16 +137,12 @@ pub struct ScaleDelay {
 #[derive(Clone)]
 pub struct OpenFaas {
     access: Arc<Access>,
+    /// For the gateway's own API.
     client: Renewed,
     functions: Remote,
 }
 
 impl OpenFaas {
-    /// Calls of functions go out through `functions`, all else through `client`.
-    pub fn new(access: Arc<Access>, client: Renewed, functions: Remote) -> Self {
-        Self { access, client, functions }
-    }
-
     fn uri(&self, path: &str) -> Result<Uri, Error> {
         let url = format!("{}{path}", self.access.base);
         url.parse().map_err(|why| Error::Malformed(format!("{url}: {why}")))
@@ -256,6 +259,16 @@ fn reason(failure: SendFailure) -> String {
         | SendFailure::NotConnected { why, .. }
         | SendFailure::Invalid(why)
         | SendFailure::Broke(why) => why,
+    }
+}
+
+impl FunctionBackend for OpenFaas {
+    fn serves(&self, _: &FunctionName) -> bool {
+        true
+    }
+
+    fn gateway(&self) -> Option<&OpenFaas> {
+        Some(self)
     }
 }
 

@@ -24,7 +24,7 @@ use crate::actors::supervisor::{StopRestarting, Supervisor};
 use crate::actors::switch::{Active, Switch};
 use crate::call::state::{NodePhase, NodeState};
 use crate::config::{Admin, Settings};
-use crate::faas::openfaas::{Access, BadCredentials};
+use crate::faas::{Backends, BadBackend};
 use crate::http::server::{Listeners, Servers};
 use crate::membership::{At, Introduction, Membership, Rules};
 use crate::peer::{PeerClient, own_address};
@@ -42,9 +42,9 @@ pub enum StartError {
     /// A file in the data path.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The OpenFaaS gateway's credentials.
+    /// Where functions run, such as a gateway whose credentials cannot be read.
     #[error(transparent)]
-    Credentials(#[from] BadCredentials),
+    Backend(#[from] BadBackend),
     /// The scheduler that flags ask for.
     #[error("scheduler: {0}")]
     Scheduler(#[from] BadParameters),
@@ -80,7 +80,7 @@ impl Node {
         let identity = dynamic.machine.running.identity(own_address(&settings));
         let kept = keep(&settings, &dynamic, &identity);
         let learning = learning(&settings, &dynamic)?;
-        let openfaas = Access::of(&settings)?;
+        let backends = Backends::prepare(&settings)?;
         let listeners = Listeners::bind(&settings).map_err(StartError::Bind)?;
 
         let settings = Arc::new(settings);
@@ -101,7 +101,7 @@ impl Node {
         let supervisor = tree(&state, &dynamic, kept, root)
             .child_started("learner", state.learning.learner.clone(), learner(&state, &thread))
             .child("gateway", gateway.clone(), {
-                let worker = workers(&state, openfaas);
+                let worker = workers(&state, backends);
                 let servers = Rc::new(Servers::new(Arc::clone(&state), worker, listeners));
                 move |guard| Gateway::new(servers.clone(), guard)
             })

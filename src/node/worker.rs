@@ -10,45 +10,28 @@ use crate::actors::scheduler::{Adviser, SchedulerPorts};
 use crate::call::Dispatcher;
 use crate::call::state::NodeState;
 use crate::client::remote_learner::RemoteLearner;
-use crate::config::Settings;
-use crate::faas::Functions;
-use crate::faas::embedded;
-use crate::faas::openfaas::Access;
+use crate::faas::{Backends, Functions};
 use crate::http::gateway_worker::GatewayWorker;
 use crate::http::server::MakeWorker;
 use crate::peer::PeerClient;
 
-/// Makes the workers of `node`. The embedded functions and the access to OpenFaaS' gateway are shared
-/// by all of them.
-pub fn workers(node: &Arc<NodeState>, openfaas: Option<Arc<Access>>) -> Arc<MakeWorker> {
+/// Makes the workers of `node`, which share `backends`.
+pub fn workers(node: &Arc<NodeState>, backends: Arc<Backends>) -> Arc<MakeWorker> {
     let node = Arc::clone(node);
-    node.metrics.expect_functions(named_functions(&node.settings));
-    let embedded = embedded::Shared::new(&node.settings);
-    Arc::new(move || worker(&node, Arc::clone(&embedded), openfaas.clone()))
-}
-
-/// The functions that the settings name.
-fn named_functions(settings: &Settings) -> Vec<String> {
-    let routed = settings.routes.0.keys().cloned();
-    let embedded = embedded::EmbeddedName::ALL.iter().map(|(name, _)| (*name).to_owned());
-    let embedded = embedded.filter(|_| settings.embedded_functions);
-    routed.chain(settings.fns_list.iter().cloned()).chain(embedded).collect()
+    let named = node.settings.fns_list.iter().chain(backends.names());
+    node.metrics.expect_functions(named.cloned());
+    Arc::new(move || worker(&node, &backends))
 }
 
 /// A worker for the current thread.
-fn worker(
-    node: &Arc<NodeState>,
-    embedded: Arc<embedded::Shared>,
-    openfaas: Option<Arc<Access>>,
-) -> GatewayWorker {
+fn worker(node: &Arc<NodeState>, backends: &Backends) -> GatewayWorker {
     let peers = Rc::new(PeerClient::new(
         Arc::clone(&node.settings),
         node.discovery.clone(),
         Arc::clone(&node.metrics),
         node.call_bodies(),
     ));
-    let functions = Functions::new(&node.settings, embedded, openfaas, node.call_bodies());
-    let functions = Rc::new(functions);
+    let functions = Rc::new(Functions::new(&node.settings, backends, node.call_bodies()));
     let replicas = Replicas::new(
         Arc::clone(&node.in_force),
         node.source(),

@@ -190,6 +190,12 @@ pub trait Policy: Send + Sync + 'static {
         false
     }
 
+    /// The one decision that it takes on every call, if it takes none but that. Where it is to run
+    /// calls here, each node is a queue of its own, which the closed forms of queueing theory know.
+    fn always(&self) -> Option<Decision> {
+        None
+    }
+
     /// What an operator should know before using it with these parameters, if anything.
     fn warning(&self) -> Option<String> {
         None

@@ -23,6 +23,10 @@ impl NoScheduler {
     pub fn parse(params: &mut Params<'_>) -> Result<Self, BadParameters> {
         Ok(Self { loss: params.bool("loss")? })
     }
+
+    fn decision(&self) -> Decision {
+        Decision::RunHere { may_wait: !self.loss }
+    }
 }
 
 impl Policy for NoScheduler {
@@ -35,7 +39,11 @@ impl Policy for NoScheduler {
     }
 
     fn next(&self, _: &Task, _: NodeView<'_>, _: &Knowledge, _: &mut dyn Rng) -> Step {
-        Step::Decide(Decision::RunHere { may_wait: !self.loss })
+        Step::Decide(self.decision())
+    }
+
+    fn always(&self) -> Option<Decision> {
+        Some(self.decision())
     }
 
     /// v1 shows this one without its parameter.
@@ -58,6 +66,7 @@ mod tests {
                 let step =
                     policy.next(&task, view(9, 9, &peers), &Knowledge::default(), &mut rng(1));
                 assert_eq!(step, Step::Decide(Decision::RunHere { may_wait: !loss }));
+                assert_eq!(policy.always().map(Step::Decide), Some(step));
             }
             assert_eq!(policy.full_name(), "NoScheduler");
         }

@@ -48,6 +48,24 @@ pub const ALGORITHMS: &[Algorithm] = &[
     algorithm!(LearningScheduler, "task_types"),
 ];
 
+/// The algorithm where none is set: v1's default.
+pub const DEFAULT_ALGORITHM: &str = "PowerOfNScheduler 1 2 true 1";
+
+/// The algorithm of a call that asks to run where it comes: it is refused if no slot is free.
+pub fn bypassing() -> Arc<dyn Policy> {
+    Arc::new(NoScheduler { loss: true })
+}
+
+/// The algorithm of a call that asks to be forwarded.
+pub fn forwarding() -> Arc<dyn Policy> {
+    Arc::new(ForwardScheduler { max_hops: 1 })
+}
+
+/// The algorithm of a call that asks to be rejected.
+pub fn rejecting() -> Arc<dyn Policy> {
+    Arc::new(RejectScheduler)
+}
+
 /// An algorithm and its parameters as they stand on the wire and on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Object<SpecObject>")]
@@ -113,9 +131,9 @@ impl SchedulerSpec {
 }
 
 impl Default for SchedulerSpec {
-    /// v1's default: `PowerOfNScheduler 1 2 true 1`.
+    /// [`DEFAULT_ALGORITHM`].
     fn default() -> Self {
-        Self::from_words("PowerOfNScheduler 1 2 true 1")
+        Self::from_words(DEFAULT_ALGORITHM)
     }
 }
 

@@ -32,6 +32,10 @@ impl Policy for RejectScheduler {
     fn next(&self, _: &Task, _: NodeView<'_>, _: &Knowledge, _: &mut dyn Rng) -> Step {
         Step::Decide(Decision::Reject)
     }
+
+    fn always(&self) -> Option<Decision> {
+        Some(Decision::Reject)
+    }
 }
 
 #[cfg(test)]
@@ -44,6 +48,7 @@ mod tests {
         let step =
             RejectScheduler.next(&client(), view(0, 0, &[]), &Knowledge::default(), &mut rng(1));
         assert_eq!(step, Step::Decide(Decision::Reject));
+        assert_eq!(RejectScheduler.always(), Some(Decision::Reject));
         assert_eq!(RejectScheduler.full_name(), "RejectScheduler");
     }
 }

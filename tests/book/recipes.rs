@@ -1,5 +1,6 @@
-//! The recipes for an algorithm, a TD form and a value function: their blocks, put into a copy of the
-//! sources as the pages say, pass the formatting and the lints that a change must pass, and their documentation is complete.
+//! The recipes for an algorithm, a TD form, a value function and a backend: their blocks, put into a copy
+//! of the sources as the pages say, pass the formatting and the lints that a change must pass, and their
+//! documentation is complete.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -158,6 +159,7 @@ fn pasted_as_they_stand_the_recipes_pass_what_a_change_must_pass() {
     let copy = Copy::make();
     paste(&copy, "docs/write-a-scheduler.md");
     paste(&copy, "docs/write-a-value-function.md");
+    paste(&copy, "docs/write-a-backend.md");
     // As `-D warnings` on the command line, but for the copy alone.
     let (warn, deny) = ("#![warn(missing_docs)]", "#![deny(warnings, missing_docs)]");
     copy.replace("src/lib.rs", warn, deny);

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use toml::Table;
 
 use super::arrivals::{Process, Shape};
+use crate::policy::Decision;
 use crate::policy::registry::SchedulerSpec;
 use crate::types::{FunctionName, List, beyond_json};
 
@@ -294,9 +295,13 @@ impl Scenario {
             problems.push(format!("learner: there are parameters, {act}"));
         }
         let follows = self.arrivals == Process::Poisson && self.traces.0.is_empty();
-        let stays = self.schedulers.0.iter().all(|words| words.starts_with("NoScheduler"));
+        let runs_here = |words: &String| {
+            let policy = SchedulerSpec::from_words(words).build().ok();
+            matches!(policy.and_then(|policy| policy.always()), Some(Decision::RunHere { .. }))
+        };
+        let stays = self.schedulers.0.iter().all(runs_here);
         if self.theory_service_s.is_some() && !(follows && stays && self.rates.0.len() == 1) {
-            let needs = "poisson arrivals at one rate, and NoScheduler";
+            let needs = "poisson arrivals at one rate, and a scheduler that runs every call here";
             problems.push(format!("theory_service_s: the closed forms need {needs}"));
         }
         if problems.is_empty() { Ok(()) } else { Err(BadScenario(problems)) }

@@ -8,6 +8,7 @@ use crate::experiment::report::formulas::{blocking, mean_wait};
 use crate::experiment::report::plots::{Axes, Dot, Mark, Series, lines};
 use crate::experiment::report::stats::Estimate;
 use crate::experiment::report::summary::Summary;
+use crate::policy::Decision;
 
 /// Points of a theoretical curve.
 const CURVE: usize = 100;
@@ -36,13 +37,9 @@ fn compared(group: &Group<'_>) -> Option<Compared> {
     let enabled = configuration.get("queue_enabled").and_then(Value::as_bool).unwrap_or(false);
     let spec = about.point.scheduler.as_ref().unwrap_or(&node.scheduler);
     // Others hand calls on, which these forms do not know.
-    if spec.name != "NoScheduler" {
-        return None;
-    }
-    // `NoScheduler true` refuses when no slot is free, whatever the queue.
-    let lossy = spec.parameters.first().is_some_and(|loss| loss.starts_with(['1', 't', 'T']));
+    let Some(Decision::RunHere { may_wait }) = spec.build().ok()?.always() else { return None };
     let k = number("parallel_running_functions_max")?;
-    let q = if enabled && !lossy { number("queue_length_max")? } else { 0 };
+    let q = if enabled && may_wait { number("queue_length_max")? } else { 0 };
     (k.saturating_add(q) <= PLACES_MAX).then_some(())?;
     Some(Compared {
         label: group.label.clone(),

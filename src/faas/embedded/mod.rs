@@ -27,6 +27,7 @@ use tokio::time::Instant;
 
 use self::board::Board;
 use self::times::Times;
+use super::{BadBackend, FunctionBackend, PreparedBackend};
 use crate::actors::queue::Slot;
 use crate::call::function::{Answer, Backend, Invocation};
 use crate::config::Settings;
@@ -34,6 +35,7 @@ use crate::error::Error;
 use crate::memory;
 use crate::memory::budget::Budget;
 use crate::time::timer::Timer;
+use crate::types::FunctionName;
 
 /// How long the function was to take, on its answer.
 static SECONDS: HeaderName = HeaderName::from_static("x-function-seconds");
@@ -225,15 +227,29 @@ impl Shared {
     }
 }
 
+/// On if embedded functions are enabled. All threads draw from one stream of times and share one
+/// board.
+///
+/// # Errors
+/// None.
+pub fn prepare(settings: &Settings) -> Result<Option<PreparedBackend>, BadBackend> {
+    Ok(settings.embedded_functions.then(|| {
+        let shared = Shared::new(settings);
+        PreparedBackend {
+            names: EmbeddedName::ALL.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            make: Box::new(move |_| Box::new(Embedded { shared: Arc::clone(&shared) })),
+        }
+    }))
+}
+
 /// The embedded functions as a backend of a worker thread.
-pub struct Embedded {
+struct Embedded {
     shared: Arc<Shared>,
 }
 
-impl Embedded {
-    /// Runs what `shared` offers.
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+impl FunctionBackend for Embedded {
+    fn serves(&self, name: &FunctionName) -> bool {
+        EmbeddedName::parse(name.as_str()).is_some()
     }
 }
 

@@ -53,6 +53,12 @@ pub enum Error {
     /// The function's name resolves to nothing.
     #[error("Function {0} was not found: no route, embedded function, gateway or host has it")]
     UnknownFunction(FunctionName),
+    /// The function's name leads to this machine itself, or only to its link.
+    #[error(
+        "Function {0} was not called: its name leads to this machine itself or to an address of its \
+         link; a route (P2PFAAS_ROUTES={0}=URL) allows it"
+    )]
+    NearFunction(FunctionName),
     /// The function's server does not take connections. It did not run.
     #[error("Function {name} cannot be contacted: {why}")]
     FunctionUnreachable {
@@ -68,6 +74,12 @@ pub enum Error {
         name: FunctionName,
         /// What the connection said.
         why: String,
+    },
+    /// An answer that is needed whole, and is larger than that can be.
+    #[error("The answer is larger than {limit_bytes} bytes")]
+    AnswerTooLarge {
+        /// The limit that it broke.
+        limit_bytes: usize,
     },
     /// The function took longer than it may. It may have run.
     #[error("Function {name} did not answer within {} s", limit.as_secs_f64())]
@@ -133,16 +145,18 @@ impl Error {
                 ErrorCode::GENERIC
             }
             Self::AdminClosed | Self::Foreign(_) => ErrorCode::FORBIDDEN,
-            Self::UnknownPath | Self::UnknownFunction(_) => ErrorCode::NOT_FOUND,
+            Self::UnknownPath | Self::UnknownFunction(_) | Self::NearFunction(_) => {
+                ErrorCode::NOT_FOUND
+            }
             Self::Malformed(_) => ErrorCode::MALFORMED,
             Self::WrongMethod => ErrorCode::WRONG_METHOD,
             Self::NotAWebSocket => ErrorCode::NO_HANDSHAKE,
             Self::BodyTooLarge { .. } => ErrorCode::TOO_LARGE,
             Self::BodyTimedOut { .. } | Self::BodyTooSlow => ErrorCode::TOO_SLOW,
             Self::Busy => ErrorCode::BUSY,
-            Self::FunctionUnreachable { .. } | Self::FunctionBroke { .. } => {
-                ErrorCode::FUNCTION_FAILED
-            }
+            Self::FunctionUnreachable { .. }
+            | Self::FunctionBroke { .. }
+            | Self::AnswerTooLarge { .. } => ErrorCode::FUNCTION_FAILED,
             Self::FunctionTimedOut { .. } => ErrorCode::FUNCTION_TIMED_OUT,
             Self::BadFunctionName(_) | Self::FunctionNotServed(_) => ErrorCode::BAD_FUNCTION_NAME,
             Self::NoGateway | Self::Gateway(_) => ErrorCode::GATEWAY,
@@ -163,8 +177,10 @@ impl Error {
             }
             Self::FunctionTimedOut { .. } => CallOutcome::TimedOut,
             Self::UnknownFunction(_)
+            | Self::NearFunction(_)
             | Self::FunctionUnreachable { .. }
             | Self::FunctionBroke { .. }
+            | Self::AnswerTooLarge { .. }
             | Self::Gateway(_) => CallOutcome::FunctionFailed,
             Self::Stopped | Self::Internal(_) => CallOutcome::NodeFailed,
             _ => CallOutcome::BadRequest,

@@ -123,12 +123,14 @@ pub struct Peer {
     pub host: Arc<str>,
     /// Its machine id; empty while not known.
     pub name: Arc<str>,
+    /// Whether calls stream to it: it speaks peer protocol 2.
+    pub streams: bool,
 }
 
 impl Peer {
     /// A peer of which only the address is known.
     pub fn at(host: &str) -> Self {
-        Self { host: host.into(), name: "".into() }
+        Self { host: host.into(), name: "".into(), streams: false }
     }
 }
 

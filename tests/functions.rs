@@ -233,7 +233,7 @@ async fn a_function_may_take_longer_than_the_http_clients_own_defaults() {
 
 #[actix_rt::test]
 async fn a_body_over_the_limit_is_413_and_one_at_the_limit_is_taken() {
-    let node = TestNode::start(|settings| settings.body_bytes_max = 1000);
+    let node = TestNode::start(|settings| settings.body_bytes_max = Some(1000));
     assert_eq!(post(&node.url("/function/fn-echo"), vec![b'x'; 1000]).await.body.len(), 1000);
     let answered = post(&node.url("/function/fn-echo"), vec![b'x'; 1001]).await;
     assert_eq!((answered.status, answered.code()), (413, 4));
@@ -241,8 +241,10 @@ async fn a_body_over_the_limit_is_413_and_one_at_the_limit_is_taken() {
 
 #[actix_rt::test]
 async fn an_answer_over_the_limit_is_502() {
-    let (node, _function) =
-        routed(|_| answer("200 OK", "", &[b'x'; 1001]), |settings| settings.body_bytes_max = 1000);
+    let (node, _function) = routed(
+        |_| answer("200 OK", "", &[b'x'; 1001]),
+        |settings| settings.body_bytes_max = Some(1000),
+    );
     assert_eq!(post(&node.url("/function/fn"), "x").await.status, 502);
 }
 

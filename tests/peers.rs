@@ -96,7 +96,7 @@ async fn every_error_of_a_peer_call_has_the_shape_of_an_answer() {
     let broken = RawServer::start(fresh_ip(), 0, |_| Reply::Close);
     let slow = RawServer::start(fresh_ip(), 0, |_| Reply::Hang);
     let node = TestNode::start(|settings| {
-        settings.body_bytes_max = 1000;
+        settings.body_bytes_max = Some(1000);
         settings.function_timeout_s = 0.1;
         settings.routes.0.insert("fn-broken".to_owned(), broken.url());
         settings.routes.0.insert("fn-slow".to_owned(), slow.url());
@@ -530,7 +530,7 @@ async fn power_of_n_sends_calls_of_a_loaded_node_to_an_idle_one() {
 
 #[actix_rt::test]
 async fn a_body_that_is_too_large_for_a_peer_runs_here() {
-    let [small] = cluster::<1>(|settings| settings.body_bytes_max = 1 << 10).await;
+    let [small] = cluster::<1>(|settings| settings.body_bytes_max = Some(1 << 10)).await;
     let large = TestNode::start(|settings| {
         settings.init_servers = vec![small.ip.to_string()];
         settings.scheduler = "ForwardScheduler 1".to_owned();

@@ -71,7 +71,7 @@ async fn a_page_of_another_site_changes_nothing() {
 
 #[actix_rt::test]
 async fn what_is_too_large_is_refused_before_it_is_invited() {
-    let node = TestNode::start(|settings| settings.body_bytes_max = 1000);
+    let node = TestNode::start(|settings| settings.body_bytes_max = Some(1000));
     let head = |path: &str, bytes: usize, more: &str| {
         format!(
             "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\n\

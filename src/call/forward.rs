@@ -3,20 +3,23 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 
-use super::function::Answer;
+use super::function::{Answer, Invocation};
 use crate::error::Error;
-use crate::types::{FunctionName, Peer};
+use crate::types::Peer;
 use crate::wire::PeerHop;
 
 /// A call as it is handed to a peer.
 pub struct Forward<'a> {
-    /// The function.
-    pub function: &'a FunctionName,
-    /// The JSON of a [`crate::wire::PeerRequest`].
-    pub message: Bytes,
+    /// The function and what it gets.
+    pub invocation: &'a Invocation,
+    /// Forwards so far, this one included.
+    pub hops: u32,
+    /// The nodes that it passed, this one last.
+    pub path: &'a [PeerHop],
+    /// A number that this node gives it.
+    pub number: u64,
     /// The client's tracing id; may be empty.
     pub tracing_id: &'a str,
     /// The client's task type, as it sent it; may be empty.
@@ -36,6 +39,9 @@ pub struct PeerReply {
 
 /// Hands calls to other nodes.
 pub trait Forwarder {
+    /// Whether bodies stream to `peer`; else they must be whole.
+    fn streams_to(&self, peer: &Peer) -> bool;
+
     /// Hands `call` to `peer` and waits for what comes back.
     ///
     /// # Errors
@@ -48,7 +54,7 @@ pub trait Forwarder {
 }
 
 /// Why nothing came back, with what the connection said.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ForwardFailure {
     /// The peer was not connected to.
     #[error("it cannot be connected to: {0}")]
@@ -62,6 +68,9 @@ pub enum ForwardFailure {
     /// The peer answered, but nothing that could be read. It may have run.
     #[error("its answer cannot be read: {0}")]
     Nothing(String),
+    /// The call's own body failed, which is the client's doing.
+    #[error("{0}")]
+    Body(Error),
 }
 
 impl ForwardFailure {
@@ -78,6 +87,7 @@ impl ForwardFailure {
                 Error::ForwardBroke { peer, why }
             }
             Self::Nothing(why) => Error::PeerAnsweredNothing { peer, why },
+            Self::Body(why) => why,
         }
     }
 }

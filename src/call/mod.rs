@@ -8,9 +8,10 @@
 //! Functions and other nodes are behind ports ([`Backend`], [`Forwarder`]), so that these rules are
 //! tested without sockets.
 
+pub mod body;
 pub mod forward;
 pub mod function;
-mod message;
+mod progress;
 pub mod state;
 
 use std::cell::RefCell;
@@ -19,12 +20,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use self::body::{AnswerBody, RequestBody};
 use self::forward::{Forward, ForwardFailure, Forwarder, PeerReply};
 use self::function::{Answer, Backend, Invocation};
+use self::progress::{Count, Followed, Running};
 use self::state::{NodePhase, NodeState};
 use crate::actors::queue::Entrance;
 use crate::actors::replicas::{Replicas, Steer};
@@ -35,7 +38,7 @@ use crate::error::{CallOutcome, Error};
 use crate::memory::budget::Reservation;
 use crate::metrics::FunctionMetrics;
 use crate::policy::{Decision, Knowledge, LearnerDecision, Task};
-use crate::queue::Arriving;
+use crate::queue::{Arriving, Refusal};
 use crate::types::{FunctionName, Peer, shortened};
 use crate::wire::{PeerHop, Timings, seconds};
 
@@ -98,6 +101,9 @@ struct Course {
     execution: Option<Duration>,
     learnt: Option<LearnerDecision>,
     elsewhere: Option<Vec<PeerHop>>,
+    /// What goes on until the last byte of an answer.
+    running: Option<Running>,
+    away: Option<OwnedSemaphorePermit>,
 }
 
 impl Course {
@@ -105,20 +111,6 @@ impl Course {
     fn has_run(&self) -> bool {
         let ran = |hop: &PeerHop| hop.timings.execution_time.is_some();
         self.execution.is_some() || self.elsewhere.as_ref().is_some_and(|hops| hops.iter().any(ran))
-    }
-}
-
-/// Counts a call when dropped.
-struct Count {
-    metrics: Arc<FunctionMetrics>,
-    scheduler: &'static str,
-    outcome: CallOutcome,
-    arrival: Instant,
-}
-
-impl Drop for Count {
-    fn drop(&mut self) {
-        self.metrics.request(self.scheduler, self.outcome, self.arrival.elapsed());
     }
 }
 
@@ -153,7 +145,7 @@ impl Dispatcher {
         // Counts the call also if its client hangs up, which drops this future.
         let mut count = Count {
             metrics: self.metrics_of(&name, false),
-            scheduler: scheduler.policy.name(),
+            scheduler: Arc::clone(&scheduler),
             outcome: CallOutcome::HungUp,
             arrival,
         };
@@ -176,18 +168,15 @@ impl Dispatcher {
         if course.has_run() {
             count.metrics = self.metrics_of(&name, true);
         }
-        let outcome = count.outcome;
-        drop(count);
-        span.in_scope(|| match &result {
-            // Clients type any name: that must not use up the lines of what really fails.
-            Err(error) if outcome.is_failure() && !matches!(error, Error::UnknownFunction(_)) => {
-                let scheduler = &*scheduler.full_name;
-                tracing::warn!(scheduler, outcome = outcome.label(), ?total, %error, "a call failed");
+        count.first_byte();
+        let (running, away) = (course.running.take(), course.away.take());
+        let result = match result {
+            Ok(answer) => Ok(Followed::follow(answer, count, running, away, span)),
+            Err(error) => {
+                count.failed(&span, &error);
+                Err(error)
             }
-            _ => tracing::debug!(
-                scheduler = %scheduler.full_name, outcome = outcome.label(), ?total, "a call ended"
-            ),
-        });
+        };
         let timings = Timings {
             execution_time: course.execution.and_then(seconds),
             total_time: seconds(total),
@@ -200,13 +189,12 @@ impl Dispatcher {
 
     async fn run_or_forward(
         &self,
-        call: Call,
+        mut call: Call,
         scheduler: &Arc<Active>,
         course: &mut Course,
     ) -> Result<Answer, Error> {
         let been_here = self.been_here(&call);
         let mut heard = Knowledge::default();
-        let mut message = None;
         for _ in 0..FORWARDS_MAX {
             let ask = Schedule { task: call.task, arrival: call.arrival, heard };
             let scheduled = self.replicas.ask(call.steer, scheduler, ask).await;
@@ -226,17 +214,21 @@ impl Dispatcher {
                 Decision::Forward(peer) => peer,
             };
             // Too many are away already: their connections wait, and none may be left for others.
-            let Ok(_away) = self.node.away.try_acquire() else { break };
-            let (message, _held) = match &message {
-                Some(made) => made,
-                None => message.insert(message::of(&call, &self.node, &self.bodies).await?),
-            };
-            match self.forward(&call, &peer, message.clone()).await {
+            let Ok(away) = Arc::clone(&self.node.away).try_acquire_owned() else { break };
+            if !self.forwarder.streams_to(&peer) && !self.hold_whole(&mut call).await? {
+                tracing::debug!(peer = %peer.host, "a body is too large for a peer");
+                heard.unreachable.push(peer.host);
+                continue;
+            }
+            match self.forward(&mut call, &peer).await {
                 Ok(forwarded) => {
                     course.elsewhere = Some(forwarded.peers);
-                    return Ok(forwarded.answer);
+                    course.away = Some(away);
+                    let mut answer = forwarded.answer;
+                    answer.held.get_or_insert(call.held);
+                    return Ok(answer);
                 }
-                Err(failure) if failure.may_be_retried() => {
+                Err(failure) if failure.may_be_retried() && call.invocation.body.rewind() => {
                     tracing::debug!(peer = %peer.host, why = %failure, "a peer did not take a call");
                     heard.unreachable.push(peer.host);
                 }
@@ -269,14 +261,32 @@ impl Dispatcher {
                 || self.node.forwarding.has(&call.tracing_id))
     }
 
+    /// Reads the call's body whole, for a peer that takes it only so; `false`: it is known to be too
+    /// large for that, and is left as it is.
+    async fn hold_whole(&self, call: &mut Call) -> Result<bool, Error> {
+        let RequestBody::Streamed { length, .. } = &call.invocation.body else { return Ok(true) };
+        let limit_bytes = self.node.settings.whole_body_bytes_max();
+        // What tells no length might be too large, and part of it would be gone then.
+        let Some(length) = length.filter(|length| *length <= limit_bytes as u64) else {
+            return Ok(false);
+        };
+        let more = self.bodies.take(length, None).await.ok_or(Refusal::BytesFull)?;
+        let body = std::mem::replace(&mut call.invocation.body, RequestBody::EMPTY);
+        call.invocation.body = RequestBody::Whole(body.collect(limit_bytes).await?);
+        call.held.join(more);
+        Ok(true)
+    }
+
     async fn run_here(
         &self,
         call: Call,
         may_wait: bool,
         course: &mut Course,
     ) -> Result<Answer, Error> {
+        // Before there is a slot: names that lead nowhere would keep others waiting.
+        self.backend.prepare(&call.invocation).await?;
         let arrived = Instant::now();
-        let bytes = call.invocation.body.len() as u64;
+        let bytes = call.invocation.body.held_bytes() as u64;
         let arriving = Arriving { bytes, may_wait, task_type: call.task.task_type };
         let slot = match self.node.gate.enter(arriving)? {
             Entrance::Slot(slot) => slot,
@@ -285,24 +295,34 @@ impl Dispatcher {
         let name = call.invocation.name.clone();
         let started = Instant::now();
         let mut answer = self.backend.call(call.invocation, slot).await?;
-        let bytes = answer.body.len();
-        answer.held.get_or_insert_with(|| call.held.for_answer(bytes));
-        let execution = started.elapsed();
-        course.execution = Some(execution);
-        self.metrics_of(&name, true).executed(started - arrived, execution);
+        answer.held.get_or_insert_with(|| match &answer.body {
+            AnswerBody::Whole(body) => call.held.for_answer(body.len()),
+            _ => call.held,
+        });
+        course.execution = Some(started.elapsed());
+        let running =
+            Running { metrics: self.metrics_of(&name, true), queueing: started - arrived, started };
+        match &answer.body {
+            AnswerBody::Whole(_) => running.ended(),
+            _ => course.running = Some(running),
+        }
         Ok(answer)
     }
 
-    async fn forward(
-        &self,
-        call: &Call,
-        peer: &Peer,
-        message: Bytes,
-    ) -> Result<PeerReply, ForwardFailure> {
+    async fn forward(&self, call: &mut Call, peer: &Peer) -> Result<PeerReply, ForwardFailure> {
         let _known = self.node.forwarding.begin(&call.tracing_id);
+        let me = self.node.published.load().identity.clone();
+        let mut path = call.path.clone();
+        path.push(PeerHop {
+            machine_ip: me.ip_text(),
+            machine_id: me.id,
+            timings: Timings::default(),
+        });
         let forward = Forward {
-            function: &call.invocation.name,
-            message,
+            invocation: &call.invocation,
+            hops: call.task.hops.saturating_add(1),
+            path: &path,
+            number: self.node.next_request(),
             tracing_id: &call.tracing_id,
             task_type: &call.task_type,
             deadline: call

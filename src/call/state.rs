@@ -62,7 +62,7 @@ pub struct NodeState {
     pub connections: Arc<Connections>,
     /// Calls that may be under way to others at once, peers and gateways: their clients' connections
     /// do not end meanwhile, and some must be left for all others.
-    pub away: Semaphore,
+    pub away: Arc<Semaphore>,
     /// Calls handed to peers right now.
     pub forwarding: Forwarding,
     /// How far the node is on its way out.
@@ -86,7 +86,9 @@ impl NodeState {
         let metrics: Arc<Metrics> = Arc::default();
         let connections = Connections::of(&settings, &metrics);
         Self {
-            away: Semaphore::new((connections.capacity() / 2).clamp(1, Semaphore::MAX_PERMITS)),
+            away: Arc::new(Semaphore::new(
+                (connections.capacity() / 2).clamp(1, Semaphore::MAX_PERMITS),
+            )),
             connections,
             bodies: Budget::new(settings.bodies_bytes_max),
             learner_bodies: Budget::new(settings.learner_bodies_bytes_max),

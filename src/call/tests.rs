@@ -2,12 +2,15 @@
 //! peers, and no sockets.
 
 use std::collections::VecDeque;
+use std::task::{Context, Poll};
 
 use actix_web::http::header::HeaderMap;
 use actix_web::http::{Method, StatusCode};
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 
+use super::body::{AnswerStream, BodySource, NextPiece};
 use super::*;
 use crate::actors::discovery::Published;
 use crate::actors::learner::hub::LearnerHub;
@@ -25,16 +28,21 @@ use crate::types::{Identity, Load};
 struct Counted(RefCell<usize>);
 
 impl Backend for Counted {
+    fn prepare<'a>(&'a self, _: &'a Invocation) -> LocalBoxFuture<'a, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn call(&self, call: Invocation, slot: Slot) -> LocalBoxFuture<'_, Result<Answer, Error>> {
         *self.0.borrow_mut() += 1;
         Box::pin(async move {
             drop(slot);
-            Ok(answer(call.body))
+            Ok(answer(call.body.collect(99).await?))
         })
     }
 }
 
 fn answer(body: Bytes) -> Answer {
+    let body = AnswerBody::Whole(body);
     Answer { status: StatusCode::OK, headers: HeaderMap::new(), body, held: None }
 }
 
@@ -47,15 +55,19 @@ struct Failing {
 }
 
 impl Forwarder for Failing {
+    fn streams_to(&self, peer: &Peer) -> bool {
+        peer.streams
+    }
+
     fn forward<'a>(
         &'a self,
         peer: &'a Peer,
-        call: Forward<'a>,
+        _: Forward<'a>,
     ) -> LocalBoxFuture<'a, Result<PeerReply, ForwardFailure>> {
         self.tried.borrow_mut().push(peer.host.to_string());
         let failure = self.failures.borrow_mut().pop_front();
         let hop = PeerHop { machine_ip: peer.host.to_string(), ..PeerHop::default() };
-        let reply = PeerReply { answer: answer(call.message), peers: vec![hop] };
+        let reply = PeerReply { answer: answer(Bytes::new()), peers: vec![hop] };
         Box::pin(async move { failure.map_or(Ok(reply), Err) })
     }
 }
@@ -102,9 +114,11 @@ impl Stage {
             invocation: Invocation {
                 name: FunctionName::parse("fn-echo").expect("a name"),
                 method: Method::POST,
+                path: "/".to_owned(),
                 query: String::new(),
                 headers: HeaderMap::new(),
-                body: Bytes::from("hello"),
+                body: RequestBody::Whole(Bytes::from("hello")),
+                upgrades: false,
             },
             task: Task::default(),
             steer: None,
@@ -144,7 +158,8 @@ async fn a_call_that_no_peer_takes_runs_here_after_three_tries() {
     let refused = ForwardFailure::Refused("its bodies are smaller".to_owned());
     let stage = Stage::new(&hosts, [not_sent(), refused, not_sent(), not_sent()]);
     let outcome = stage.dispatcher.carry_out(stage.call()).await;
-    assert_eq!(outcome.result.expect("it ran").body, "hello");
+    let body = outcome.result.expect("it ran").body;
+    assert_eq!(body.collect(99).await.expect("whole"), "hello");
     assert!(outcome.elsewhere.is_none());
     assert_eq!(stage.counts(), (1, FORWARDS_MAX));
 }
@@ -226,4 +241,98 @@ async fn only_functions_that_ran_are_told_apart_in_the_metrics() {
         r#"p2pfaas_requests_total{function="fn-echo",outcome="executed",scheduler="ForwardScheduler"} 1"#,
     );
     assert!(text.contains(others) && text.contains(own), "{text}");
+}
+
+/// A body in pieces of which only the first `kept` are held.
+struct Pieces {
+    pieces: VecDeque<&'static str>,
+    given: usize,
+    kept: usize,
+}
+
+impl BodySource for Pieces {
+    fn poll_piece(&mut self, _: &mut Context<'_>) -> Poll<NextPiece> {
+        let piece = self.pieces.get(self.given);
+        self.given += 1;
+        Poll::Ready(piece.map(|piece| Ok(Bytes::from(*piece))))
+    }
+
+    fn rewind(&mut self) -> bool {
+        let all = self.given <= self.kept;
+        self.given = if all { 0 } else { self.given };
+        all
+    }
+
+    fn held_bytes(&self) -> usize {
+        0
+    }
+}
+
+fn streamed(kept: usize, given: usize) -> RequestBody {
+    let pieces = Pieces { pieces: ["hel", "lo"].into(), given, kept };
+    RequestBody::Streamed { source: Rc::new(RefCell::new(pieces)), length: Some(5) }
+}
+
+#[actix_rt::test]
+async fn a_body_that_streams_goes_elsewhere_as_long_as_all_that_has_left_is_held() {
+    for (given, ran) in [(0, true), (1, true), (2, false)] {
+        let stage = Stage::new(&[], []);
+        let mut published = (**stage.dispatcher.node.published.load()).clone();
+        published.peers = vec![Peer { streams: true, ..Peer::at("10.0.0.2") }];
+        stage.dispatcher.node.published.store(Arc::new(published));
+        stage.peers.failures.borrow_mut().push_back(not_sent());
+        let mut call = stage.call();
+        call.invocation.body = streamed(1, given);
+        let outcome = stage.dispatcher.carry_out(call).await;
+        match ran {
+            true => {
+                let body = outcome.result.expect("it ran here").body;
+                assert_eq!(body.collect(99).await.expect("whole"), "hello");
+            }
+            false => assert_eq!(outcome.result.expect_err("lost").code().code, 403),
+        }
+    }
+}
+
+#[actix_rt::test]
+async fn a_peer_of_v1_gets_a_body_whole_or_not_at_all() {
+    for (length, tried) in [(Some(5), 1), (Some(u64::MAX), 0), (None, 0)] {
+        let stage = Stage::new(&["10.0.0.2"], []);
+        let mut call = stage.call();
+        let RequestBody::Streamed { source, .. } = streamed(9, 0) else { unreachable!() };
+        call.invocation.body = RequestBody::Streamed { source, length };
+        assert!(stage.dispatcher.carry_out(call).await.result.is_ok());
+        assert_eq!(stage.counts(), (1 - tried, tried), "{length:?}");
+    }
+}
+
+/// An answer in one piece, and then an error or its end.
+struct Piecewise(VecDeque<NextPiece>);
+
+impl AnswerStream for Piecewise {
+    fn poll_piece(&mut self, _: &mut Context<'_>) -> Poll<NextPiece> {
+        Poll::Ready(self.0.pop_front().unwrap_or(None))
+    }
+}
+
+#[actix_rt::test]
+async fn an_answer_that_streams_is_counted_when_it_is_through() {
+    let broke = || Error::ForwardBroke { peer: "p".to_owned(), why: "reset".to_owned() };
+    for (end, outcome) in [(None, "executed"), (Some(Err(broke())), "forward_failed")] {
+        let stage = Stage::new(&[], []);
+        let count = Count {
+            metrics: stage.dispatcher.metrics_of(&FunctionName::parse("f").expect("a name"), true),
+            scheduler: stage.dispatcher.scheduler(None),
+            outcome: CallOutcome::Executed,
+            arrival: Instant::now(),
+        };
+        let pieces = Piecewise([Some(Ok(Bytes::from("x"))), end.clone()].into());
+        let mut begun = answer(Bytes::new());
+        begun.body = AnswerBody::Streamed { stream: Box::new(pieces), length: None };
+        let followed = Followed::follow(begun, count, None, None, tracing::Span::none());
+        assert!(!shown(&stage).contains(outcome), "not yet");
+        assert_eq!(followed.body.collect(99).await.is_ok(), end.is_none());
+        let line = format!(r#"function="f",outcome="{outcome}",scheduler="ForwardScheduler"}} 1"#);
+        assert!(shown(&stage).contains(&line), "{}", shown(&stage));
+    }
 }

@@ -10,11 +10,13 @@ use actix_web::{App, HttpRequest, HttpResponse, web};
 use clap::Args;
 
 use super::{Failure, broken, load, told_to_stop};
+use crate::call::body::AnswerBody;
 use crate::connections::{Bodies, Connections};
 use crate::faas::embedded::{EmbeddedName, Shared};
 use crate::http::accompanied::{self, Along};
 use crate::http::body::{Uploads, read_body};
 use crate::http::errors;
+use crate::http::function_api::from_answer;
 use crate::http::server::{bind, serve};
 use crate::memory::budget::Budget;
 use crate::metrics::Metrics;
@@ -53,13 +55,13 @@ async fn call(
     let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
     let query = request.query_string();
     let answer = server.shared.run(server.function, query, content_type, body, ()).await;
-    let held = held.for_answer(answer.body.len());
-    let mut response = HttpResponse::build(answer.status);
-    for (name, value) in &answer.headers {
-        response.append_header((name.clone(), value.clone()));
-    }
+    let held = match &answer.body {
+        AnswerBody::Whole(body) => held.for_answer(body.len()),
+        _ => held,
+    };
     let along = Along { held: Some(held), ..Along::default() };
-    accompanied::respond(&mut response, answer.body, along, request.conn_data())
+    let (mut response, body) = from_answer(answer);
+    accompanied::hand_on(&mut response, body, along, &request)
 }
 
 pub(super) fn run(args: &FunctionArgs) -> Result<(), Failure> {
@@ -75,7 +77,7 @@ pub(super) fn run(args: &FunctionArgs) -> Result<(), Failure> {
         budget: Budget::new(settings.bodies_bytes_max),
         connections: Arc::clone(&connections),
     };
-    let (function, body_bytes_max) = (args.name, settings.body_bytes_max);
+    let (function, body_bytes_max) = (args.name, settings.whole_body_bytes_max());
     let app = {
         move || {
             App::new()

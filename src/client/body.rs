@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::time::Duration;
 
 use awc::ClientResponse;
 use awc::error::PayloadError;
@@ -11,6 +12,7 @@ use futures_util::Stream;
 
 use super::socket::ENDED;
 use crate::connections::Bodies;
+use crate::error::Error;
 use crate::memory::budget::Reservation;
 
 /// Bytes up to which a body of a known length takes no share of a budget; in steps of as many the
@@ -18,7 +20,7 @@ use crate::memory::budget::Reservation;
 const HELD_BYTES_MIN: u64 = 16 << 10;
 
 /// Why a body could not be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum BodyFailure {
     /// It is larger than the limit.
     #[error("the answer is larger than {0} bytes")]
@@ -32,6 +34,12 @@ pub enum BodyFailure {
     /// The connection ended first.
     #[error("the connection was closed in the middle of the answer")]
     Truncated,
+    /// Nothing came of it for so long.
+    #[error("nothing came for {} s", .0.as_secs_f64())]
+    Silent(Duration),
+    /// The request's own body failed meanwhile.
+    #[error("{0}")]
+    Request(Error),
     /// There is no room for it among the bodies and answers that the node holds.
     #[error("there is no room for the answer")]
     NoRoom,

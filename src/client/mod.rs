@@ -9,6 +9,7 @@
 //! of the connection for the end of any body.
 
 mod body;
+pub mod http1;
 pub mod remote_learner;
 mod socket;
 
@@ -27,6 +28,7 @@ use tokio::time::Instant;
 
 pub use self::body::{BodyFailure, read_body, read_held_body, read_start};
 use self::socket::Socket;
+use crate::error::Error;
 
 /// Idle connections are given up before the servers at the other end (75 s here, unlimited in v1)
 /// give them up.
@@ -181,7 +183,7 @@ impl Resolve for Names {
 }
 
 /// How far a request came that got no answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum SendFailure {
     /// The host's name resolves to nothing. Nothing was sent.
     UnknownHost(String),
@@ -192,8 +194,15 @@ pub enum SendFailure {
         /// Whether that speaks against the host; else it is this machine that cannot connect.
         hosts_fault: bool,
     },
+    /// The host's name leads back to this machine, or to its link, which names that clients type may
+    /// not. Nothing was sent.
+    NearHost,
     /// There is no such request. Nothing was sent, and nothing is said about the host.
     Invalid(String),
+    /// No answer came for so long. It may have been acted on.
+    NoAnswer(Duration),
+    /// The request's own body failed, whose answer this is.
+    RequestBody(Error),
     /// The connection ended after the request went out. It may have been acted on.
     Broke(String),
 }
@@ -226,20 +235,24 @@ impl From<SendRequestError> for SendFailure {
 /// Whether a failed connection speaks against the host. Too few file descriptors or ports here do
 /// not.
 fn hosts_fault(error: &ConnectError) -> bool {
-    use io::ErrorKind as K;
     match error {
         ConnectError::Timeout => true,
-        ConnectError::Io(error) => matches!(
-            error.kind(),
-            K::ConnectionRefused
-                | K::ConnectionReset
-                | K::ConnectionAborted
-                | K::HostUnreachable
-                | K::NetworkUnreachable
-                | K::TimedOut
-        ),
+        ConnectError::Io(error) => hosts_fault_of(error),
         _ => false,
     }
+}
+
+fn hosts_fault_of(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(
+        error.kind(),
+        K::ConnectionRefused
+            | K::ConnectionReset
+            | K::ConnectionAborted
+            | K::HostUnreachable
+            | K::NetworkUnreachable
+            | K::TimedOut
+    )
 }
 
 #[cfg(test)]

@@ -225,10 +225,18 @@ settings! {
     fns_list: Vec<String> = Vec::new();
     /// Seconds that a function may take, 0.001 to 86400.
     function_timeout_s: f64 = 60.0;
+    /// Seconds that may pass between two pieces of a function's answer, 0.001 to 604800.
+    function_idle_timeout_s: f64 = 300.0;
+    /// Seconds after which a connection to a function whose machine does not answer at all is given up, 1 to 3600.
+    function_silence_timeout_s: f64 = 10.0;
     /// Milliseconds to connect to a function, 1 to 600000.
     function_connect_timeout_ms: u64 = 5000;
-    /// Bytes of a call's body, and of a function's answer, at most. Unset: a 32nd of the memory, 16 MiB at most.
-    body_bytes_max: usize = memory::share(32, 16 << 20) as usize;
+    /// Bytes of a call's body, and of a function's answer, at most. Unset: no limit, for they stream.
+    body_bytes_max: Option<u64> = None;
+    /// Bytes at most of a body that must be held whole: a call that is handed to a v1 node, its answer, and what an embedded function works on. Unset: a 32nd of the memory, 16 MiB at most.
+    held_body_bytes_max: usize = memory::share(32, 16 << 20) as usize;
+    /// Bytes of a call's body that are kept until its answer begins, so that the call can go elsewhere when it fails, 0 to 16777216.
+    retry_body_bytes_max: usize = 64 << 10;
     /// How fn-sleep, fn-spin and fn-work draw their time unless the call says: constant or exponential.
     fn_time_distribution: TimeDistribution = TimeDistribution::Constant;
     /// Mean of that time in milliseconds, 0 to 3600000.
@@ -365,7 +373,10 @@ impl Settings {
         range("learner_memory_bytes_max", self.learner_memory_bytes_max as f64, 1048576.0, 1e15);
         range("drain_timeout_s", self.drain_timeout_s as f64, 0.0, 3600.0);
         // 1 GiB: base64 and JSON around it must still fit in memory several times over.
-        range("body_bytes_max", self.body_bytes_max as f64, 0.0, (1u64 << 30) as f64);
+        range("function_idle_timeout_s", self.function_idle_timeout_s, 0.001, 604_800.0);
+        range("function_silence_timeout_s", self.function_silence_timeout_s, 1.0, 3600.0);
+        range("held_body_bytes_max", self.held_body_bytes_max as f64, 0.0, (1u64 << 30) as f64);
+        range("retry_body_bytes_max", self.retry_body_bytes_max as f64, 0.0, 16_777_216.0);
 
         if self.forward_timeout_s < self.function_timeout_s {
             let why = format!(
@@ -407,6 +418,12 @@ impl Settings {
                 problems.push(problem("routes", format!("{name}: {url:?} is no http:// URL")));
             }
         }
+    }
+
+    /// Bytes at most of a body that must be held whole.
+    pub fn whole_body_bytes_max(&self) -> usize {
+        let limit = self.body_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
+        limit.map_or(self.held_body_bytes_max, |limit| limit.min(self.held_body_bytes_max))
     }
 
     /// Which lines of the log are written, and how.

@@ -54,10 +54,13 @@ pub enum Phase {
     Answering,
     /// It is a WebSocket.
     Session,
+    /// An answer goes out that streams, for as long as its function likes. It ends only for a client
+    /// that does not read it.
+    Streaming,
 }
 
 impl Phase {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Idle,
         Self::Head,
         Self::Waiting,
@@ -65,6 +68,7 @@ impl Phase {
         Self::Running,
         Self::Answering,
         Self::Session,
+        Self::Streaming,
     ];
 
     fn of(code: u8) -> Self {
@@ -273,10 +277,40 @@ impl Connection {
 
     /// Its request is carried out, and the answer goes out.
     pub fn answers(&self) {
-        // A WebSocket's answer is the session itself.
-        if self.phase() != Phase::Session {
+        // A WebSocket's answer is the session itself, and one that streams tells its end.
+        if !matches!(self.phase(), Phase::Session | Phase::Streaming) {
             self.enter(Phase::Answering, 0);
         }
+    }
+
+    /// More is wanted of a request's body that streams. `first`: of its beginning.
+    pub fn wants_body(&self, first: bool) {
+        match self.phase() {
+            Phase::Body | Phase::Session | Phase::Streaming => {}
+            _ if first => self.enter(Phase::Body, 0),
+            _ => {
+                // What it lags behind its least rate is not forgotten.
+                let (credit, counted) =
+                    (self.credit_ms.load(Ordering::Relaxed), self.counted.load(Ordering::Relaxed));
+                let moved = self.moved.load(Ordering::Relaxed);
+                self.enter(Phase::Body, moved);
+                self.credit_ms.store(credit, Ordering::Relaxed);
+                self.counted.store(counted, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// No more of such a body is wanted for now: that it does not come is not its client's doing.
+    pub fn has_enough(&self) {
+        if self.phase() == Phase::Body {
+            self.enter(Phase::Running, self.moved.load(Ordering::Relaxed));
+        }
+    }
+
+    /// Such a body has come to its end.
+    pub fn streamed_body_ends(&self) {
+        self.body_ended.store(true, Ordering::Relaxed);
+        self.has_enough();
     }
 
     /// `bytes` came or went.
@@ -356,7 +390,13 @@ impl Connection {
     /// Ends it unless it is of use; what it holds, if it ends by this.
     pub(super) fn end(&self, why: EndReason) -> Option<u64> {
         let mark = |old: u8| {
-            let may = old & ENDED == 0 && Phase::of(old) != Phase::Running;
+            let unread = self.stalled_ms.load(Ordering::Relaxed) > 0;
+            let may = match Phase::of(old) {
+                Phase::Running => false,
+                Phase::Streaming => unread,
+                _ => true,
+            };
+            let may = may && old & ENDED == 0;
             may.then_some(old | ENDED)
         };
         let old = self.phase.fetch_update(Ordering::AcqRel, Ordering::Acquire, mark).ok()?;
@@ -391,6 +431,7 @@ impl Connection {
         let still = now.saturating_sub(since);
         let (rank, value) = match Phase::of(code) {
             Phase::Running => return None,
+            Phase::Streaming if self.stalled_ms.load(Ordering::Relaxed) == 0 => return None,
             Phase::Idle | Phase::Session => {
                 match still < if served > 0 { RECENT_MS } else { YOUNG_MS } {
                     true => (RANK_RECENT, credit),
@@ -400,7 +441,7 @@ impl Connection {
             _ if took < if served > 0 { BEGUN_AGAIN_MS } else { JUST_BEGUN_MS } => {
                 (RANK_RECENT, credit)
             }
-            Phase::Head | Phase::Waiting | Phase::Body | Phase::Answering => {
+            Phase::Head | Phase::Waiting | Phase::Body | Phase::Answering | Phase::Streaming => {
                 (RANK_SLOW, self.moved.load(Ordering::Relaxed) as f64 / took as f64)
             }
         };
@@ -416,7 +457,7 @@ impl Connection {
                 now.saturating_sub(self.since_ms.load(Ordering::Relaxed)) > ANSWER_MS
             }
             // It may be idle for ever, but not leave its answers unread.
-            Phase::Session => {
+            Phase::Session | Phase::Streaming => {
                 let stalled = self.stalled_ms.load(Ordering::Relaxed);
                 stalled > 0 && now.saturating_sub(stalled) > ANSWER_MS
             }

@@ -1,14 +1,14 @@
 //! A function in a container of its own: `http://<fn>:8080/`, the name resolved by Docker's DNS.
 //! Images built with of-watchdog are such servers.
 
-use actix_web::http::Uri;
-use futures_util::future::{LocalBoxFuture, ready};
+use futures_util::future::LocalBoxFuture;
 
 use super::remote::Remote;
 use super::{BadBackend, FunctionBackend, PreparedBackend};
 use crate::actors::queue::Slot;
 use crate::call::function::{Answer, Backend, Invocation};
 use crate::client::Hosts;
+use crate::client::http1::Origin;
 use crate::config::Settings;
 use crate::error::Error;
 use crate::types::FunctionName;
@@ -39,13 +39,17 @@ impl FunctionBackend for Container {
     }
 }
 
+fn origin(name: &FunctionName) -> Origin {
+    Origin::new(name.as_str(), PORT)
+}
+
 impl Backend for Container {
+    fn prepare<'a>(&'a self, call: &'a Invocation) -> LocalBoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move { self.remote.prepare(&origin(&call.name), &call.name).await })
+    }
+
     fn call(&self, call: Invocation, slot: Slot) -> LocalBoxFuture<'_, Result<Answer, Error>> {
-        let query = if call.query.is_empty() { "" } else { "?" };
-        let url = format!("http://{}:{PORT}/{query}{}", call.name, call.query);
-        match url.parse::<Uri>() {
-            Ok(uri) => Box::pin(self.remote.call(uri, call, slot)),
-            Err(why) => Box::pin(ready(Err(Error::Malformed(format!("the query: {why}"))))),
-        }
+        let target = call.target("");
+        Box::pin(self.remote.call(origin(&call.name), target, call, slot))
     }
 }

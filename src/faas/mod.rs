@@ -13,17 +13,16 @@ pub mod route;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{LocalBoxFuture, ready};
 
 use self::openfaas::OpenFaas;
 use self::remote::Remote;
 use crate::actors::queue::Slot;
 use crate::call::function::{Answer, Backend, Invocation};
-use crate::client::{Hosts, Renewed};
+use crate::client::Hosts;
+use crate::client::http1::{ClientRules, HttpClient};
 use crate::config::Settings;
-use crate::connections::Bodies;
 use crate::error::Error;
-use crate::time::limit::{Expired, TimeLimit};
 use crate::types::FunctionName;
 
 /// All backends, in the order in which they are asked.
@@ -44,7 +43,7 @@ type Prepare = fn(&Settings) -> Result<Option<PreparedBackend>, BadBackend>;
 pub struct BadBackend(pub String);
 
 /// Makes a worker thread's own backend.
-type MakeBackend = dyn Fn(&ThreadContext) -> Box<dyn FunctionBackend> + Send + Sync;
+type MakeBackend = dyn Fn(&ThreadContext<'_>) -> Box<dyn FunctionBackend> + Send + Sync;
 
 /// A backend of a node: what its worker threads share, and from which each makes its own.
 pub struct PreparedBackend {
@@ -55,21 +54,32 @@ pub struct PreparedBackend {
 }
 
 /// What the backends of a worker thread are made from.
-pub struct ThreadContext {
-    connect_timeout: Duration,
-    answer_bytes_max: usize,
-    bodies: Bodies,
+pub struct ThreadContext<'a> {
+    settings: &'a Settings,
 }
 
-impl ThreadContext {
+impl ThreadContext<'_> {
     /// A client of this thread's own for these hosts.
-    pub fn client(&self, hosts: Hosts) -> Renewed {
-        Renewed::new(self.connect_timeout, hosts)
+    pub fn client(&self, hosts: Hosts) -> HttpClient {
+        let settings = self.settings;
+        HttpClient::new(ClientRules {
+            hosts,
+            connect: Duration::from_millis(settings.function_connect_timeout_ms),
+            insists: true,
+            machine_silence: Settings::seconds(settings.function_silence_timeout_s),
+            first_byte: Settings::seconds(settings.function_timeout_s),
+            next_byte: Settings::seconds(settings.function_idle_timeout_s),
+        })
     }
 
     /// A way to functions on these hosts.
     fn remote(&self, hosts: Hosts) -> Remote {
-        Remote::new(self.client(hosts), self.answer_bytes_max, self.bodies.clone())
+        Remote::new(self.client(hosts))
+    }
+
+    /// How the node is configured.
+    pub fn settings(&self) -> &Settings {
+        self.settings
     }
 }
 
@@ -108,22 +118,20 @@ impl Backends {
 pub struct Functions {
     backends: Vec<Box<dyn FunctionBackend>>,
     served: Vec<String>,
-    limit: TimeLimit,
 }
 
 impl Functions {
     /// Those of `backends`, for the current thread.
-    pub fn new(settings: &Settings, backends: &Backends, bodies: Bodies) -> Self {
-        let context = ThreadContext {
-            connect_timeout: Duration::from_millis(settings.function_connect_timeout_ms),
-            answer_bytes_max: settings.body_bytes_max,
-            bodies,
-        };
+    pub fn new(settings: &Settings, backends: &Backends) -> Self {
+        let context = ThreadContext { settings };
         Self {
             backends: backends.0.iter().map(|backend| (backend.make)(&context)).collect(),
             served: settings.fns_list.clone(),
-            limit: TimeLimit::new(Settings::seconds(settings.function_timeout_s)),
         }
+    }
+
+    fn backend(&self, name: &FunctionName) -> Option<&dyn FunctionBackend> {
+        self.backends.iter().find(|backend| backend.serves(name)).map(|backend| &**backend)
     }
 
     /// Whether this node serves a function of that name at all.
@@ -149,33 +157,33 @@ impl Functions {
 }
 
 impl Backend for Functions {
-    /// Runs a function within its time limit.
+    fn prepare<'a>(&'a self, call: &'a Invocation) -> LocalBoxFuture<'a, Result<(), Error>> {
+        match self.backend(&call.name) {
+            Some(backend) => backend.prepare(call),
+            None => Box::pin(ready(Err(Error::UnknownFunction(call.name.clone())))),
+        }
+    }
+
+    fn takes_whole(&self, name: &FunctionName) -> bool {
+        self.backend(name).is_some_and(|backend| backend.takes_whole(name))
+    }
+
     fn call(&self, call: Invocation, slot: Slot) -> LocalBoxFuture<'_, Result<Answer, Error>> {
-        Box::pin(async move {
-            let name = call.name.clone();
-            let Some(backend) = self.backends.iter().find(|backend| backend.serves(&name)) else {
-                return Err(Error::UnknownFunction(name));
-            };
-            match self.limit.hold(backend.call(call, slot)).await {
-                Ok(result) => result,
-                Err(Expired) => Err(Error::FunctionTimedOut { name, limit: self.limit.length() }),
-            }
-        })
+        match self.backend(&call.name) {
+            Some(backend) => backend.call(call, slot),
+            None => Box::pin(ready(Err(Error::UnknownFunction(call.name)))),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connections::Connections;
-    use crate::memory::budget::Budget;
 
     /// The place in the list of the backend that has each of `names`.
     fn places(settings: &Settings, names: &[&str]) -> Vec<Option<usize>> {
         let backends = Backends::prepare(settings).expect("good settings");
-        let connections = Connections::of(settings, &Arc::default());
-        let bodies = Bodies { budget: Budget::new(1), connections };
-        let functions = Functions::new(settings, &backends, bodies);
+        let functions = Functions::new(settings, &backends);
         let place = |name: &&str| {
             let name = FunctionName::parse(name).expect("a name");
             functions.backends.iter().position(|backend| backend.serves(&name))

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::header::{self, HeaderValue};
-use actix_web::http::{Method, StatusCode, Uri};
+use actix_web::http::header::{self, HeaderMap, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -21,8 +21,10 @@ use tokio::time::{Instant, sleep, timeout};
 use super::remote::Remote;
 use super::{BadBackend, FunctionBackend, PreparedBackend};
 use crate::actors::queue::Slot;
+use crate::call::body::{AnswerBody, RequestBody};
 use crate::call::function::{Answer, Backend, Invocation};
-use crate::client::{Hosts, Renewed, SendFailure};
+use crate::client::http1::{HttpClient, Origin, OutgoingRequest};
+use crate::client::{Hosts, SendFailure};
 use crate::config::Settings;
 use crate::error::Error;
 use crate::storage::{SECRET_BYTES_MAX, read_text};
@@ -58,6 +60,7 @@ pub fn prepare(settings: &Settings) -> Result<Option<PreparedBackend>, BadBacken
         names: Vec::new(),
         make: Box::new(move |thread| {
             Box::new(OpenFaas {
+                origin: Origin::new(&access.host, access.port),
                 access: Arc::clone(&access),
                 client: thread.client(Hosts::Any),
                 functions: thread.remote(Hosts::Any),
@@ -68,7 +71,8 @@ pub fn prepare(settings: &Settings) -> Result<Option<PreparedBackend>, BadBacken
 
 /// Where the gateway is and how the node is known there. One per node.
 struct Access {
-    base: String,
+    host: String,
+    port: u16,
     /// The header with the credentials; `None`: the gateway asks for none.
     authorization: Option<HeaderValue>,
     /// Held while a function is scaled up and back: two measurements would disturb each other.
@@ -81,14 +85,19 @@ impl Access {
         if !settings.openfaas_enabled {
             return Ok(None);
         }
-        let (host, port) = (url_host(&settings.openfaas_host), settings.openfaas_port);
+        let (host, port) = (settings.openfaas_host.clone(), settings.openfaas_port);
         let authorization = credentials(&settings.openfaas_secrets_path)?;
         if authorization.is_none() {
             let folder = settings.openfaas_secrets_path.display();
             tracing::info!(%folder, "no credentials for the OpenFaaS gateway: it is asked without");
         }
-        let base = format!("http://{host}:{port}");
-        Ok(Some(Arc::new(Self { base, authorization, scaling: tokio::sync::Mutex::default() })))
+        let scaling = tokio::sync::Mutex::default();
+        Ok(Some(Arc::new(Self { host, port, authorization, scaling })))
+    }
+
+    /// Where it is, for people.
+    fn base(&self) -> String {
+        format!("http://{}:{}", url_host(&self.host), self.port)
     }
 }
 
@@ -137,17 +146,13 @@ pub struct ScaleDelay {
 #[derive(Clone)]
 pub struct OpenFaas {
     access: Arc<Access>,
+    origin: Origin,
     /// For the gateway's own API.
-    client: Renewed,
+    client: HttpClient,
     functions: Remote,
 }
 
 impl OpenFaas {
-    fn uri(&self, path: &str) -> Result<Uri, Error> {
-        let url = format!("{}{path}", self.access.base);
-        url.parse().map_err(|why| Error::Malformed(format!("{url}: {why}")))
-    }
-
     /// Asks the gateway's API. Its answer is passed on, whatever its status, except that it does
     /// not take this node's credentials, which is nothing that a client could mend.
     ///
@@ -159,26 +164,32 @@ impl OpenFaas {
         path: &str,
         content_type: Option<&HeaderValue>,
         body: Bytes,
-    ) -> Result<Answer, Error> {
-        let failed = |why: String| Error::Gateway(format!("{}: {why}", self.access.base));
-        let mut request = self.client.get().request(method, self.uri(path)?);
+    ) -> Result<(StatusCode, HeaderMap, Bytes), Error> {
+        let failed = |why: String| Error::Gateway(format!("{}: {why}", self.access.base()));
+        let mut told = HeaderMap::new();
         if let Some(authorization) = &self.access.authorization {
-            request = request.insert_header((header::AUTHORIZATION, authorization.clone()));
+            told.insert(header::AUTHORIZATION, authorization.clone());
         }
         if let Some(content_type) = content_type {
-            request = request.insert_header((header::CONTENT_TYPE, content_type.clone()));
+            told.insert(header::CONTENT_TYPE, content_type.clone());
         }
+        let request = OutgoingRequest {
+            origin: self.origin.clone(),
+            method,
+            target: path.to_owned(),
+            headers: told,
+            body: RequestBody::Whole(body),
+            upgrades: false,
+        };
         let asked = async {
-            let sent = if body.is_empty() { request.send() } else { request.send_body(body) };
-            let mut response = sent.await.map_err(|why| failed(reason(why.into())))?;
-            let headers = headers::from_function(response.headers());
-            let read = self.functions.read(&mut response, API_BYTES_MAX).await;
-            let (body, held) = read.map_err(|why| failed(why.to_string()))?;
-            Ok::<_, Error>(Answer { status: response.status(), headers, body, held })
+            let answer = self.client.send(request).await.map_err(|why| failed(reason(why)))?;
+            let body = answer.body.collect(API_BYTES_MAX).await;
+            let body = body.map_err(|why| failed(why.to_string()))?;
+            Ok::<_, Error>((answer.status, headers::from_function(answer.headers), body))
         };
         let late = |_| failed(format!("no answer within {} s", API_TIME.as_secs()));
         let answer = timeout(API_TIME, asked).await.map_err(late)??;
-        match answer.status {
+        match answer.0 {
             StatusCode::UNAUTHORIZED => Err(failed(match self.access.authorization {
                 Some(_) => "it refuses this node's credentials".to_owned(),
                 None => "it asks for credentials and this node has none".to_owned(),
@@ -189,11 +200,12 @@ impl OpenFaas {
 
     async fn status(&self, name: &FunctionName) -> Result<FunctionStatus, Error> {
         let path = format!("/system/function/{name}");
-        let answer = self.api(Method::GET, &path, None, Bytes::new()).await?;
-        match answer.status {
+        let (status, _, body) = self.api(Method::GET, &path, None, Bytes::new()).await?;
+        match status {
             StatusCode::NOT_FOUND => Err(Error::UnknownFunction(name.clone())),
-            status if status.is_success() => read_object(&answer.body, &STATUS)
-                .map_err(|why| Error::Gateway(format!("{path}: {why}"))),
+            status if status.is_success() => {
+                read_object(&body, &STATUS).map_err(|why| Error::Gateway(format!("{path}: {why}")))
+            }
             status => Err(Error::Gateway(format!("{path}: status {status}"))),
         }
     }
@@ -203,13 +215,12 @@ impl OpenFaas {
         let wanted = serde_json::json!({"serviceName": name.as_str(), "replicas": replicas});
         let json = HeaderValue::from_static("application/json");
         let body = Bytes::from(wanted.to_string());
-        let answer = self.api(Method::POST, &path, Some(&json), body).await?;
-        if answer.status.is_success() {
+        let (status, _, body) = self.api(Method::POST, &path, Some(&json), body).await?;
+        if status.is_success() {
             return Ok(());
         }
-        let said =
-            String::from_utf8_lossy(answer.body.get(..SAID_BYTES_MAX).unwrap_or(&answer.body));
-        Err(Error::Gateway(format!("{path}: status {}: {said}", answer.status)))
+        let said = String::from_utf8_lossy(body.get(..SAID_BYTES_MAX).unwrap_or(&body));
+        Err(Error::Gateway(format!("{path}: status {status}: {said}")))
     }
 
     /// Scales a function up by one replica, waits until that is available, scales back, also if
@@ -259,6 +270,24 @@ fn reason(failure: SendFailure) -> String {
         | SendFailure::NotConnected { why, .. }
         | SendFailure::Invalid(why)
         | SendFailure::Broke(why) => why,
+        SendFailure::NearHost => "it is on this machine".to_owned(),
+        SendFailure::NoAnswer(limit) => format!("no answer within {} s", limit.as_secs_f64()),
+        SendFailure::RequestBody(why) => why.to_string(),
+    }
+}
+
+impl OpenFaas {
+    /// The gateway is not there; whether there is such a function nobody knows.
+    fn gateway_failed(&self, error: Error) -> Error {
+        match error {
+            Error::UnknownFunction(_) => {
+                Error::Gateway(format!("{}: no such host", self.access.base()))
+            }
+            Error::FunctionUnreachable { why, .. } => {
+                Error::Gateway(format!("{}: {why}", self.access.base()))
+            }
+            error => error,
+        }
     }
 }
 
@@ -273,26 +302,28 @@ impl FunctionBackend for OpenFaas {
 }
 
 impl Backend for OpenFaas {
+    fn prepare<'a>(&'a self, call: &'a Invocation) -> LocalBoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            let prepared = self.functions.prepare(&self.origin, &call.name).await;
+            prepared.map_err(|error| self.gateway_failed(error))
+        })
+    }
+
     fn call(&self, call: Invocation, slot: Slot) -> LocalBoxFuture<'_, Result<Answer, Error>> {
         Box::pin(async move {
             let name = call.name.clone();
-            let query = if call.query.is_empty() { "" } else { "?" };
-            let uri = self.uri(&format!("/function/{name}{query}{}", call.query))?;
-            let answer =
-                self.functions.call(uri, call, slot).await.map_err(|error| match error {
-                    // The gateway is not there; whether there is such a function nobody knows.
-                    Error::UnknownFunction(_) => {
-                        Error::Gateway(format!("{}: no such host", self.access.base))
-                    }
-                    Error::FunctionUnreachable { why, .. } => {
-                        Error::Gateway(format!("{}: {why}", self.access.base))
-                    }
-                    error => error,
-                })?;
+            // The gateway's path without the call's own has no slash at its end.
+            let mut target = call.target(&format!("/function/{name}"));
+            if call.path == "/" {
+                target = target.replacen("/?", "?", 1).trim_end_matches('/').to_owned();
+            }
+            let called = self.functions.call(self.origin.clone(), target, call, slot).await;
+            let answer = called.map_err(|error| self.gateway_failed(error))?;
             // The gateway's word for "no such function" differs by version; a function may answer
             // with the same status.
             let ambiguous = [StatusCode::NOT_FOUND, StatusCode::SERVICE_UNAVAILABLE];
             if ambiguous.contains(&answer.status)
+                && matches!(answer.body, AnswerBody::Whole(_))
                 && let Ok(Err(unknown @ Error::UnknownFunction(_))) =
                     timeout(KNOWN_TIME, self.status(&name)).await
             {

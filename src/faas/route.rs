@@ -10,6 +10,7 @@ use super::{BadBackend, FunctionBackend, PreparedBackend};
 use crate::actors::queue::Slot;
 use crate::call::function::{Answer, Backend, Invocation};
 use crate::client::Hosts;
+use crate::client::http1::Origin;
 use crate::config::Settings;
 use crate::error::Error;
 use crate::types::FunctionName;
@@ -24,38 +25,53 @@ pub fn prepare(settings: &Settings) -> Result<Option<PreparedBackend>, BadBacken
         names: routes.keys().cloned().collect(),
         make: Box::new(move |thread| {
             let remote = thread.remote(Hosts::Any);
-            let route = |(name, url): (&String, &String)| (name.clone(), Route::new(url));
-            Box::new(Routes { routes: routes.iter().map(route).collect(), remote })
+            let route =
+                |(name, url): (&String, &String)| Some((name.clone(), Place::of(url).ok()?));
+            Box::new(Routes { routes: routes.iter().filter_map(route).collect(), remote })
         }),
     }))
 }
 
 /// See the module.
 struct Routes {
-    routes: HashMap<String, Route>,
+    routes: HashMap<String, Place>,
     remote: Remote,
 }
 
-/// Where one function is.
-struct Route {
-    /// Checked when the configuration was read; kept parsed, since most calls have no query.
-    uri: Result<Uri, String>,
-    url: String,
+/// The port of `http` where a URL names none.
+const HTTP_PORT: u16 = 80;
+
+/// Where a route's URL leads.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    origin: Origin,
+    path: String,
+    query: String,
 }
 
-impl Route {
-    fn new(url: &str) -> Self {
-        let uri = url.parse().map_err(|why| format!("{url}: {why}"));
-        Self { uri, url: url.to_owned() }
+impl Place {
+    fn of(url: &str) -> Result<Self, String> {
+        let uri: Uri = url.parse().map_err(|why| format!("{url}: {why}"))?;
+        let host = uri.host().ok_or_else(|| format!("{url} names no host"))?;
+        Ok(Self {
+            origin: Origin::new(host, uri.port_u16().unwrap_or(HTTP_PORT)),
+            path: uri.path().to_owned(),
+            query: uri.query().unwrap_or_default().to_owned(),
+        })
     }
 
-    /// The URL with the call's query added to its own.
-    fn with_query(&self, query: &str) -> Result<Uri, String> {
-        if query.is_empty() {
-            return self.uri.clone();
+    /// What a call's path and query are here: its own come behind the route's.
+    fn target(&self, call: &Invocation) -> String {
+        let path = match &*call.path {
+            "/" => self.path.clone(),
+            below => [self.path.trim_end_matches('/'), below].concat(),
+        };
+        let queries = [&*self.query, &*call.query];
+        let queries: Vec<&str> = queries.into_iter().filter(|query| !query.is_empty()).collect();
+        match queries.is_empty() {
+            true => path,
+            false => [&*path, "?", &queries.join("&")].concat(),
         }
-        let joint = if self.url.contains('?') { '&' } else { '?' };
-        format!("{}{joint}{query}", self.url).parse().map_err(|why| format!("the query: {why}"))
     }
 }
 
@@ -65,40 +81,70 @@ impl FunctionBackend for Routes {
     }
 }
 
+/// The function is known; it is its host that is not there.
+fn known(error: Error) -> Error {
+    match error {
+        Error::UnknownFunction(name) => Error::FunctionUnreachable {
+            name,
+            why: "the host of its route cannot be resolved".to_owned(),
+        },
+        error => error,
+    }
+}
+
 impl Backend for Routes {
+    fn prepare<'a>(&'a self, call: &'a Invocation) -> LocalBoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            let Some(place) = self.routes.get(call.name.as_str()) else {
+                return Err(Error::UnknownFunction(call.name.clone()));
+            };
+            self.remote.prepare(&place.origin, &call.name).await.map_err(known)
+        })
+    }
+
     fn call(&self, call: Invocation, slot: Slot) -> LocalBoxFuture<'_, Result<Answer, Error>> {
-        let Some(route) = self.routes.get(call.name.as_str()) else {
+        let Some(place) = self.routes.get(call.name.as_str()) else {
             return Box::pin(ready(Err(Error::UnknownFunction(call.name))));
         };
-        match route.with_query(&call.query) {
-            Ok(uri) => Box::pin(async move {
-                self.remote.call(uri, call, slot).await.map_err(|error| match error {
-                    // The function is known; it is its host that is not there.
-                    Error::UnknownFunction(name) => Error::FunctionUnreachable {
-                        name,
-                        why: "the host of its route cannot be resolved".to_owned(),
-                    },
-                    error => error,
-                })
-            }),
-            Err(why) => Box::pin(ready(Err(Error::Malformed(why)))),
-        }
+        let (origin, target) = (place.origin.clone(), place.target(&call));
+        Box::pin(async move { self.remote.call(origin, target, call, slot).await.map_err(known) })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::body::RequestBody;
+    use crate::types::FunctionName;
+    use actix_web::http::Method;
+    use actix_web::http::header::HeaderMap;
 
     #[test]
-    fn a_calls_query_is_added_to_the_routes_own() {
-        for (url, query, whole) in [
-            ("http://a/x", "", "http://a/x"),
-            ("http://a/x", "b=1", "http://a/x?b=1"),
-            ("http://a/x?c=2", "b=1", "http://a/x?c=2&b=1"),
+    fn a_calls_path_and_query_come_behind_the_routes_own() {
+        for (url, path, query, whole) in [
+            ("http://a/x", "/", "", "/x"),
+            ("http://a/x", "/", "b=1", "/x?b=1"),
+            ("http://a/x?c=2", "/", "b=1", "/x?c=2&b=1"),
+            ("http://a/x?c=2", "/y//z/", "", "/x/y//z/?c=2"),
+            ("http://a/x/", "/", "", "/x/"),
+            ("http://a/x/", "/y", "", "/x/y"),
+            ("http://a", "/", "", "/"),
+            ("http://a:81", "/%2e%2E/y", "", "/%2e%2E/y"),
         ] {
-            let uri = Route::new(url).with_query(query).expect("good");
-            assert_eq!(uri.to_string(), whole);
+            let call = Invocation {
+                name: FunctionName::parse("fn").expect("a name"),
+                method: Method::GET,
+                path: path.to_owned(),
+                query: query.to_owned(),
+                headers: HeaderMap::new(),
+                body: RequestBody::EMPTY,
+                upgrades: false,
+            };
+            let place = Place::of(url).expect("a place");
+            assert_eq!(place.target(&call), whole, "{url} {path}");
         }
+        let six = Place::of("http://[::1]:81/").expect("a place");
+        assert_eq!((&*six.origin.host, six.origin.port), ("::1", 81));
+        assert!(Place::of("/x").is_err());
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn travelling(bytes: &[u8]) {
     let (from, _) = head(bytes);
     let _ = (steer(&from), headers::deadline(&from));
     TaskType::from_text(headers::text(&from, &headers::TASK_TYPE)).index();
-    for passed in [headers::for_function(&from), headers::from_function(&from)] {
+    for passed in [headers::for_function(&from), headers::from_function(from.clone())] {
         assert!(passed.len() <= from.len());
         for (name, value) in &passed {
             assert!(from.get_all(name).any(|sent| sent == value));

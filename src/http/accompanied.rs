@@ -4,15 +4,18 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use actix_web::body::{BodySize, MessageBody};
-use actix_web::{HttpResponse, HttpResponseBuilder};
+use actix_web::http::{Version, header};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::errors;
-use crate::connections::{Bodies, Connection};
+use crate::call::body::{AnswerBody, AnswerStream};
+use crate::client::http1::{chunk, last_chunk};
+use crate::connections::{Bodies, Connection, Phase};
 use crate::error::Error;
 use crate::memory::budget::Reservation;
 use crate::rl::reward::Pending;
@@ -76,6 +79,97 @@ pub async fn respond_within(
     }
 }
 
+/// Hands a function's answer on: whole, or as it comes, with the headers behind it where there is a
+/// way to send them.
+pub fn hand_on(
+    builder: &mut HttpResponseBuilder,
+    body: AnswerBody,
+    along: Along,
+    request: &HttpRequest,
+) -> HttpResponse {
+    let connection = request.conn_data::<Arc<Connection>>();
+    let (stream, length, upgraded) = match body {
+        AnswerBody::Whole(body) => return respond(builder, body, along, connection),
+        AnswerBody::Streamed { stream, length } => (stream, length, false),
+        AnswerBody::Upgraded(stream) => (stream, None, true),
+    };
+    if let Some(connection) = connection {
+        connection.enter(if upgraded { Phase::Session } else { Phase::Streaming }, 0);
+    }
+    let in_chunks = !upgraded && length.is_none() && request.version() == Version::HTTP_11;
+    if upgraded {
+        builder.upgrade("websocket");
+    } else if in_chunks {
+        builder.insert_header((header::TRANSFER_ENCODING, "chunked"));
+    } else if length.is_none() {
+        builder.force_close();
+    }
+    let streaming = Streaming {
+        stream,
+        length,
+        in_chunks,
+        through: false,
+        connection: connection.cloned().filter(|_| !upgraded),
+        along,
+    };
+    let mut response = builder.body(streaming.boxed());
+    // The chunks are made here: the server's own have no place for what comes behind them.
+    response.head_mut().no_chunking(length.is_none() && !upgraded);
+    response
+}
+
+/// An answer's body as it comes, with what goes along.
+struct Streaming {
+    stream: Box<dyn AnswerStream>,
+    length: Option<u64>,
+    /// Whether it goes out in chunks.
+    in_chunks: bool,
+    through: bool,
+    connection: Option<Arc<Connection>>,
+    along: Along,
+}
+
+impl Streaming {
+    /// It has come to its end: what is still to be sent.
+    fn ends(&mut self) -> Option<Bytes> {
+        if std::mem::replace(&mut self.through, true) {
+            return None;
+        }
+        self.in_chunks.then(|| last_chunk(&self.stream.trailers()))
+    }
+}
+
+impl MessageBody for Streaming {
+    type Error = Error;
+
+    fn size(&self) -> BodySize {
+        self.length.map_or(BodySize::Stream, BodySize::Sized)
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        if !self.through {
+            match ready!(self.stream.poll_piece(cx)) {
+                Some(Ok(piece)) if self.in_chunks => return Poll::Ready(Some(Ok(chunk(&piece)))),
+                Some(Ok(piece)) => return Poll::Ready(Some(Ok(piece))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => {
+                    if let Some(last) = self.ends() {
+                        return Poll::Ready(Some(Ok(last)));
+                    }
+                }
+            }
+        }
+        self.along.taken();
+        if let Some(connection) = &self.connection {
+            connection.enter(Phase::Answering, 0);
+        }
+        Poll::Ready(None)
+    }
+}
+
 /// A body of one piece, with what goes along.
 struct Accompanied {
     /// `None` once it was handed on.
@@ -83,16 +177,18 @@ struct Accompanied {
     along: Along,
 }
 
+impl Along {
+    /// The connection has taken the last byte.
+    fn taken(&self) {
+        if let Some(RewardOnDelivery { arrival, pending }) = &self.rewarded {
+            pending.answered(arrival.elapsed());
+        }
+    }
+}
+
 impl Accompanied {
     fn new(body: impl Into<Bytes>, along: Along) -> Self {
         Self { body: Some(body.into()), along }
-    }
-
-    /// The connection has taken the last byte.
-    fn taken(&self) {
-        if let Some(RewardOnDelivery { arrival, pending }) = &self.along.rewarded {
-            pending.answered(arrival.elapsed());
-        }
     }
 }
 
@@ -111,7 +207,7 @@ impl MessageBody for Accompanied {
             Some(body) if !body.is_empty() => Poll::Ready(Some(Ok(body))),
             // Asked for more only after the connection has taken what there was.
             _ => {
-                self.taken();
+                self.along.taken();
                 Poll::Ready(None)
             }
         }
@@ -122,7 +218,7 @@ impl Drop for Accompanied {
     fn drop(&mut self) {
         // An empty body is never asked for.
         if self.body.as_ref().is_some_and(Bytes::is_empty) {
-            self.taken();
+            self.along.taken();
         }
     }
 }

@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
+use super::upload::PAUSE;
 use crate::config::Settings;
 use crate::connections::{Bodies, Connection, EndReason, Phase};
 use crate::error::Error;
@@ -38,12 +39,15 @@ pub struct Uploads {
     pub limit: TimeLimit,
     /// What all of them may hold.
     pub bodies: Bodies,
+    /// How long the beginning of a long one may pause.
+    pub pause: TimeLimit,
 }
 
 impl Uploads {
     /// For the current thread, within `bodies`.
     pub fn new(settings: &Settings, bodies: Bodies) -> Self {
-        Self { limit: TimeLimit::new(Settings::seconds(settings.body_timeout_s)), bodies }
+        let limit = TimeLimit::new(Settings::seconds(settings.body_timeout_s));
+        Self { limit, bodies, pause: TimeLimit::new(PAUSE) }
     }
 }
 

@@ -59,6 +59,7 @@ fn caller(request: &HttpRequest) -> Option<(IpAddr, Introduction)> {
     let introduction = Introduction {
         name: headers::text(from, &headers::MACHINE_NAME).to_owned(),
         group: headers::text(from, &headers::MACHINE_GROUP).to_owned(),
+        streams: headers::speaks_ours(from),
     };
     Some((headers::text(from, &headers::MACHINE_IP).parse().ok()?, introduction))
 }
@@ -76,7 +77,8 @@ pub async fn list(request: HttpRequest, worker: Worker) -> HttpResponse {
                 .content_type("application/json")
                 .insert_header((headers::MACHINE_IP.clone(), listing.identity.ip_text()))
                 .insert_header((headers::MACHINE_NAME.clone(), listing.identity.id))
-                .insert_header((headers::MACHINE_GROUP.clone(), listing.identity.group));
+                .insert_header((headers::MACHINE_GROUP.clone(), listing.identity.group))
+                .insert_header((headers::PROTOCOL.clone(), headers::OUR_PROTOCOL));
             let bodies = &worker.uploads.bodies;
             match serde_json::to_vec(&listing.machines) {
                 Ok(list) => respond_within(&mut builder, list, bodies, request.conn_data()).await,

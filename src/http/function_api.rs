@@ -1,32 +1,29 @@
-//! `GET`, `POST /function/{fn}`: clients' calls.
+//! `/function/{fn}` and what is below it, by any method: clients' calls.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
-use actix_web::http::header::{HeaderMap, HeaderValue};
+use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
-use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
 use super::accompanied::{self, Along, RewardOnDelivery};
-use super::body::read_body;
 use super::errors;
 use super::gateway_worker::GatewayWorker;
+use super::upload::{UploadRules, take_body, take_session};
 use crate::actors::replicas::Steer;
-use crate::call::function::{Answer, Invocation};
+use crate::call::body::{AnswerBody, RequestBody};
+use crate::call::function::{Answer, Backend, Invocation};
 use crate::call::{Call, CallReport};
-use crate::connections::Connection;
 use crate::error::Error;
 use crate::faas::Functions;
+use crate::memory::budget::Reservation;
 use crate::policy::{LearnerDecision, Task};
+use crate::queue::Refusal;
 use crate::types::{FunctionName, TaskType};
 use crate::wire::headers;
 use crate::wire::{PeerHop, Timings, float_text, seconds_text, six_decimals};
-
-/// The methods by which functions are called.
-pub const FUNCTION_METHODS: [Method; 2] = [Method::GET, Method::POST];
 
 /// Serves one client's call.
 pub async fn call(
@@ -50,23 +47,58 @@ pub async fn call(
             }
         }
     };
-    respond(outcome, &worker, request.conn_data())
+    respond(outcome, &worker, &request)
 }
 
-/// The function that a path names: decoded once, then checked.
+/// The function that a path names, decoded once and then checked, and the path that it gets: what
+/// follows its name, byte for byte.
 ///
 /// # Errors
 /// The path names none, or one that is not valid, or not among those that the node serves.
-pub fn function_name(
+pub fn function_and_path(
     request: &HttpRequest,
     prefix: &str,
     functions: &Functions,
-) -> Result<FunctionName, Error> {
-    let raw = request.uri().path().strip_prefix(prefix).unwrap_or_default();
-    if raw.is_empty() || raw.contains('/') {
+) -> Result<(FunctionName, String), Error> {
+    let below = request.uri().path().strip_prefix(prefix).unwrap_or_default();
+    let (name, path) = below.split_at(below.find('/').unwrap_or(below.len()));
+    if name.is_empty() {
         return Err(Error::UnknownPath);
     }
-    functions.check(&percent_decode_str(raw).decode_utf8_lossy())
+    let name = functions.check(&percent_decode_str(name).decode_utf8_lossy())?;
+    Ok((name, if path.is_empty() { "/".to_owned() } else { path.to_owned() }))
+}
+
+/// Whether a request asks to become a WebSocket (RFC 6455, 4.1). Other offers to speak another protocol
+/// are passed over.
+pub fn asks_for_websocket(request: &HttpRequest) -> bool {
+    request.method() == Method::GET
+        && request.head().upgrade()
+        && headers::text(request.headers(), &header::UPGRADE).eq_ignore_ascii_case("websocket")
+}
+
+/// What a call says, and its share of the budget of bodies.
+///
+/// # Errors
+/// It is larger than it may be, comes too slowly, or there is no room for it.
+pub async fn call_body(
+    request: &HttpRequest,
+    payload: web::Payload,
+    worker: &GatewayWorker,
+    name: &FunctionName,
+) -> Result<(RequestBody, Reservation), Error> {
+    if asks_for_websocket(request) {
+        let held = worker.uploads.bodies.budget.take(0).ok_or(Refusal::BytesFull)?;
+        return Ok((take_session(request, payload, &worker.uploads), held));
+    }
+    let settings = &worker.node.settings;
+    let whole = worker.functions.takes_whole(name);
+    let rules = UploadRules {
+        bytes_max: settings.body_bytes_max,
+        whole_bytes_max: whole.then(|| settings.whole_body_bytes_max()),
+        kept_bytes_max: settings.retry_body_bytes_max,
+    };
+    take_body(request, payload, &worker.uploads, rules).await
 }
 
 /// Which scheduler the headers ask for: Bypass wins over Forward, Forward over Reject; any
@@ -88,21 +120,22 @@ async fn read(
     worker: &GatewayWorker,
     arrival: Instant,
 ) -> Result<Call, Error> {
-    let name = function_name(request, "/function/", &worker.functions)?;
-    if !FUNCTION_METHODS.contains(request.method()) {
-        return Err(Error::WrongMethod);
-    }
-    let limit_bytes = worker.node.settings.body_bytes_max;
-    let (body, held) = read_body(request, payload, limit_bytes, &worker.uploads).await?;
+    let (name, path) = function_and_path(request, "/function/", &worker.functions)?;
+    let (body, held) = call_body(request, payload, worker, &name).await?;
     let from = request.headers();
     let task_type = headers::text(from, &headers::TASK_TYPE);
     let deadline = headers::deadline(from).map_err(Error::Malformed)?;
+    let mut passed = headers::for_function(from);
+    let client = request.peer_addr().map(|address| address.ip());
+    headers::add_forwarded(&mut passed, client, headers::text(from, &header::HOST), "http");
     let invocation = Invocation {
         name,
         method: request.method().clone(),
+        path,
         query: request.query_string().to_owned(),
-        headers: headers::for_function(from),
+        headers: passed,
         body,
+        upgrades: asks_for_websocket(request),
     };
     Ok(Call {
         invocation,
@@ -121,39 +154,34 @@ async fn read(
     })
 }
 
-fn respond(
-    outcome: CallReport,
-    worker: &GatewayWorker,
-    connection: Option<&Arc<Connection>>,
-) -> HttpResponse {
+fn respond(outcome: CallReport, worker: &GatewayWorker, request: &HttpRequest) -> HttpResponse {
     let CallReport { result, scheduler, timings, learnt, arrival, elsewhere } = outcome;
     let executed = result.is_ok();
     let success = result.as_ref().is_ok_and(|answer| answer.status.is_success());
     let mut along = Along::default();
-    let mut response = match result {
+    let (mut builder, body) = match result {
         Ok(mut answer) => {
             along.held = answer.held.take();
-            from_answer(&answer)
+            from_answer(answer)
         }
         Err(error) => {
             let (status, body) = errors::status_and_body(&error);
-            (errors::begin(status), Bytes::from(body))
+            (errors::begin(status), AnswerBody::Whole(body.into()))
         }
     };
-    let builder = &mut response.0;
     builder.insert_header((headers::VERSION.clone(), HeaderValue::from_static(crate::VERSION)));
     builder.insert_header((headers::SCHEDULER.clone(), &*scheduler.full_name));
     match elsewhere {
-        Some(passed) => executed_elsewhere(builder, passed, timings, worker),
-        None if executed => executed_here(builder, timings),
+        Some(passed) => executed_elsewhere(&mut builder, passed, timings, worker),
+        None if executed => executed_here(&mut builder, timings),
         None => {}
     }
     if let Some(learnt) = learnt {
-        decided_by_learner(builder, &learnt);
+        decided_by_learner(&mut builder, &learnt);
         let pending = learnt.pending.filter(|_| success);
         along.rewarded = pending.map(|pending| RewardOnDelivery { arrival, pending });
     }
-    accompanied::respond(&mut response.0, response.1, along, connection)
+    accompanied::hand_on(&mut builder, body, along, request)
 }
 
 fn decided_by_learner(builder: &mut HttpResponseBuilder, learnt: &LearnerDecision) {
@@ -169,14 +197,14 @@ fn decided_by_learner(builder: &mut HttpResponseBuilder, learnt: &LearnerDecisio
 }
 
 /// An answer as it goes out to a client, begun, and its body.
-pub fn from_answer(answer: &Answer) -> (HttpResponseBuilder, Bytes) {
+pub fn from_answer(answer: Answer) -> (HttpResponseBuilder, AnswerBody) {
     let mut builder = HttpResponse::build(answer.status);
-    for (name, value) in &answer.headers {
-        builder.append_header((name.clone(), value.clone()));
+    for header in answer.headers {
+        builder.append_header(header);
     }
     // A body after such a status would be read as the next answer.
     let bodiless = matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    (builder, if bodiless { Bytes::new() } else { answer.body.clone() })
+    (builder, if bodiless { AnswerBody::EMPTY } else { answer.body })
 }
 
 fn executed_here(builder: &mut HttpResponseBuilder, timings: Timings) {

@@ -116,14 +116,14 @@ impl<S: Stream> Guarded<S> {
             // Its handler answers.
             Phase::Waiting | Phase::Body | Phase::Running => None,
             // What is left of its answer is tried once more, and then given up.
-            Phase::Answering => None,
+            Phase::Answering | Phase::Streaming => None,
         }
     }
 
     /// How much of `came` the parser is given now.
     fn share(&mut self, came: &[u8]) -> Result<usize, NotGiven> {
         match self.connection.phase() {
-            Phase::Body | Phase::Session => Ok(self.share_of_body(came)),
+            Phase::Body | Phase::Session | Phase::Streaming => Ok(self.share_of_body(came)),
             Phase::Waiting | Phase::Running | Phase::Answering => Ok(0),
             // The parser has the whole head and has not looked at it yet.
             Phase::Head if self.framing.head_ended() => match self.framing.has_length() {
@@ -306,7 +306,7 @@ impl<S: Stream> AsyncWrite for Guarded<S> {
             Poll::Ready(_) => {}
             // A last word is written as far as it goes at once.
             Poll::Pending
-                if matches!(phase, Phase::Answering | Phase::Session)
+                if matches!(phase, Phase::Answering | Phase::Session | Phase::Streaming)
                     && this.connection.ended().is_some() =>
             {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));

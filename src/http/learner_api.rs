@@ -187,7 +187,7 @@ pub async fn train_batch(
     let trained = async {
         check_admin(&request, &worker.node)?;
         let settings = &worker.node.settings;
-        let limit_bytes = within_bodies(settings.body_bytes_max as u64, settings);
+        let limit_bytes = within_bodies(settings.whole_body_bytes_max() as u64, settings);
         let (body, held) = read_body(&request, payload, limit_bytes, &worker.uploads).await?;
         let alone = match body.len() {
             LONG_BATCH_BYTES.. => Some(worker.turn().await?),

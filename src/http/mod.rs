@@ -18,4 +18,6 @@ pub mod node_api;
 pub mod origin;
 pub mod peer_api;
 pub mod server;
+mod streamed_peer_api;
+mod upload;
 mod watched;

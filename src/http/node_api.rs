@@ -9,10 +9,9 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::accompanied::{self, Along};
+use super::accompanied;
 use super::body::read_body;
 use super::errors;
-use super::function_api::from_answer;
 use super::gateway_worker::GatewayWorker;
 use super::ignored::Ignored;
 use super::origin::check_origin;
@@ -252,10 +251,12 @@ pub async fn openfaas_api(
         gateway.api(request.method().clone(), &path, content_type, body).await
     };
     match passed.await {
-        Ok(answer) => {
-            let (mut response, body) = from_answer(&answer);
-            let along = Along { held: answer.held, ..Along::default() };
-            accompanied::respond(&mut response, body, along, request.conn_data())
+        Ok((status, headers, body)) => {
+            let mut response = HttpResponse::build(status);
+            for header in headers {
+                response.append_header(header);
+            }
+            response.body(body)
         }
         Err(error) => failed(&worker.node, &error),
     }

@@ -17,14 +17,17 @@ use tokio::time::Instant;
 use super::accompanied::{self, Along};
 use super::body::read_body;
 use super::errors;
-use super::function_api::{FUNCTION_METHODS, function_name};
+use super::function_api::function_and_path;
 use super::gateway_worker::GatewayWorker;
+use crate::call::body::{AnswerBody, RequestBody};
 use crate::call::function::{Answer, Invocation};
 use crate::call::{Call, CallReport};
-use crate::connections::Connection;
+use crate::connections::{Bodies, Connection};
 use crate::error::Error;
+use crate::memory::budget::Reservation;
 use crate::policy::Task;
-use crate::types::TaskType;
+use crate::queue::Refusal;
+use crate::types::{TaskType, cut};
 use crate::wire::headers;
 use crate::wire::message_bytes_max;
 use crate::wire::{MACHINE_AGENT, NAME_BYTES_MAX, PeerAnswer, PeerHop, Timings, read_peer_request};
@@ -47,6 +50,12 @@ pub async fn call(
             let CallReport { result, timings, elsewhere, .. } =
                 worker.dispatcher.carry_out(call).await;
             let passed = elsewhere.unwrap_or_default();
+            let limit_bytes = worker.node.settings.whole_body_bytes_max();
+            let bodies = &worker.uploads.bodies;
+            let result = match result {
+                Ok(answer) => whole(answer, limit_bytes, bodies).await,
+                Err(error) => Err(error),
+            };
             respond(result, passed, timings, &worker, request.conn_data())
         }
         Err(error) => {
@@ -64,8 +73,11 @@ async fn read(
     worker: &GatewayWorker,
     arrival: Instant,
 ) -> Result<Call, Error> {
-    let name = function_name(request, "/peer/function/", &worker.functions)?;
-    let limit_bytes = worker.node.settings.body_bytes_max;
+    let (name, path) = function_and_path(request, "/peer/function/", &worker.functions)?;
+    if path != "/" || request.uri().path().ends_with('/') {
+        return Err(Error::UnknownPath);
+    }
+    let limit_bytes = worker.node.settings.whole_body_bytes_max();
     let message_max = message_bytes_max(limit_bytes);
     let (message, held) = read_body(request, payload, message_max, &worker.uploads).await?;
     let read = read_peer_request(&message, message_max).map_err(Error::Malformed)?;
@@ -86,17 +98,17 @@ async fn read(
     let task_type = headers::text(from, &headers::TASK_TYPE);
     let deadline = headers::deadline(from).map_err(Error::Malformed)?;
     let asked = read.method.as_deref().unwrap_or("POST");
-    let method = FUNCTION_METHODS
-        .into_iter()
-        .find(|method| method.as_str() == asked)
-        .ok_or_else(|| Error::Malformed(format!("method {asked:?} is neither GET nor POST")))?;
+    let method = Method::from_bytes(asked.as_bytes())
+        .map_err(|_| Error::Malformed(format!("method {:?} is none", cut(asked))))?;
     let hops = read.hops.unwrap_or(0).clamp(0, u32::MAX.into()) as u32;
     let invocation = Invocation {
         name,
         method,
+        path,
         query: read.query.unwrap_or_default(),
         headers: for_function(read.headers, read.content_type, &tracing_id),
-        body: body.into(),
+        body: RequestBody::Whole(body.into()),
+        upgrades: false,
     };
     Ok(Call {
         invocation,
@@ -134,8 +146,32 @@ pub fn refusal(error: &Error) -> HttpResponse {
     answer_with(error_answer(error), vec![PeerHop::default()], None)
 }
 
+/// An answer of which all is there.
+struct WholeAnswer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+    held: Option<Reservation>,
+}
+
+/// Waits for all of an answer: v1's message holds it whole.
+async fn whole(answer: Answer, limit_bytes: usize, bodies: &Bodies) -> Result<WholeAnswer, Error> {
+    let Answer { status, headers, body, mut held } = answer;
+    if let AnswerBody::Streamed { length, .. } = &body {
+        let bytes = length.unwrap_or(limit_bytes as u64).min(limit_bytes as u64);
+        let more = bodies.take_for_answer(bytes).await.ok_or(Refusal::BytesFull)?;
+        match &mut held {
+            Some(held) => held.join(more),
+            None => held = Some(more),
+        }
+    }
+    let body = body.collect(limit_bytes).await?;
+    let held = held.map(|held| held.for_answer(body.len()));
+    Ok(WholeAnswer { status, headers, body, held })
+}
+
 fn respond(
-    result: Result<Answer, Error>,
+    result: Result<WholeAnswer, Error>,
     mut passed: Vec<PeerHop>,
     timings: Timings,
     worker: &GatewayWorker,
@@ -148,7 +184,7 @@ fn respond(
 }
 
 fn answer_with(
-    answer: Answer,
+    answer: WholeAnswer,
     passed: Vec<PeerHop>,
     connection: Option<&Arc<Connection>>,
 ) -> HttpResponse {
@@ -184,9 +220,9 @@ fn http_status(status: StatusCode) -> StatusCode {
     }
 }
 
-fn error_answer(error: &Error) -> Answer {
+fn error_answer(error: &Error) -> WholeAnswer {
     let (status, body) = errors::status_and_body(error);
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Answer { status, headers, body: Bytes::from(body), held: None }
+    WholeAnswer { status, headers, body: Bytes::from(body), held: None }
 }

@@ -27,7 +27,10 @@ use super::gateway_worker::GatewayWorker;
 use super::guarded::Guarded;
 use super::learner_api::LearnerWorker;
 use super::watched::Watched;
-use super::{discovery_api, errors, function_api, learner_api, learner_ws, node_api, peer_api};
+use super::{
+    discovery_api, errors, function_api, learner_api, learner_ws, node_api, peer_api,
+    streamed_peer_api,
+};
 use crate::actors::gateway::{Serve, Server};
 use crate::call::state::NodeState;
 use crate::config::Settings;
@@ -200,9 +203,11 @@ pub type BodyLimits = dyn Fn(&str) -> Option<usize> + Send + Sync;
 
 /// The limits of a node's routes, on all its ports.
 fn body_bytes_max(path: &str, settings: &Settings) -> Option<usize> {
-    let bytes = settings.body_bytes_max;
+    let bytes = settings.whole_body_bytes_max();
     Some(match path {
-        _ if path.starts_with("/function/") => bytes,
+        _ if path.starts_with("/function/") || path.starts_with("/peer/2/") => {
+            return settings.body_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
+        }
         _ if path.starts_with("/peer/function/") => message_bytes_max(bytes),
         "/train_batch" => bytes,
         "/learner/model" => learner_api::model_bounds(settings).bytes,
@@ -325,6 +330,7 @@ fn scheduler_routes(app: &mut web::ServiceConfig) {
     // Scopes match by prefix; a pattern would run a regular expression for every call.
     app.service(web::scope("/function").default_service(web::to(function_api::call)))
         .service(web::scope("/peer/function").default_service(web::to(peer_api::call)))
+        .service(web::scope("/peer/2/function").default_service(web::to(streamed_peer_api::call)))
         .service(at("/monitoring/load").route(web::get().to(node_api::load)))
         .service(
             at("/")

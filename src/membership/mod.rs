@@ -61,6 +61,8 @@ pub struct Introduction {
     pub name: String,
     /// Its group; may be empty.
     pub group: String,
+    /// Whether calls stream to it: it speaks peer protocol 2, and not only v1's.
+    pub streams: bool,
 }
 
 impl Introduction {
@@ -307,8 +309,11 @@ impl Membership {
 
     /// [`list`](Self::list) as places to send calls to, in the same order.
     pub fn peers(&self) -> Vec<Peer> {
-        let peer =
-            |m: &&Machine| Peer { host: m.ip.to_string().into(), name: m.is.name.as_str().into() };
+        let peer = |m: &&Machine| Peer {
+            host: m.ip.to_string().into(),
+            name: m.is.name.as_str().into(),
+            streams: m.is.streams,
+        };
         self.list().iter().map(peer).collect()
     }
 

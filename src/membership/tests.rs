@@ -14,7 +14,7 @@ fn at(s: u64) -> At {
 }
 
 fn called(name: &str) -> Introduction {
-    Introduction { name: name.to_owned(), group: String::new() }
+    Introduction { name: name.to_owned(), ..Introduction::default() }
 }
 
 fn members() -> Membership {
@@ -176,7 +176,7 @@ fn names_and_groups_that_are_too_long_are_nobodys() {
     let longest = called(&"a".repeat(NAME_BYTES_MAX));
     let long = called(&"a".repeat(NAME_BYTES_MAX + 1));
     members.heartbeat(ip(1), long.clone(), at(0));
-    members.hearsay(ip(2), Introduction { group: long.name, name: String::new() }, at(0));
+    members.hearsay(ip(2), Introduction { group: long.name, ..Introduction::default() }, at(0));
     assert_eq!(members.machines.len(), 0);
     members.heartbeat(ip(1), longest, at(0));
     assert_eq!(members.list().len(), 1);

@@ -17,6 +17,7 @@ pub struct FunctionMetrics {
     pub(super) execution: Histogram,
     pub(super) queueing: Histogram,
     pub(super) total: Histogram,
+    pub(super) first_byte: Histogram,
 }
 
 impl FunctionMetrics {
@@ -24,6 +25,11 @@ impl FunctionMetrics {
     pub fn request(&self, scheduler: &'static str, outcome: CallOutcome, total: Duration) {
         self.counter(scheduler, outcome).inc();
         self.total.observe(total.as_secs_f64());
+    }
+
+    /// The beginning of a call's answer is there.
+    pub fn first_byte(&self, since_arrival: Duration) {
+        self.first_byte.observe(since_arrival.as_secs_f64());
     }
 
     /// A look-up by labels costs more than all else that is counted of a call, so counters are kept.

@@ -44,6 +44,7 @@ pub struct Metrics {
     execution: HistogramVec,
     queueing: HistogramVec,
     total: HistogramVec,
+    first_byte: HistogramVec,
     machines: IntGaugeVec,
     restarts: IntCounterVec,
     fallbacks: IntCounter,
@@ -115,6 +116,10 @@ impl Metrics {
             ),
             queueing: histogram("p2pfaas_queueing_seconds", "Time spent waiting for a slot here"),
             total: histogram("p2pfaas_total_seconds", "Arrival to completion at this node"),
+            first_byte: histogram(
+                "p2pfaas_first_byte_seconds",
+                "Arrival to the beginning of the answer at this node",
+            ),
             machines: register(
                 &registry,
                 IntGaugeVec::new(
@@ -194,6 +199,7 @@ impl Metrics {
             execution: self.execution.with_label_values(&[label]),
             queueing: self.queueing.with_label_values(&[label]),
             total: self.total.with_label_values(&[label]),
+            first_byte: self.first_byte.with_label_values(&[label]),
         }
     }
 

@@ -251,7 +251,7 @@ fn keep(settings: &Settings, dynamic: &Dynamic, identity: &Identity) -> Rc<Disco
     let mut membership = Membership::new(rules, identity.ip);
     for machine in known_machines(settings) {
         if let Some(ip) = machine.address() {
-            let is = Introduction { name: machine.name, group: machine.group_name };
+            let is = Introduction { name: machine.name, group: machine.group_name, streams: false };
             membership.remembered(ip, is, At::default());
         }
     }

@@ -1,23 +1,21 @@
 //! Handing a call to a peer, and reading what comes back.
 
-use actix_web::http::StatusCode;
-use actix_web::http::header::{self, HeaderMap};
+use actix_web::http::header::{self, HeaderMap, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use futures_util::future::LocalBoxFuture;
 
-use super::PeerClient;
+use super::{PeerClient, message};
+use crate::call::body::{AnswerBody, RequestBody};
 use crate::call::forward::{Forward, ForwardFailure, Forwarder, PeerReply};
 use crate::call::function::Answer;
-use crate::client::{SendFailure, read_held_body};
-use crate::time::limit::Expired;
+use crate::client::SendFailure;
+use crate::client::http1::OutgoingRequest;
 use crate::types::Peer;
 use crate::wire::{
     MACHINE_AGENT, PeerHop, headers, message_bytes_max, read_peer_answer, six_decimals,
 };
-
-/// How often the headers of a peer's answer are held until they are written.
-const HEADERS_TIMES: usize = 3;
 
 impl From<SendFailure> for ForwardFailure {
     fn from(failure: SendFailure) -> Self {
@@ -25,72 +23,88 @@ impl From<SendFailure> for ForwardFailure {
             SendFailure::UnknownHost(why)
             | SendFailure::NotConnected { why, .. }
             | SendFailure::Invalid(why) => Self::NotSent(why),
+            SendFailure::NearHost => Self::NotSent("it is this machine".to_owned()),
+            SendFailure::NoAnswer(limit) => {
+                Self::Broke(format!("no answer within {} s", limit.as_secs_f64()))
+            }
+            SendFailure::RequestBody(why) => Self::Body(why),
             SendFailure::Broke(why) => Self::Broke(why),
         }
     }
 }
 
 impl PeerClient {
-    async fn send(&self, peer: &Peer, call: &Forward<'_>) -> Result<PeerReply, ForwardFailure> {
-        let path = format!("/peer/function/{}", call.function);
-        let uri = self.url(&peer.host, self.settings.scheduler_port, &path)?;
-        let mut request = self
-            .client
-            .get()
-            .post(uri)
-            .insert_header((header::USER_AGENT, MACHINE_AGENT))
-            .insert_header((header::CONTENT_TYPE, "application/json"));
-        if !call.tracing_id.is_empty() {
-            request = request.insert_header((headers::TRACING_ID.clone(), call.tracing_id));
+    /// Hands a call on as v1 takes it.
+    async fn send_message(
+        &self,
+        peer: &Peer,
+        call: &Forward<'_>,
+    ) -> Result<PeerReply, ForwardFailure> {
+        let (message, _held) = message::of(call, &self.bodies).await?;
+        let mut told = HeaderMap::new();
+        told.insert(header::USER_AGENT, HeaderValue::from_static(MACHINE_AGENT));
+        told.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let left = call.deadline.map(|left| six_decimals(left.as_secs_f64()));
+        for (name, text) in [
+            (&headers::TRACING_ID, call.tracing_id),
+            (&headers::TASK_TYPE, call.task_type),
+            (&headers::DEADLINE, left.as_deref().unwrap_or_default()),
+        ] {
+            // What cannot be a header came by none.
+            if let Ok(value) = HeaderValue::from_str(text)
+                && !text.is_empty()
+            {
+                told.insert(name.clone(), value);
+            }
         }
-        if !call.task_type.is_empty() {
-            request = request.insert_header((headers::TASK_TYPE.clone(), call.task_type));
-        }
-        if let Some(left) = call.deadline {
-            let left = six_decimals(left.as_secs_f64());
-            request = request.insert_header((headers::DEADLINE.clone(), left));
-        }
-        let sent = request.send_body(call.message.clone()).await.map_err(SendFailure::from);
-        let mut response = sent.inspect_err(|failure| self.report(&peer.host, failure))?;
-        let limit = message_bytes_max(self.settings.body_bytes_max);
-        let (message, held) = read_held_body(&mut response, limit, &self.bodies)
+        let request = OutgoingRequest {
+            origin: self.scheduler_of(&peer.host),
+            method: Method::POST,
+            target: format!("/peer/function/{}", call.invocation.name),
+            headers: told,
+            body: RequestBody::Whole(message),
+            upgrades: false,
+        };
+        let sent = self.calls.send(request).await;
+        let answer = sent.inspect_err(|failure| self.report(&peer.host, failure))?;
+        let limit = message_bytes_max(self.settings.whole_body_bytes_max());
+        let (message, held) = answer
+            .body
+            .collect_held(limit, &self.bodies)
             .await
             .map_err(|why| ForwardFailure::Broke(why.to_string()))?;
-        let http_headers = headers::from_function(response.headers());
-        let mut forwarded = read_answer(&message, response.status(), http_headers)
-            .map_err(ForwardFailure::Nothing)?;
-        // Its headers are held several times until they are written.
-        let headers: usize = forwarded
-            .answer
-            .headers
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len())
-            .sum();
-        let bytes = forwarded.answer.body.len() + HEADERS_TIMES * headers;
-        forwarded.answer.held = held.map(|held| held.for_answer(bytes));
-        // Limits follow each node's memory. A function's own 413 has an execution time.
-        let executed = |hop: &PeerHop| hop.timings.execution_time.is_some();
-        let too_large = forwarded.answer.status == StatusCode::PAYLOAD_TOO_LARGE;
-        match too_large && !forwarded.peers.iter().any(executed) {
-            true => Err(ForwardFailure::Refused("its bodies are smaller".to_owned())),
-            false => Ok(forwarded),
-        }
+        let http_headers = headers::from_function(answer.headers);
+        let mut forwarded =
+            read_answer(&message, answer.status, http_headers).map_err(ForwardFailure::Nothing)?;
+        forwarded.answer.held = held.map(|held| held.for_answer(message.len()));
+        refused_for_size(forwarded)
+    }
+}
+
+/// Limits follow each node's memory. A function's own 413 has an execution time.
+pub(super) fn refused_for_size(reply: PeerReply) -> Result<PeerReply, ForwardFailure> {
+    let executed = |hop: &PeerHop| hop.timings.execution_time.is_some();
+    let too_large = reply.answer.status == StatusCode::PAYLOAD_TOO_LARGE;
+    match too_large && !reply.peers.iter().any(executed) {
+        true => Err(ForwardFailure::Refused("its bodies are smaller".to_owned())),
+        false => Ok(reply),
     }
 }
 
 impl Forwarder for PeerClient {
+    fn streams_to(&self, peer: &Peer) -> bool {
+        peer.streams
+    }
+
     fn forward<'a>(
         &'a self,
         peer: &'a Peer,
         call: Forward<'a>,
     ) -> LocalBoxFuture<'a, Result<PeerReply, ForwardFailure>> {
         Box::pin(async move {
-            let result = match self.forward_limit.hold(Box::pin(self.send(peer, &call))).await {
-                Ok(result) => result,
-                Err(Expired) => Err(ForwardFailure::Broke(format!(
-                    "no answer within {} s",
-                    self.forward_limit.length().as_secs_f64()
-                ))),
+            let result = match peer.streams {
+                true => self.send_streamed(peer, &call).await,
+                false => self.send_message(peer, &call).await,
             };
             let label = match &result {
                 Ok(_) => "answered",
@@ -98,6 +112,7 @@ impl Forwarder for PeerClient {
                 Err(ForwardFailure::Refused(_)) => "refused",
                 Err(ForwardFailure::Broke(_)) => "broke",
                 Err(ForwardFailure::Nothing(_)) => "nothing",
+                Err(ForwardFailure::Body(_)) => "body",
             };
             self.metrics.forward(&peer.host, label);
             result
@@ -128,10 +143,10 @@ pub(crate) fn read_answer(
         return Err(format!("its status is {status}, which is no final one"));
     }
     let headers = match &read.headers {
-        Some(told) => headers::from_function(&headers::from_json(told)),
+        Some(told) => headers::from_function(headers::from_json(told)),
         None => guessed_type(http_headers, &body),
     };
-    let answer = Answer { status, headers, body: body.into(), held: None };
+    let answer = Answer { status, headers, body: AnswerBody::Whole(body.into()), held: None };
     Ok(PeerReply { answer, peers: read.peers_list.unwrap_or_default() })
 }
 
@@ -160,7 +175,7 @@ mod tests {
             "timings":{"execution_time":0.002,"total_time":0.0021,"scheduling_time":0.000006}}],
             "body":"aGVsbG8=","status_code":200}"#;
         let forwarded = read(message).expect("readable");
-        assert_eq!(&*forwarded.answer.body, b"hello");
+        assert!(matches!(&forwarded.answer.body, AnswerBody::Whole(body) if body == "hello"));
         let content_type = forwarded.answer.headers.get("content-type").expect("guessed");
         assert_eq!(content_type, "text/plain; charset=utf-8");
         assert_eq!(forwarded.peers[0].timings.execution_time, Some(0.002));

@@ -1,8 +1,10 @@
-//! Calls to other nodes: probe, forward, poll. The wire of v1, from the caller's side.
+//! Calls to other nodes: probe, forward, poll. The wire of v1 and peer protocol 2, from the caller's side.
 
 mod forward;
+mod message;
 mod poll;
 mod probe;
+mod streamed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,7 @@ pub(crate) use self::forward::read_answer;
 pub use self::poll::own_address;
 use crate::actors::discovery::{Discovery, Unreachable};
 use crate::actors::supervise::Handle;
+use crate::client::http1::{ClientRules, HttpClient, Origin};
 use crate::client::{Hosts, Renewed, SendFailure};
 use crate::config::Settings;
 use crate::connections::Bodies;
@@ -28,14 +31,16 @@ const LISTS_BYTES_MAX: u64 = 16 << 20;
 /// A worker thread's client for other nodes. Cheap to clone.
 #[derive(Clone)]
 pub struct PeerClient {
-    client: Renewed,
+    /// Forwards calls.
+    calls: HttpClient,
     /// Gives up connecting within a probe's time, so that a host that is not there is noticed.
-    probes: Renewed,
+    probes: HttpClient,
+    /// Polls.
+    polls: Renewed,
     settings: Arc<Settings>,
     discovery: Handle<Discovery>,
     metrics: Arc<Metrics>,
     probe_limit: TimeLimit,
-    forward_limit: TimeLimit,
     bodies: Bodies,
     /// The budget of other machines' lists, all that are read at once; small ones take no share of it.
     lists: Bodies,
@@ -53,12 +58,22 @@ impl PeerClient {
         let connect = Duration::from_millis(settings.peer_connect_timeout_ms);
         let probe = Duration::from_millis(settings.probe_timeout_ms);
         let silence = Settings::seconds(settings.peer_silence_timeout_s);
-        let client = |connect| Renewed::giving_up_after(silence, connect, Hosts::Any);
+        let forward = Settings::seconds(settings.forward_timeout_s);
+        let client = |connect, first_byte| {
+            HttpClient::new(ClientRules {
+                hosts: Hosts::Any,
+                connect,
+                insists: false,
+                machine_silence: silence,
+                first_byte,
+                next_byte: forward,
+            })
+        };
         Self {
-            client: client(connect),
-            probes: client(connect.min(probe * 3 / 4)),
+            calls: client(connect, forward),
+            probes: client(connect.min(probe * 3 / 4), probe),
+            polls: Renewed::giving_up_after(silence, connect, Hosts::Any),
             probe_limit: TimeLimit::new(probe),
-            forward_limit: TimeLimit::new(Settings::seconds(settings.forward_timeout_s)),
             settings,
             discovery,
             metrics,
@@ -68,6 +83,11 @@ impl PeerClient {
             },
             bodies,
         }
+    }
+
+    /// Where a peer's scheduler answers.
+    fn scheduler_of(&self, host: &str) -> Origin {
+        Origin::new(host, self.settings.scheduler_port)
     }
 
     fn url(&self, host: &str, port: u16, path: &str) -> Result<Uri, SendFailure> {

@@ -42,13 +42,14 @@ impl PeerClient {
         port: u16,
         me: Option<&Identity>,
     ) -> Result<PollAnswer, SendFailure> {
-        let mut request = self.client.get().get(self.url(host, port, "/list")?);
+        let mut request = self.polls.get().get(self.url(host, port, "/list")?);
         if let Some(me) = me {
             request = request
                 .insert_header((header::USER_AGENT, MACHINE_AGENT))
                 .insert_header((headers::MACHINE_IP.clone(), me.ip_text()))
                 .insert_header((headers::MACHINE_NAME.clone(), me.id.as_str()))
-                .insert_header((headers::MACHINE_GROUP.clone(), me.group.as_str()));
+                .insert_header((headers::MACHINE_GROUP.clone(), me.group.as_str()))
+                .insert_header((headers::PROTOCOL.clone(), headers::OUR_PROTOCOL));
         }
         let mut response = request.send().await?;
         if !response.status().is_success() {
@@ -65,15 +66,20 @@ impl PeerClient {
         let introduction = |name: &str, group: &str| Introduction {
             name: name.to_owned(),
             group: group.to_owned(),
+            // Nobody can tell for another what it speaks.
+            streams: false,
         };
         let knows = machines.iter().filter_map(|machine| {
             Some((machine.address()?, introduction(&machine.name, &machine.group_name)))
         });
         Ok(PollAnswer {
-            is: introduction(
-                headers::text(told, &headers::MACHINE_NAME),
-                headers::text(told, &headers::MACHINE_GROUP),
-            ),
+            is: Introduction {
+                streams: headers::speaks_ours(told),
+                ..introduction(
+                    headers::text(told, &headers::MACHINE_NAME),
+                    headers::text(told, &headers::MACHINE_GROUP),
+                )
+            },
             ip: headers::text(told, &headers::MACHINE_IP).parse().ok(),
             knows: knows.collect(),
         })
@@ -82,7 +88,7 @@ impl PeerClient {
     /// This node's identity as the other discovery service has it.
     async fn followed_identity(&self, host: &str, port: u16) -> Option<Identity> {
         let uri = self.url(host, port, "/configuration").ok()?;
-        let mut response = self.client.get().get(uri).send().await.ok()?;
+        let mut response = self.polls.get().get(uri).send().await.ok()?;
         let body = read_body(&mut response, Bounds::SMALL.bytes).await.ok()?;
         let config: MachinePatch = read_object(&body, &Bounds::SMALL).ok()?;
         let (ip, id) = (config.machine_ip?, config.machine_id.unwrap_or_default());

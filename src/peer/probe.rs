@@ -1,14 +1,20 @@
 //! Asking a peer for its load.
 
-use actix_web::http::header::{self, HeaderMap, HeaderName};
+use actix_web::http::Method;
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use futures_util::future::LocalBoxFuture;
 
 use super::PeerClient;
 use crate::actors::scheduler::Prober;
+use crate::call::body::RequestBody;
 use crate::client::SendFailure;
+use crate::client::http1::OutgoingRequest;
 use crate::time::limit::Expired;
 use crate::types::{Load, Peer};
 use crate::wire::{MACHINE_AGENT, headers};
+
+/// Bytes of an answer to a probe; it has none.
+const LOAD_BYTES_MAX: usize = 1 << 10;
 
 fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u32> {
     headers::text(headers, name).trim().parse().ok()
@@ -16,14 +22,24 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u32> {
 
 impl PeerClient {
     async fn ask_load(&self, peer: &Peer) -> Result<Load, SendFailure> {
-        let uri = self.url(&peer.host, self.settings.scheduler_port, "/monitoring/load")?;
-        let request = self.probes.get().get(uri).insert_header((header::USER_AGENT, MACHINE_AGENT));
-        let answer = request.send().await?;
-        let loads = answer.headers();
-        let running = number(loads, &headers::LOAD).filter(|_| answer.status().is_success());
+        let mut told = HeaderMap::with_capacity(1);
+        told.insert(header::USER_AGENT, HeaderValue::from_static(MACHINE_AGENT));
+        let request = OutgoingRequest {
+            origin: self.scheduler_of(&peer.host),
+            method: Method::GET,
+            target: "/monitoring/load".to_owned(),
+            headers: told,
+            body: RequestBody::EMPTY,
+            upgrades: false,
+        };
+        let answer = self.probes.send(request).await?;
+        let (loads, status) = (&answer.headers, answer.status);
+        let running = number(loads, &headers::LOAD).filter(|_| status.is_success());
         match running {
             Some(running) => {
                 let waiting = number(loads, &headers::QUEUE_LENGTH).unwrap_or(0);
+                // Then the connection is kept.
+                let _ = answer.body.collect(LOAD_BYTES_MAX).await;
                 Ok(Load { running, waiting })
             }
             None => Err(SendFailure::Broke("the answer tells no load".to_owned())),

@@ -224,7 +224,7 @@ pub(crate) mod testing {
 
     pub(crate) fn peers(n: usize) -> Vec<Peer> {
         (1..=n)
-            .map(|i| Peer { host: format!("10.0.0.{i}").into(), name: format!("n{i}").into() })
+            .map(|i| Peer { name: format!("n{i}").into(), ..Peer::at(&format!("10.0.0.{i}")) })
             .collect()
     }
 

@@ -70,20 +70,64 @@ impl TimeLimit {
 
     /// Runs `call` for at most that long, from now on. Must be awaited within a local task set.
     pub fn hold<F: Future + Unpin>(&self, call: F) -> Limited<F> {
-        // Far deadlines are clamped: an `Instant` has an end.
-        let far = Duration::from_secs(10 * 365 * 24 * 3600);
-        let deadline = Instant::now() + self.0.limit.min(far);
-        Limited { call, shared: Rc::clone(&self.0), deadline, number: None }
+        Limited { call, silence: self.silence() }
+    }
+
+    /// A watch over something that must move at least once in that time, from now on. Must be polled
+    /// within a local task set.
+    pub fn silence(&self) -> Silence {
+        Silence { shared: Rc::clone(&self.0), number: None }
+    }
+}
+
+/// How long nothing has moved, counted from when it first had to wait; until then it costs nothing.
+pub struct Silence {
+    shared: Rc<Shared>,
+    /// Its number among the waiting, once it has had to wait.
+    number: Option<u64>,
+}
+
+impl Silence {
+    /// Something moved: the time begins anew.
+    pub fn broken(&mut self) {
+        self.leave();
+    }
+
+    /// Ready once nothing has moved for as long as the limit.
+    pub fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut calls = self.shared.calls.borrow_mut();
+        match self.number {
+            Some(number) => match calls.waiting.get_mut(&number) {
+                Some((_, waker)) => waker.clone_from(cx.waker()),
+                None => return Poll::Ready(()),
+            },
+            None => {
+                let number = calls.add(self.shared.deadline(), cx.waker().clone());
+                drop(calls);
+                self.number = Some(number);
+                self.shared.run_timer();
+            }
+        }
+        Poll::Pending
+    }
+
+    fn leave(&mut self) {
+        if let Some(number) = self.number.take() {
+            self.shared.calls.borrow_mut().waiting.remove(&number);
+        }
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
 /// A call that is held to a limit.
 pub struct Limited<F> {
     call: F,
-    shared: Rc<Shared>,
-    deadline: Instant,
-    /// Its number among the waiting, once it has had to wait.
-    number: Option<u64>,
+    silence: Silence,
 }
 
 impl<F: Future + Unpin> Future for Limited<F> {
@@ -93,32 +137,18 @@ impl<F: Future + Unpin> Future for Limited<F> {
         if let Poll::Ready(output) = Pin::new(&mut self.call).poll(cx) {
             return Poll::Ready(Ok(output));
         }
-        let mut calls = self.shared.calls.borrow_mut();
-        match self.number {
-            Some(number) => match calls.waiting.get_mut(&number) {
-                Some((_, waker)) => waker.clone_from(cx.waker()),
-                None => return Poll::Ready(Err(Expired)),
-            },
-            None => {
-                let number = calls.add(self.deadline, cx.waker().clone());
-                drop(calls);
-                self.number = Some(number);
-                self.shared.run_timer();
-            }
-        }
-        Poll::Pending
-    }
-}
-
-impl<F> Drop for Limited<F> {
-    fn drop(&mut self) {
-        if let Some(number) = self.number {
-            self.shared.calls.borrow_mut().waiting.remove(&number);
-        }
+        self.silence.poll_expired(cx).map(|()| Err(Expired))
     }
 }
 
 impl Shared {
+    /// When a time that begins now ends.
+    fn deadline(&self) -> Instant {
+        // Far deadlines are clamped: an `Instant` has an end.
+        let far = Duration::from_secs(10 * 365 * 24 * 3600);
+        Instant::now() + self.limit.min(far)
+    }
+
     /// Starts the one timer unless it runs.
     fn run_timer(self: &Rc<Self>) {
         if self.timer_runs.replace(true) {

@@ -1,6 +1,7 @@
 //! Header names of the wire, and which headers travel where.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -76,6 +77,28 @@ names! {
     MACHINE_NAME = "p2pfaas-machine-name";
     /// Discovery: the sender's group.
     MACHINE_GROUP = "p2pfaas-machine-group-name";
+    /// Discovery: the peer protocol that the sender speaks; v1 tells none. Ours.
+    PROTOCOL = "p2pfaas-protocol";
+    /// Peer protocol 2: the tracing id.
+    PEER_TRACING_ID = "p2pfaas-tracing-id";
+    /// Peer protocol 2: forwards so far, this one included.
+    PEER_HOPS = "p2pfaas-hops";
+    /// Peer protocol 2: the nodes passed.
+    PEER_PATH = "p2pfaas-path";
+    /// Peer protocol 2: the task type.
+    PEER_TASK_TYPE = "p2pfaas-task-type";
+    /// Peer protocol 2: seconds that the call has left.
+    PEER_DEADLINE = "p2pfaas-deadline-seconds";
+    /// Peer protocol 2: what became of the call.
+    PEER_OUTCOME = "p2pfaas-outcome";
+    /// Peer protocol 2: the times taken, of each node passed.
+    PEER_TIMES = "p2pfaas-times";
+    /// Proxies: the addresses that a request passed, the client's first.
+    FORWARDED_FOR = "x-forwarded-for";
+    /// Proxies: the host that the client asked.
+    FORWARDED_HOST = "x-forwarded-host";
+    /// Proxies: the scheme by which the client asked.
+    FORWARDED_PROTO = "x-forwarded-proto";
 }
 
 /// The prefix of headers that are between nodes and clients, not for functions.
@@ -97,6 +120,17 @@ const HOP_BY_HOP: &[&str] = &[
     "expect",
 ];
 
+/// The peer protocol that this node speaks beside v1's.
+pub const OUR_PROTOCOL: &str = "2";
+
+/// The prefix of headers that are between nodes alone.
+const BETWEEN_NODES: &str = "p2pfaas-";
+
+/// Whether the sender of these speaks peer protocol 2.
+pub fn speaks_ours(headers: &HeaderMap) -> bool {
+    text(headers, &PROTOCOL).trim().parse::<u32>().is_ok_and(|version| version >= 2)
+}
+
 fn utf8(value: &HeaderValue) -> Option<&str> {
     std::str::from_utf8(value.as_bytes()).ok()
 }
@@ -106,44 +140,47 @@ pub fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
     headers.get(name).and_then(utf8).unwrap_or_default()
 }
 
-/// The time that a call has left by its own word.
+/// The time that a call has left by its client's word.
 ///
 /// # Errors
 /// It says one that is no time, in words.
 pub fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, String> {
-    let Some(value) = headers.get(&DEADLINE) else { return Ok(None) };
+    time_left(headers, &DEADLINE)
+}
+
+/// The time that a call has left, as `name` tells it.
+///
+/// # Errors
+/// It says one that is no time, in words.
+pub fn time_left(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Duration>, String> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
     let text = utf8(value).unwrap_or_default();
     let seconds = text.trim().parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
-    let wrong = || format!("{DEADLINE} is {text:?}, which is no number of seconds");
+    let wrong = || format!("{name} is {text:?}, which is no number of seconds");
     seconds.map(Some).ok_or_else(wrong)
 }
 
-/// Whether a client's header travels on to the function.
-fn goes_to_function(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    !name.starts_with(OURS) && !HOP_BY_HOP.contains(&name)
+/// Whether a header is the call's own: neither of one connection nor ours.
+fn is_end_to_end(name: &str) -> bool {
+    !HOP_BY_HOP.contains(&name) && !name.starts_with(OURS) && !name.starts_with(BETWEEN_NODES)
 }
 
-/// Whether a function's header travels back to the client.
-fn comes_from_function(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    matches!(name, "content-type" | "content-encoding" | "content-language" | "location")
-        || name.starts_with("x-") && !name.starts_with(OURS)
+/// The further headers of its connection that a sender names in `Connection`, in one line or several.
+fn of_connection(from: &HeaderMap) -> Vec<String> {
+    from.get_all(header::CONNECTION)
+        .filter_map(utf8)
+        .flat_map(|line| line.split(','))
+        .map(|token| token.trim().to_ascii_lowercase())
+        .collect()
 }
 
 /// The headers of a client's request that the function gets, the tracing id among them.
 pub fn for_function(from: &HeaderMap) -> HeaderMap {
-    // A sender names further headers of its connection in `Connection`, in one line or in several.
-    let named: Vec<String> = from
-        .get_all(header::CONNECTION)
-        .filter_map(utf8)
-        .flat_map(|line| line.split(','))
-        .map(|token| token.trim().to_ascii_lowercase())
-        .collect();
+    let named = of_connection(from);
     let of_connection = |name: &HeaderName| named.iter().any(|token| token == name.as_str());
-    let mut headers = HeaderMap::with_capacity(from.len());
+    let mut headers = HeaderMap::with_capacity(from.len() + 3);
     for (name, value) in from {
-        let goes = goes_to_function(name) && !of_connection(name) || *name == TRACING_ID;
+        let goes = is_end_to_end(name.as_str()) && !of_connection(name) || *name == TRACING_ID;
         if goes {
             headers.append(name.clone(), value.clone());
         }
@@ -152,9 +189,30 @@ pub fn for_function(from: &HeaderMap) -> HeaderMap {
 }
 
 /// The headers of a function's answer that the client gets.
-pub fn from_function(from: &HeaderMap) -> HeaderMap {
-    let passed = from.iter().filter(|(name, _)| comes_from_function(name));
-    passed.map(|(name, value)| (name.clone(), value.clone())).collect()
+pub fn from_function(mut from: HeaderMap) -> HeaderMap {
+    let named = of_connection(&from);
+    from.retain(|name, _| {
+        let name = name.as_str();
+        is_end_to_end(name) && !named.iter().any(|token| token == name)
+    });
+    from
+}
+
+/// Adds to a client's headers what proxies tell a server: whose request it is, and how it was asked.
+/// What a front proxy has told stays before it.
+pub fn add_forwarded(headers: &mut HeaderMap, client: Option<IpAddr>, host: &str, scheme: &str) {
+    let client = client.map(|ip| ip.to_canonical().to_string()).unwrap_or_default();
+    for (name, own) in
+        [(&FORWARDED_FOR, &*client), (&FORWARDED_HOST, host), (&FORWARDED_PROTO, scheme)]
+    {
+        if own.is_empty() {
+            continue;
+        }
+        let told: Vec<&str> = headers.get_all(name).filter_map(utf8).chain([own]).collect();
+        if let Ok(value) = HeaderValue::from_str(&told.join(", ")) {
+            headers.insert(name.clone(), value);
+        }
+    }
 }
 
 /// Headers as a peer message carries them: repeated ones joined, what is no text left out.
@@ -234,22 +292,40 @@ mod tests {
     }
 
     #[test]
-    fn a_client_gets_the_functions_own_headers_only() {
+    fn a_client_gets_all_headers_of_the_function_but_the_connections_and_ours() {
         let from = map(&[
             ("content-type", "text/plain"),
-            ("content-encoding", "br"),
-            ("content-language", "it"),
             ("location", "/there"),
             ("x-mine", "1"),
             ("x-p2pfaas-version", "forged"),
+            ("p2pfaas-outcome", "forged"),
             ("server", "x"),
-            ("set-cookie", "x"),
-            ("connection", "close"),
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=2"),
+            ("connection", "close, x-hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "5"),
+            ("content-length", "9"),
         ]);
+        let passed = from_function(from);
         assert_eq!(
-            names(&from_function(&from)),
-            ["content-encoding", "content-language", "content-type", "location", "x-mine"]
+            names(&passed),
+            ["content-type", "location", "server", "set-cookie", "set-cookie", "x-mine"]
         );
+    }
+
+    #[test]
+    fn what_a_front_proxy_told_stays_before_what_this_node_tells() {
+        let mut headers = map(&[("x-forwarded-for", "192.0.2.1"), ("x-forwarded-proto", "https")]);
+        let client = "::ffff:10.0.0.1".parse().ok();
+        add_forwarded(&mut headers, client, "node:18080", "http");
+        for (name, want) in [
+            (&FORWARDED_FOR, "192.0.2.1, 10.0.0.1"),
+            (&FORWARDED_HOST, "node:18080"),
+            (&FORWARDED_PROTO, "https, http"),
+        ] {
+            assert_eq!(text(&headers, name), want);
+        }
     }
 
     #[test]

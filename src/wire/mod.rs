@@ -5,6 +5,7 @@ pub mod codes;
 pub mod frames;
 pub mod headers;
 pub mod json;
+pub mod peer2;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

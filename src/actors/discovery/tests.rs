@@ -46,7 +46,7 @@ fn ip(last: u8) -> IpAddr {
 }
 
 fn named(name: &str) -> Introduction {
-    Introduction { name: name.to_owned(), group: String::new() }
+    Introduction { name: name.to_owned(), ..Introduction::default() }
 }
 
 struct Node {

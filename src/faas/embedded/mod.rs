@@ -17,23 +17,26 @@ pub mod times;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{LocalBoxFuture, ready};
 use tokio::time::Instant;
 
 use self::board::Board;
 use self::times::Times;
 use super::{BadBackend, FunctionBackend, PreparedBackend};
 use crate::actors::queue::Slot;
+use crate::call::body::{AnswerBody, AnswerStream, NextPiece, RequestBody};
 use crate::call::function::{Answer, Backend, Invocation};
 use crate::config::Settings;
 use crate::error::Error;
 use crate::memory;
 use crate::memory::budget::Budget;
+use crate::time::limit::{Expired, TimeLimit};
 use crate::time::timer::Timer;
 use crate::types::FunctionName;
 
@@ -141,7 +144,19 @@ fn echo(content_type: Option<HeaderValue>, body: Bytes, time: Option<Duration>) 
     if let Some(time) = time {
         headers.insert(SECONDS.clone(), seconds(time));
     }
-    Answer { status: StatusCode::OK, headers, body, held: None }
+    Answer { status: StatusCode::OK, headers, body: AnswerBody::Whole(body), held: None }
+}
+
+/// An input that streams, as an answer. The slot is given back with its last byte.
+struct Echoed {
+    input: RequestBody,
+    _slot: Slot,
+}
+
+impl AnswerStream for Echoed {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<NextPiece> {
+        self.input.poll_piece(cx)
+    }
 }
 
 fn seconds(time: Duration) -> HeaderValue {
@@ -155,6 +170,7 @@ fn refusal(why: &str) -> Answer {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     let body = Bytes::from(format!("{why}\n"));
+    let body = AnswerBody::Whole(body);
     Answer { status: StatusCode::BAD_REQUEST, headers, body, held: None }
 }
 
@@ -237,7 +253,9 @@ pub fn prepare(settings: &Settings) -> Result<Option<PreparedBackend>, BadBacken
         let shared = Shared::new(settings);
         PreparedBackend {
             names: EmbeddedName::ALL.iter().map(|(name, _)| (*name).to_owned()).collect(),
-            make: Box::new(move |_| Box::new(Embedded { shared: Arc::clone(&shared) })),
+            make: Box::new(move |thread| {
+                Box::new(Embedded::new(thread.settings(), Arc::clone(&shared)))
+            }),
         }
     }))
 }
@@ -245,6 +263,41 @@ pub fn prepare(settings: &Settings) -> Result<Option<PreparedBackend>, BadBacken
 /// The embedded functions as a backend of a worker thread.
 struct Embedded {
     shared: Arc<Shared>,
+    limit: TimeLimit,
+    input_bytes_max: usize,
+}
+
+impl Embedded {
+    fn new(settings: &Settings, shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            limit: TimeLimit::new(Settings::seconds(settings.function_timeout_s)),
+            input_bytes_max: settings.whole_body_bytes_max(),
+        }
+    }
+
+    async fn run(
+        &self,
+        function: EmbeddedName,
+        call: Invocation,
+        slot: Slot,
+    ) -> Result<Answer, Error> {
+        let content_type = call.headers.get(header::CONTENT_TYPE).cloned();
+        // None of them takes WebSockets: the offer is passed over.
+        let call = match call.upgrades {
+            true => Invocation { body: RequestBody::EMPTY, ..call },
+            false => call,
+        };
+        if let (EmbeddedName::Echo, RequestBody::Streamed { length, .. }) = (function, &call.body) {
+            let length = *length;
+            let mut answer = echo(content_type, Bytes::new(), None);
+            let stream = Box::new(Echoed { input: call.body, _slot: slot });
+            answer.body = AnswerBody::Streamed { stream, length };
+            return Ok(answer);
+        }
+        let body = call.body.collect(self.input_bytes_max).await?;
+        Ok(self.shared.run(function, &call.query, content_type, body, slot).await)
+    }
 }
 
 impl FunctionBackend for Embedded {
@@ -254,13 +307,24 @@ impl FunctionBackend for Embedded {
 }
 
 impl Backend for Embedded {
+    fn prepare<'a>(&'a self, _: &'a Invocation) -> LocalBoxFuture<'a, Result<(), Error>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    fn takes_whole(&self, name: &FunctionName) -> bool {
+        EmbeddedName::parse(name.as_str()) != Some(EmbeddedName::Echo)
+    }
+
     fn call(&self, call: Invocation, slot: Slot) -> LocalBoxFuture<'_, Result<Answer, Error>> {
         Box::pin(async move {
-            let Some(function) = EmbeddedName::parse(call.name.as_str()) else {
-                return Err(Error::UnknownFunction(call.name));
+            let name = call.name.clone();
+            let Some(function) = EmbeddedName::parse(name.as_str()) else {
+                return Err(Error::UnknownFunction(name));
             };
-            let content_type = call.headers.get(header::CONTENT_TYPE).cloned();
-            Ok(self.shared.run(function, &call.query, content_type, call.body, slot).await)
+            match self.limit.hold(Box::pin(self.run(function, call, slot))).await {
+                Ok(result) => result,
+                Err(Expired) => Err(Error::FunctionTimedOut { name, limit: self.limit.length() }),
+            }
         })
     }
 }
@@ -284,8 +348,9 @@ mod tests {
     #[actix_rt::test]
     async fn echo_answers_its_input_with_its_type() {
         let answer = run(EmbeddedName::Echo, "", b"hello").await;
-        assert_eq!((&*answer.body, answer.status), (&b"hello"[..], StatusCode::OK));
+        assert_eq!(answer.status, StatusCode::OK);
         assert_eq!(answer.headers.get("content-type").expect("a type"), "text/plain");
+        assert_eq!(answer.body.collect(5).await.expect("whole"), "hello");
     }
 
     #[actix_rt::test]

@@ -1,0 +1,142 @@
+//! What goes on with a call until the last byte of its answer: its slot, its times, its outcome.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use actix_web::http::header::HeaderMap;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::body::{AnswerBody, AnswerStream, NextPiece};
+use super::function::Answer;
+use crate::actors::switch::Active;
+use crate::error::{CallOutcome, Error};
+use crate::metrics::FunctionMetrics;
+
+/// Counts a call when dropped.
+pub(super) struct Count {
+    pub(super) metrics: Arc<FunctionMetrics>,
+    pub(super) scheduler: Arc<Active>,
+    pub(super) outcome: CallOutcome,
+    pub(super) arrival: Instant,
+}
+
+impl Count {
+    /// The beginning of the answer is there.
+    pub(super) fn first_byte(&self) {
+        self.metrics.first_byte(self.arrival.elapsed());
+    }
+
+    /// The call ended with `error`.
+    pub(super) fn failed(mut self, span: &tracing::Span, error: &Error) {
+        self.outcome = error.outcome();
+        let (scheduler, total) = (&*self.scheduler.full_name, self.arrival.elapsed());
+        // Clients type any name: that must not use up the lines of what really fails.
+        let typed = matches!(error, Error::UnknownFunction(_) | Error::NearFunction(_));
+        span.in_scope(|| match self.outcome.is_failure() && !typed {
+            true => {
+                let outcome = self.outcome.label();
+                tracing::warn!(scheduler, outcome, ?total, %error, "a call failed");
+            }
+            false => self.ended(),
+        });
+    }
+
+    fn ended(&self) {
+        let (scheduler, total) = (&*self.scheduler.full_name, self.arrival.elapsed());
+        tracing::debug!(scheduler, outcome = self.outcome.label(), ?total, "a call ended");
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.metrics.request(self.scheduler.policy.name(), self.outcome, self.arrival.elapsed());
+    }
+}
+
+/// A function that runs here.
+pub(super) struct Running {
+    pub(super) metrics: Arc<FunctionMetrics>,
+    pub(super) queueing: Duration,
+    pub(super) started: Instant,
+}
+
+impl Running {
+    /// It has ended.
+    pub(super) fn ended(self) {
+        self.metrics.executed(self.queueing, self.started.elapsed());
+    }
+}
+
+/// An answer that is followed to its last byte.
+pub(super) struct Followed {
+    stream: Box<dyn AnswerStream>,
+    /// `None` once the call was counted.
+    count: Option<Count>,
+    /// What counts for one that ends well.
+    outcome: CallOutcome,
+    running: Option<Running>,
+    /// One of the calls that may be away at once.
+    _away: Option<OwnedSemaphorePermit>,
+    span: tracing::Span,
+}
+
+impl Followed {
+    /// Counts the call of `answer` once that is through: now, if it is whole.
+    pub(super) fn follow(
+        answer: Answer,
+        mut count: Count,
+        running: Option<Running>,
+        away: Option<OwnedSemaphorePermit>,
+        span: tracing::Span,
+    ) -> Answer {
+        let (stream, length, upgraded) = match answer.body {
+            AnswerBody::Whole(_) => {
+                span.in_scope(|| count.ended());
+                return answer;
+            }
+            AnswerBody::Streamed { stream, length } => (stream, length, false),
+            AnswerBody::Upgraded(stream) => (stream, None, true),
+        };
+        // Until it is through, its client may still go away.
+        let outcome = std::mem::replace(&mut count.outcome, CallOutcome::HungUp);
+        let count = Some(count);
+        let stream = Box::new(Self { stream, count, outcome, running, _away: away, span });
+        let body = match upgraded {
+            true => AnswerBody::Upgraded(stream),
+            false => AnswerBody::Streamed { stream, length },
+        };
+        Answer { body, ..answer }
+    }
+
+    fn through(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.ended();
+        }
+        if let Some(mut count) = self.count.take() {
+            count.outcome = self.outcome;
+            self.span.in_scope(|| count.ended());
+        }
+    }
+}
+
+impl AnswerStream for Followed {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<NextPiece> {
+        let polled = self.stream.poll_piece(cx);
+        match &polled {
+            Poll::Ready(None) => self.through(),
+            Poll::Ready(Some(Err(error))) => {
+                if let Some(count) = self.count.take() {
+                    count.failed(&self.span, error);
+                }
+            }
+            _ => {}
+        }
+        polled
+    }
+
+    fn trailers(&mut self) -> HeaderMap {
+        self.stream.trailers()
+    }
+}

@@ -1,0 +1,378 @@
+//! The client of the data path: calls to functions and to peers. HTTP/1.1 with bodies that stream both
+//! ways at once, on kept connections, one client per worker thread and purpose.
+//!
+//! What is sent again, and what is not, follows from what is certain. Nothing has been processed while no
+//! connection was there, or while the kernel took nothing of the request: then it is sent on another
+//! connection. A request whose method is safe (RFC 9110, 9.2.1) may be sent twice in any case. All else
+//! may have run, and is an error.
+
+mod chunks;
+mod exchange;
+mod head;
+mod pool;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use actix_rt::net::TcpStream;
+use actix_web::http::header::HeaderMap;
+use actix_web::http::{Method, StatusCode};
+use bytes::{Bytes, BytesMut};
+
+pub use self::chunks::{chunk, last_chunk};
+use self::exchange::{Exchange, NoHead};
+use self::head::{BodyEnd, RequestHead};
+use self::pool::Pool;
+use super::{BodyFailure, Hosts, SendFailure};
+use crate::call::body::RequestBody;
+use crate::connections::Bodies;
+use crate::memory::budget::Reservation;
+use crate::time::limit::{Silence, TimeLimit};
+
+/// Bytes of an answer that is awaited whole where its length is known: its times are then those of its
+/// last byte.
+const WHOLE_BYTES: u64 = 16 << 10;
+/// How long the rest of such an answer may take before its beginning is handed on.
+const WHOLE_TIME: Duration = Duration::from_millis(2);
+
+/// Bytes up to which a body that is read whole takes no share of a budget.
+const HELD_BYTES_MIN: u64 = 16 << 10;
+
+/// How a client connects and how long it waits.
+#[derive(Clone, Debug)]
+pub struct ClientRules {
+    /// Which hosts it connects to.
+    pub hosts: Hosts,
+    /// How long a connection may take, looking its host up included.
+    pub connect: Duration,
+    /// Whether a connection that is refused is tried again within that time: a server that starts
+    /// listens soon.
+    pub insists: bool,
+    /// How long a machine may be silent, on a connection that is used or idle, before it is given up.
+    pub machine_silence: Duration,
+    /// How long it may take from the last byte that went to the answer's head.
+    pub first_byte: Duration,
+    /// How long it may take from one piece of an answer's body to the next.
+    pub next_byte: Duration,
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// A name or an address, without brackets.
+    pub host: Rc<str>,
+    /// Its port.
+    pub port: u16,
+}
+
+impl Origin {
+    /// Of a host as it stands in a URL.
+    pub fn new(host: &str, port: u16) -> Self {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        Self { host: bare.unwrap_or(host).into(), port }
+    }
+
+    /// As it stands in a URL.
+    fn text(&self) -> String {
+        format!("{}:{}", crate::types::url_host(&self.host), self.port)
+    }
+}
+
+/// A request.
+pub struct OutgoingRequest {
+    /// Where it goes.
+    pub origin: Origin,
+    /// Its method.
+    pub method: Method,
+    /// Path and query.
+    pub target: String,
+    /// Its headers, without those of framing and connection.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: RequestBody,
+    /// Whether it asks to become a WebSocket.
+    pub upgrades: bool,
+}
+
+/// An answer whose head is there.
+pub struct IncomingAnswer {
+    /// Its status; 101 only where the request asked for it.
+    pub status: StatusCode,
+    /// All its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: IncomingBody,
+}
+
+/// An answer's body. Dropping it before its end closes the connection.
+pub struct IncomingBody {
+    /// `None` once it has come to its end.
+    exchange: Option<Exchange>,
+    client: HttpClient,
+    address: (Origin, SocketAddr),
+    silence: Silence,
+    trailers: HeaderMap,
+}
+
+/// A client for the current thread. Clones share its connections.
+#[derive(Clone)]
+pub struct HttpClient(Rc<Inner>);
+
+struct Inner {
+    rules: ClientRules,
+    pool: RefCell<Pool>,
+    first_byte: TimeLimit,
+    next_byte: TimeLimit,
+    whole: TimeLimit,
+}
+
+impl HttpClient {
+    /// A client that keeps to `rules`.
+    pub fn new(rules: ClientRules) -> Self {
+        Self(Rc::new(Inner {
+            first_byte: TimeLimit::new(rules.first_byte),
+            next_byte: TimeLimit::new(rules.next_byte),
+            whole: TimeLimit::new(WHOLE_TIME),
+            pool: RefCell::default(),
+            rules,
+        }))
+    }
+
+    /// Sends `request` and waits for the answer's head.
+    ///
+    /// # Errors
+    /// There is none; the failure says how far the request came.
+    pub async fn send(&self, request: OutgoingRequest) -> Result<IncomingAnswer, SendFailure> {
+        let framing = match &request.body {
+            RequestBody::Whole(body) => BodyEnd::Length(body.len() as u64),
+            // What a WebSocket's client says is no body.
+            RequestBody::Streamed { .. } if request.upgrades => BodyEnd::Length(0),
+            RequestBody::Streamed { length: Some(length), .. } => BodyEnd::Length(*length),
+            RequestBody::Streamed { length: None, .. } => BodyEnd::Chunks,
+        };
+        let head = RequestHead {
+            method: &request.method,
+            target: &request.target,
+            host: &request.origin.text(),
+            headers: &request.headers,
+            end: framing,
+            upgrades: request.upgrades,
+        };
+        let head = Bytes::from(head.bytes());
+        let mut kept = self.kept(&request.origin);
+        loop {
+            let reused = kept.is_some();
+            let (stream, address) = match kept.take() {
+                Some(kept) => kept,
+                None => self.connect(&request.origin).await?,
+            };
+            match self.exchange(&request, head.clone(), framing, stream, address).await {
+                Ok(answer) => return Ok(answer),
+                Err(Ok(NoHead::Ended { sent, .. }))
+                    if reused
+                        && (sent == 0 || is_safe(&request.method))
+                        && request.body.rewind() => {}
+                Err(Ok(no_head)) => return Err(no_head.into_failure()),
+                Err(Err(failure)) => return Err(failure),
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        request: &OutgoingRequest,
+        head: Bytes,
+        framing: BodyEnd,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> Result<IncomingAnswer, Result<NoHead, SendFailure>> {
+        let (method, body) = (request.method.clone(), request.body.clone());
+        let mut exchange = match request.upgrades {
+            true => Exchange::upgrading(stream, method, head, body),
+            false => Exchange::new(stream, method, head, body, framing),
+        };
+        let mut silence = self.0.first_byte.silence();
+        let mut moved = 0;
+        let head = poll_fn(|cx| {
+            if let Poll::Ready(head) = exchange.poll_head(cx) {
+                return Poll::Ready(head.map_err(Ok));
+            }
+            if exchange.moved() != moved {
+                moved = exchange.moved();
+                silence.broken();
+            }
+            let late = SendFailure::NoAnswer(self.0.rules.first_byte);
+            silence.poll_expired(cx).map(|()| Err(Err(late)))
+        })
+        .await?;
+        let body = IncomingBody {
+            exchange: Some(exchange),
+            client: self.clone(),
+            address: (request.origin.clone(), address),
+            silence: self.0.next_byte.silence(),
+            trailers: HeaderMap::new(),
+        };
+        Ok(IncomingAnswer { status: head.status, headers: head.headers, body })
+    }
+}
+
+/// Methods that change nothing, so that asking twice does no harm.
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+}
+
+impl IncomingBody {
+    /// Bytes that are still to come, where that is known.
+    pub fn length(&self) -> Option<u64> {
+        self.exchange.as_ref().map_or(Some(0), Exchange::length)
+    }
+
+    /// The next piece; `None`: that was all.
+    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFailure>>> {
+        let Some(exchange) = &mut self.exchange else { return Poll::Ready(None) };
+        let moved = exchange.moved();
+        let polled = exchange.poll_body(cx);
+        if polled.is_ready() || exchange.moved() != moved {
+            self.silence.broken();
+        }
+        match polled {
+            Poll::Ready(Some(Ok(piece))) => {
+                // The connection is free with the last byte, and not when somebody asks for more.
+                if exchange.length() == Some(0) {
+                    self.ended();
+                }
+                Poll::Ready(Some(Ok(piece)))
+            }
+            Poll::Ready(None) => {
+                self.ended();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(why))) => {
+                self.exchange = None;
+                Poll::Ready(Some(Err(why)))
+            }
+            Poll::Pending => {
+                let late = BodyFailure::Silent(self.client.0.rules.next_byte);
+                let expired = self.silence.poll_expired(cx);
+                if expired.is_ready() {
+                    self.exchange = None;
+                }
+                expired.map(|()| Some(Err(late)))
+            }
+        }
+    }
+
+    fn ended(&mut self) {
+        if let Some(mut exchange) = self.exchange.take() {
+            self.trailers = exchange.trailers();
+            if let Some(stream) = exchange.into_idle() {
+                self.client.keep(&self.address.0, self.address.1, stream);
+            }
+        }
+    }
+
+    /// The headers that came behind it.
+    pub fn trailers(&mut self) -> HeaderMap {
+        std::mem::take(&mut self.trailers)
+    }
+
+    /// All of it, if that is there or comes in a moment; else as much as has come, and the rest.
+    ///
+    /// # Errors
+    /// It is not whole.
+    pub async fn whole_or_begun(&mut self) -> Result<(Bytes, bool), BodyFailure> {
+        let mut begun = Bytes::new();
+        let waits = self.length().is_some_and(|length| length <= WHOLE_BYTES);
+        let patience = self.client.0.whole.clone();
+        let mut patience = patience.silence();
+        poll_fn(|cx| {
+            loop {
+                match self.poll_piece(cx) {
+                    Poll::Ready(None) => {
+                        return Poll::Ready(Ok((std::mem::take(&mut begun), true)));
+                    }
+                    Poll::Ready(Some(Err(why))) => return Poll::Ready(Err(why)),
+                    Poll::Ready(Some(Ok(piece))) => {
+                        begun = match begun.is_empty() {
+                            true => piece,
+                            false => [&begun[..], &piece].concat().into(),
+                        };
+                        if begun.len() as u64 > WHOLE_BYTES {
+                            return Poll::Ready(Ok((std::mem::take(&mut begun), false)));
+                        }
+                    }
+                    Poll::Pending if waits && patience.poll_expired(cx).is_pending() => {
+                        return Poll::Pending;
+                    }
+                    Poll::Pending => return Poll::Ready(Ok((std::mem::take(&mut begun), false))),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Reads all of it.
+    ///
+    /// # Errors
+    /// It is larger than `limit_bytes`, or not whole.
+    pub async fn collect(self, limit_bytes: usize) -> Result<Bytes, BodyFailure> {
+        self.read(limit_bytes, None).await.map(|(body, _)| body)
+    }
+
+    /// The same within a budget: what there is no room for is not read on until there is. Small bodies
+    /// take no share.
+    ///
+    /// # Errors
+    /// It is larger, not whole, or there is no room for it.
+    pub async fn collect_held(
+        self,
+        limit_bytes: usize,
+        bodies: &Bodies,
+    ) -> Result<(Bytes, Option<Reservation>), BodyFailure> {
+        self.read(limit_bytes, Some(bodies)).await
+    }
+
+    async fn read(
+        mut self,
+        limit_bytes: usize,
+        bodies: Option<&Bodies>,
+    ) -> Result<(Bytes, Option<Reservation>), BodyFailure> {
+        let too_large = || BodyFailure::TooLarge(limit_bytes);
+        let length = self.length();
+        if length.is_some_and(|length| length > limit_bytes as u64) {
+            return Err(too_large());
+        }
+        let take = async |bytes: u64| match bodies {
+            Some(bodies) if bytes > HELD_BYTES_MIN => {
+                bodies.take_for_answer(bytes).await.map(Some).ok_or(BodyFailure::NoRoom)
+            }
+            _ => Ok(None),
+        };
+        let mut held: Option<Reservation> = take(length.unwrap_or(0)).await?;
+        let mut whole = BytesMut::new();
+        while let Some(piece) = poll_fn(|cx| self.poll_piece(cx)).await {
+            let piece = piece?;
+            let bytes = whole.len() + piece.len();
+            if bytes > limit_bytes {
+                return Err(too_large());
+            }
+            let has = held.as_ref().map_or(HELD_BYTES_MIN, Reservation::bytes);
+            if bodies.is_some() && bytes as u64 > has {
+                // As much again, for what tells no length may be long.
+                let more = take((bytes as u64).max(HELD_BYTES_MIN + 1)).await?;
+                match (&mut held, more) {
+                    (Some(held), Some(more)) => held.join(more),
+                    (held, more) => *held = more,
+                }
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok((whole.freeze(), held))
+    }
+}

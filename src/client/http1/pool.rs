@@ -1,0 +1,241 @@
+//! Connections that are kept, and the addresses of the hosts that they lead to.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix_rt::net::TcpStream;
+use socket2::SockRef;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{HttpClient, Inner, Origin};
+use crate::client::socket::end_when_silent;
+use crate::client::{Hosts, SendFailure, addresses, hosts_fault_of, is_near};
+
+/// Idle connections are given up before the servers at the other end (75 s here, unlimited in v1)
+/// give them up.
+const IDLE: Duration = Duration::from_secs(15);
+/// How often idle connections are looked for that have been so for too long.
+const SWEEP: Duration = Duration::from_secs(5);
+/// How long an address that a name led to is taken for granted: the system's resolver does not tell how
+/// long it may be.
+const NAME_TIME: Duration = Duration::from_secs(5);
+/// Idle connections kept to one host at most, and hosts that are remembered.
+const IDLE_MAX: usize = 1024;
+const HOSTS_MAX: usize = 4096;
+/// A connection used that short a time ago is not looked at before it is used again.
+const FRESH: Duration = Duration::from_millis(20);
+/// Pauses between two tries to connect to a host that refuses: the first, and the longest.
+const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_millis(250);
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Pool {
+    hosts: HashMap<Origin, Host>,
+    sweeps: Cell<bool>,
+}
+
+#[derive(Default)]
+struct Host {
+    addresses: Rc<[SocketAddr]>,
+    looked_up: Option<Instant>,
+    idle: Vec<Idle>,
+}
+
+struct Idle {
+    stream: TcpStream,
+    address: SocketAddr,
+    since: Instant,
+}
+
+impl Host {
+    /// Its addresses, where they were looked up a short time ago.
+    fn known(&self, now: Instant) -> Option<Rc<[SocketAddr]>> {
+        let at = self.looked_up?;
+        (now.duration_since(at) < NAME_TIME).then(|| Rc::clone(&self.addresses))
+    }
+}
+
+impl Pool {
+    fn host(&mut self, origin: &Origin) -> &mut Host {
+        if self.hosts.len() >= HOSTS_MAX && !self.hosts.contains_key(origin) {
+            // Clients type names; what is in use is not forgotten.
+            self.hosts.retain(|_, host| !host.idle.is_empty());
+        }
+        self.hosts.entry(origin.clone()).or_default()
+    }
+
+    /// Drops what was idle for too long; `false`: nothing is left.
+    fn sweep(&mut self, now: Instant) -> bool {
+        self.hosts.retain(|_, host| {
+            host.idle.retain(|idle| now.duration_since(idle.since) < IDLE);
+            !host.idle.is_empty() || host.known(now).is_some()
+        });
+        !self.hosts.is_empty()
+    }
+}
+
+impl HttpClient {
+    /// Looks the addresses of `origin` up, where they are not known. Costs nothing later, then: a call
+    /// that waits for this holds no slot.
+    ///
+    /// # Errors
+    /// It has none.
+    pub async fn look_up(&self, origin: &Origin) -> Result<(), SendFailure> {
+        self.addresses(origin).await.map(drop)
+    }
+
+    async fn addresses(&self, origin: &Origin) -> Result<Rc<[SocketAddr]>, SendFailure> {
+        if let Ok(ip) = origin.host.parse::<IpAddr>() {
+            return self.allowed(vec![SocketAddr::new(ip, origin.port)]);
+        }
+        let known = self.0.pool.borrow_mut().host(origin).known(Instant::now());
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let lookup = addresses(origin.host.to_string(), origin.port);
+        let found = timeout(self.0.rules.connect / 2, lookup).await;
+        let late = |_| SendFailure::UnknownHost("its name was not resolved in time".to_owned());
+        let found = found.map_err(late)?;
+        let found = found.map_err(|why| SendFailure::UnknownHost(why.to_string()))?;
+        let found = self.allowed(found)?;
+        let mut pool = self.0.pool.borrow_mut();
+        let host = pool.host(origin);
+        // A name that has moved: connections to where it was are not used again.
+        host.idle.retain(|idle| found.contains(&idle.address));
+        (host.addresses, host.looked_up) = (Rc::clone(&found), Some(Instant::now()));
+        drop(pool);
+        self.sweep_soon();
+        Ok(found)
+    }
+
+    fn allowed(&self, mut found: Vec<SocketAddr>) -> Result<Rc<[SocketAddr]>, SendFailure> {
+        if self.0.rules.hosts == Hosts::Others {
+            let all = found.len();
+            found.retain(|address| !is_near(address.ip()));
+            if found.is_empty() && all > 0 {
+                return Err(SendFailure::NearHost);
+            }
+        }
+        match found.is_empty() {
+            true => Err(SendFailure::UnknownHost("the name has no address".to_owned())),
+            false => Ok(found.into()),
+        }
+    }
+
+    /// A kept connection to `origin`, the one that was used last, where its name is not to be looked up
+    /// anew.
+    pub(super) fn kept(&self, origin: &Origin) -> Option<(TcpStream, SocketAddr)> {
+        let mut pool = self.0.pool.borrow_mut();
+        let host = pool.hosts.get_mut(origin)?;
+        let now = Instant::now();
+        if host.looked_up.is_some() && host.known(now).is_none() {
+            return None;
+        }
+        while let Some(Idle { stream, address, since }) = host.idle.pop() {
+            let idle = now.duration_since(since);
+            // The event loop may not have heard yet that the other side is gone.
+            if idle < FRESH || idle < IDLE && !has_ended(&stream) {
+                return Some((stream, address));
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for another request.
+    pub(super) fn keep(&self, origin: &Origin, address: SocketAddr, stream: TcpStream) {
+        let mut pool = self.0.pool.borrow_mut();
+        let host = pool.host(origin);
+        let moved = host.looked_up.is_some() && !host.addresses.contains(&address);
+        if host.idle.len() < IDLE_MAX && !moved {
+            host.idle.push(Idle { stream, address, since: Instant::now() });
+        }
+        drop(pool);
+        self.sweep_soon();
+    }
+
+    /// Sweeps for as long as anything is kept.
+    fn sweep_soon(&self) {
+        if self.0.pool.borrow().sweeps.replace(true) {
+            return;
+        }
+        let this = Rc::downgrade(&self.0);
+        actix_rt::spawn(async move {
+            loop {
+                sleep(SWEEP).await;
+                let Some(this) = this.upgrade() else { return };
+                let mut pool = this.pool.borrow_mut();
+                if !pool.sweep(Instant::now()) {
+                    pool.sweeps.set(false);
+                    return;
+                }
+            }
+        });
+    }
+
+    /// A new connection to `origin`.
+    pub(super) async fn connect(
+        &self,
+        origin: &Origin,
+    ) -> Result<(TcpStream, SocketAddr), SendFailure> {
+        let limit = self.0.rules.connect;
+        let failed = Cell::new(None);
+        let connected = timeout(limit, self.0.connected(self, origin, &failed)).await;
+        match (connected, failed.take()) {
+            (Ok(connected), _) => connected,
+            (Err(_), Some(why)) => Err(not_connected(&why)),
+            (Err(_), None) => Err(not_connected(&io::Error::from(io::ErrorKind::TimedOut))),
+        }
+    }
+}
+
+impl Inner {
+    /// Connects; while it goes on after a failure, that is in `failed`.
+    async fn connected(
+        &self,
+        client: &HttpClient,
+        origin: &Origin,
+        failed: &Cell<Option<io::Error>>,
+    ) -> Result<(TcpStream, SocketAddr), SendFailure> {
+        let mut pause = PAUSE;
+        loop {
+            let mut last = io::Error::from(io::ErrorKind::NotConnected);
+            for address in &*client.addresses(origin).await? {
+                match TcpStream::connect(*address).await {
+                    Ok(stream) => {
+                        // Best effort: without these the connection works, only slower, or hangs
+                        // for longer.
+                        let _ = stream.set_nodelay(true);
+                        let _ = end_when_silent(&stream, self.rules.machine_silence);
+                        return Ok((stream, *address));
+                    }
+                    Err(why) => last = why,
+                }
+            }
+            if !self.rules.insists || last.kind() != io::ErrorKind::ConnectionRefused {
+                return Err(not_connected(&last));
+            }
+            failed.set(Some(last));
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}
+
+fn not_connected(why: &io::Error) -> SendFailure {
+    SendFailure::NotConnected { why: why.to_string(), hosts_fault: hosts_fault_of(why) }
+}
+
+/// Whether the system knows that an idle connection has ended, or something came that nobody asked for.
+fn has_ended(stream: &TcpStream) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    match SockRef::from(stream).peek(&mut byte) {
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        Ok(_) => true,
+    }
+}

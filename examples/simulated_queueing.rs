@@ -66,7 +66,7 @@ fn exponential(mean: f64, rng: &mut impl Rng) -> f64 {
 impl Simulation {
     fn new(algorithm: &str) -> Result<Self, Box<dyn Error>> {
         let all: Vec<Peer> = (0..RATES.len())
-            .map(|n| Peer { host: n.to_string().into(), name: format!("node-{n}").into() })
+            .map(|n| Peer { name: format!("node-{n}").into(), ..Peer::at(&n.to_string()) })
             .collect();
         let others = |me: usize| {
             let others = all.iter().enumerate().filter(|(n, _)| *n != me);

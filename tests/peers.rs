@@ -109,7 +109,7 @@ async fn every_error_of_a_peer_call_has_the_shape_of_an_answer() {
         ("fn-echo", br#"{"payload":"%%%"}"#, 400, 4),
         ("fn-echo", br#"{"hops":"1"}"#, 400, 4),
         ("fn-echo", br#"{"headers":{"a":["b"]}}"#, 400, 4),
-        ("fn-echo", br#"{"method":"DELETE"}"#, 400, 4),
+        ("fn-echo", br#"{"method":"DE LETE"}"#, 400, 4),
         ("fn-echo", large.as_bytes(), 413, 4),
         ("fn-echo", &huge, 413, 4),
         ("localhost", b"{}", 400, 100),

@@ -121,6 +121,12 @@ pub enum AnswerBody {
         /// How many bytes they will be together, where that was told.
         length: Option<u64>,
     },
+    /// There is none, for the request asked for none (HEAD) or the client has it already (304); an
+    /// answer with a body would have had so many bytes.
+    LeftOut {
+        /// What the function told.
+        length: Option<u64>,
+    },
     /// What the function and the client say to each other from now on, on a connection of their own
     /// making: a WebSocket.
     Upgraded(Box<dyn AnswerStream>),
@@ -139,6 +145,7 @@ impl AnswerBody {
             Self::Whole(body) => return Ok(body),
             Self::Streamed { stream, length } => (stream, length),
             Self::Upgraded(stream) => (stream, None),
+            Self::LeftOut { .. } => return Ok(Bytes::new()),
         };
         let too_large = || Error::AnswerTooLarge { limit_bytes };
         if length.is_some_and(|length| length > limit_bytes as u64) {
@@ -160,6 +167,7 @@ impl std::fmt::Debug for AnswerBody {
         match self {
             Self::Whole(body) => write!(f, "{} bytes", body.len()),
             Self::Streamed { length, .. } => write!(f, "a stream of {length:?} bytes"),
+            Self::LeftOut { length } => write!(f, "no body, of {length:?} bytes"),
             Self::Upgraded(_) => write!(f, "a connection"),
         }
     }

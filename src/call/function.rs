@@ -60,9 +60,9 @@ pub trait Backend {
     /// There is no such function.
     fn prepare<'a>(&'a self, call: &'a Invocation) -> LocalBoxFuture<'a, Result<(), Error>>;
 
-    /// Whether the function needs its input whole: then it is read before the call is scheduled, within
-    /// what the node may hold.
-    fn takes_whole(&self, _: &FunctionName) -> bool {
+    /// Whether the function needs its input whole, of which `length` bytes are announced: then it is read
+    /// before the call is scheduled, within what the node may hold.
+    fn takes_whole(&self, _name: &FunctionName, _length: Option<u64>) -> bool {
         false
     }
 

@@ -8,11 +8,13 @@
 //! Functions and other nodes are behind ports ([`Backend`], [`Forwarder`]), so that these rules are
 //! tested without sockets.
 
+mod ahead;
 pub mod body;
 pub mod forward;
 pub mod function;
 mod progress;
 pub mod state;
+pub mod turns;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -24,6 +26,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use self::ahead::{AheadRules, read_ahead};
 use self::body::{AnswerBody, RequestBody};
 use self::forward::{Forward, ForwardFailure, Forwarder, PeerReply};
 use self::function::{Answer, Backend, Invocation};
@@ -101,8 +104,6 @@ struct Course {
     execution: Option<Duration>,
     learnt: Option<LearnerDecision>,
     elsewhere: Option<Vec<PeerHop>>,
-    /// What goes on until the last byte of an answer.
-    running: Option<Running>,
     away: Option<OwnedSemaphorePermit>,
 }
 
@@ -169,9 +170,9 @@ impl Dispatcher {
             count.metrics = self.metrics_of(&name, true);
         }
         count.first_byte();
-        let (running, away) = (course.running.take(), course.away.take());
+        let away = course.away.take();
         let result = match result {
-            Ok(answer) => Ok(Followed::follow(answer, count, running, away, span)),
+            Ok(answer) => Ok(Followed::follow(answer, count, away, span)),
             Err(error) => {
                 count.failed(&span, &error);
                 Err(error)
@@ -302,11 +303,27 @@ impl Dispatcher {
         course.execution = Some(started.elapsed());
         let running =
             Running { metrics: self.metrics_of(&name, true), queueing: started - arrived, started };
-        match &answer.body {
-            AnswerBody::Whole(_) => running.ended(),
-            _ => course.running = Some(running),
-        }
+        answer.body = match answer.body {
+            body @ (AnswerBody::Whole(_) | AnswerBody::LeftOut { .. }) => {
+                running.ended();
+                body
+            }
+            AnswerBody::Streamed { stream, length } => {
+                let stream = read_ahead(running.until_end_of(stream), length, &self.ahead());
+                AnswerBody::Streamed { stream, length }
+            }
+            AnswerBody::Upgraded(stream) => AnswerBody::Upgraded(running.until_end_of(stream)),
+        };
         Ok(answer)
+    }
+
+    fn ahead(&self) -> AheadRules {
+        let settings = &self.node.settings;
+        AheadRules {
+            window_bytes: settings.window_bytes,
+            whole_bytes_max: settings.whole_body_bytes_max(),
+            budget: Arc::clone(&self.bodies.budget),
+        }
     }
 
     async fn forward(&self, call: &mut Call, peer: &Peer) -> Result<PeerReply, ForwardFailure> {

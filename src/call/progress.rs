@@ -67,6 +67,34 @@ impl Running {
     pub(super) fn ended(self) {
         self.metrics.executed(self.queueing, self.started.elapsed());
     }
+
+    /// It runs until `stream` has come to its end.
+    pub(super) fn until_end_of(self, stream: Box<dyn AnswerStream>) -> Box<dyn AnswerStream> {
+        Box::new(RunningStream { stream, running: Some(self) })
+    }
+}
+
+/// An answer of a function that runs here.
+struct RunningStream {
+    stream: Box<dyn AnswerStream>,
+    /// `None` once it has ended.
+    running: Option<Running>,
+}
+
+impl AnswerStream for RunningStream {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<NextPiece> {
+        let polled = self.stream.poll_piece(cx);
+        if matches!(polled, Poll::Ready(None))
+            && let Some(running) = self.running.take()
+        {
+            running.ended();
+        }
+        polled
+    }
+
+    fn trailers(&mut self) -> HeaderMap {
+        self.stream.trailers()
+    }
 }
 
 /// An answer that is followed to its last byte.
@@ -76,7 +104,6 @@ pub(super) struct Followed {
     count: Option<Count>,
     /// What counts for one that ends well.
     outcome: CallOutcome,
-    running: Option<Running>,
     /// One of the calls that may be away at once.
     _away: Option<OwnedSemaphorePermit>,
     span: tracing::Span,
@@ -87,12 +114,11 @@ impl Followed {
     pub(super) fn follow(
         answer: Answer,
         mut count: Count,
-        running: Option<Running>,
         away: Option<OwnedSemaphorePermit>,
         span: tracing::Span,
     ) -> Answer {
         let (stream, length, upgraded) = match answer.body {
-            AnswerBody::Whole(_) => {
+            AnswerBody::Whole(_) | AnswerBody::LeftOut { .. } => {
                 span.in_scope(|| count.ended());
                 return answer;
             }
@@ -102,7 +128,7 @@ impl Followed {
         // Until it is through, its client may still go away.
         let outcome = std::mem::replace(&mut count.outcome, CallOutcome::HungUp);
         let count = Some(count);
-        let stream = Box::new(Self { stream, count, outcome, running, _away: away, span });
+        let stream = Box::new(Self { stream, count, outcome, _away: away, span });
         let body = match upgraded {
             true => AnswerBody::Upgraded(stream),
             false => AnswerBody::Streamed { stream, length },
@@ -111,9 +137,6 @@ impl Followed {
     }
 
     fn through(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.ended();
-        }
         if let Some(mut count) = self.count.take() {
             count.outcome = self.outcome;
             self.span.in_scope(|| count.ended());

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
 
+use super::turns::UploadTurns;
 use crate::actors::discovery::{Discovery, Published};
 use crate::actors::learner::hub::LearnerHub;
 use crate::actors::queue::{Gate, Queue};
@@ -63,6 +64,8 @@ pub struct NodeState {
     /// Calls that may be under way to others at once, peers and gateways: their clients' connections
     /// do not end meanwhile, and some must be left for all others.
     pub away: Arc<Semaphore>,
+    /// Turns of calls whose bodies come while they run.
+    pub uploads: Arc<UploadTurns>,
     /// Calls handed to peers right now.
     pub forwarding: Forwarding,
     /// How far the node is on its way out.
@@ -101,6 +104,7 @@ impl NodeState {
             switch: Handle::default(),
             discovery: Handle::default(),
             metrics,
+            uploads: Arc::default(),
             forwarding: Forwarding::default(),
             phase: watch::Sender::new(NodePhase::Serving),
             changes: Arc::new(Semaphore::new(CHANGES_MAX)),

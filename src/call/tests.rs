@@ -329,7 +329,7 @@ async fn an_answer_that_streams_is_counted_when_it_is_through() {
         let pieces = Piecewise([Some(Ok(Bytes::from("x"))), end.clone()].into());
         let mut begun = answer(Bytes::new());
         begun.body = AnswerBody::Streamed { stream: Box::new(pieces), length: None };
-        let followed = Followed::follow(begun, count, None, None, tracing::Span::none());
+        let followed = Followed::follow(begun, count, None, tracing::Span::none());
         assert!(!shown(&stage).contains(outcome), "not yet");
         assert_eq!(followed.body.collect(99).await.is_ok(), end.is_none());
         let line = format!(r#"function="f",outcome="{outcome}",scheduler="ForwardScheduler"}} 1"#);

@@ -235,6 +235,8 @@ settings! {
     body_bytes_max: Option<u64> = None;
     /// Bytes at most of a body that must be held whole: a call that is handed to a v1 node, its answer, and what an embedded function works on. Unset: a 32nd of the memory, 16 MiB at most.
     held_body_bytes_max: usize = memory::share(32, 16 << 20) as usize;
+    /// Bytes that are held of an answer that streams faster than its client reads, 16384 to 16777216.
+    window_bytes: usize = 256 << 10;
     /// Bytes of a call's body that are kept until its answer begins, so that the call can go elsewhere when it fails, 0 to 16777216.
     retry_body_bytes_max: usize = 64 << 10;
     /// How fn-sleep, fn-spin and fn-work draw their time unless the call says: constant or exponential.
@@ -376,6 +378,7 @@ impl Settings {
         range("function_idle_timeout_s", self.function_idle_timeout_s, 0.001, 604_800.0);
         range("function_silence_timeout_s", self.function_silence_timeout_s, 1.0, 3600.0);
         range("held_body_bytes_max", self.held_body_bytes_max as f64, 0.0, (1u64 << 30) as f64);
+        range("window_bytes", self.window_bytes as f64, 16384.0, 16_777_216.0);
         range("retry_body_bytes_max", self.retry_body_bytes_max as f64, 0.0, 16_777_216.0);
 
         if self.forward_timeout_s < self.function_timeout_s {

@@ -23,6 +23,7 @@ use crate::client::Hosts;
 use crate::client::http1::{ClientRules, HttpClient};
 use crate::config::Settings;
 use crate::error::Error;
+use crate::memory::budget::Budget;
 use crate::types::FunctionName;
 
 /// All backends, in the order in which they are asked.
@@ -56,6 +57,7 @@ pub struct PreparedBackend {
 /// What the backends of a worker thread are made from.
 pub struct ThreadContext<'a> {
     settings: &'a Settings,
+    bodies: Arc<Budget>,
 }
 
 impl ThreadContext<'_> {
@@ -74,7 +76,12 @@ impl ThreadContext<'_> {
 
     /// A way to functions on these hosts.
     fn remote(&self, hosts: Hosts) -> Remote {
-        Remote::new(self.client(hosts))
+        Remote::new(self.client(hosts), self.settings.body_bytes_max)
+    }
+
+    /// What all bodies on the node may hold.
+    pub fn bodies(&self) -> Arc<Budget> {
+        Arc::clone(&self.bodies)
     }
 
     /// How the node is configured.
@@ -122,8 +129,8 @@ pub struct Functions {
 
 impl Functions {
     /// Those of `backends`, for the current thread.
-    pub fn new(settings: &Settings, backends: &Backends) -> Self {
-        let context = ThreadContext { settings };
+    pub fn new(settings: &Settings, backends: &Backends, bodies: Arc<Budget>) -> Self {
+        let context = ThreadContext { settings, bodies };
         Self {
             backends: backends.0.iter().map(|backend| (backend.make)(&context)).collect(),
             served: settings.fns_list.clone(),
@@ -164,8 +171,8 @@ impl Backend for Functions {
         }
     }
 
-    fn takes_whole(&self, name: &FunctionName) -> bool {
-        self.backend(name).is_some_and(|backend| backend.takes_whole(name))
+    fn takes_whole(&self, name: &FunctionName, length: Option<u64>) -> bool {
+        self.backend(name).is_some_and(|backend| backend.takes_whole(name, length))
     }
 
     fn call(&self, call: Invocation, slot: Slot) -> LocalBoxFuture<'_, Result<Answer, Error>> {
@@ -183,7 +190,7 @@ mod tests {
     /// The place in the list of the backend that has each of `names`.
     fn places(settings: &Settings, names: &[&str]) -> Vec<Option<usize>> {
         let backends = Backends::prepare(settings).expect("good settings");
-        let functions = Functions::new(settings, &backends);
+        let functions = Functions::new(settings, &backends, Budget::new(1));
         let place = |name: &&str| {
             let name = FunctionName::parse(name).expect("a name");
             functions.backends.iter().position(|backend| backend.serves(&name))

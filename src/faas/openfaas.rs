@@ -180,6 +180,7 @@ impl OpenFaas {
             headers: told,
             body: RequestBody::Whole(body),
             upgrades: false,
+            asks_first: false,
         };
         let asked = async {
             let answer = self.client.send(request).await.map_err(|why| failed(reason(why)))?;

@@ -1,10 +1,11 @@
 //! A function behind HTTP: how a call goes out and its answer comes in. Shared by the backends
 //! that only differ in where the function is.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use actix_web::http::StatusCode;
-use actix_web::http::header::HeaderMap;
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::http::{Method, StatusCode};
+use bytes::Bytes;
 
 use crate::actors::queue::Slot;
 use crate::call::body::{AnswerBody, AnswerStream, NextPiece};
@@ -19,12 +20,13 @@ use crate::wire::headers;
 #[derive(Clone)]
 pub struct Remote {
     client: HttpClient,
+    answer_bytes_max: Option<u64>,
 }
 
 impl Remote {
-    /// Calls go out through `client`.
-    pub fn new(client: HttpClient) -> Self {
-        Self { client }
+    /// Calls go out through `client`; a function answers at most so many bytes, where there is a limit.
+    pub fn new(client: HttpClient, answer_bytes_max: Option<u64>) -> Self {
+        Self { client, answer_bytes_max }
     }
 
     /// Looks up where the function is.
@@ -48,23 +50,41 @@ impl Remote {
         slot: Slot,
     ) -> Result<Answer, Error> {
         let Invocation { name, method, headers, body, upgrades, .. } = call;
-        let request = OutgoingRequest { origin, method, target, headers, body, upgrades };
+        let asks_head = method == Method::HEAD;
+        let request =
+            OutgoingRequest { origin, method, target, headers, body, upgrades, asks_first: false };
         let answer = self.client.send(request).await.map_err(|why| failed(&name, why))?;
         let mut body = answer.body;
         let length = body.length();
+        let length_told = headers::text(&answer.headers, &header::CONTENT_LENGTH).parse().ok();
         let told = headers::from_function(answer.headers);
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
-            let stream = FunctionStream { begun: None, body, name, _slot: slot };
+            let stream = FunctionStream { begun: None, body, name, left: None, _slot: slot };
             let body = AnswerBody::Upgraded(Box::new(stream));
             return Ok(Answer { status: answer.status, headers: told, body, held: None });
         }
+        if asks_head || answer.status == StatusCode::NOT_MODIFIED {
+            return Ok(Answer {
+                status: answer.status,
+                headers: told,
+                body: AnswerBody::LeftOut { length: length_told },
+                held: None,
+            });
+        }
+        let limit = self.answer_bytes_max;
+        let within = |bytes: u64| match limit.filter(|limit| bytes > *limit) {
+            None => Ok(()),
+            Some(limit) => Err(too_large(limit)),
+        };
+        within(length.unwrap_or(0))?;
         let begun = body.whole_or_begun().await;
         let (begun, whole) = begun.map_err(|why| function_broke(&name, why))?;
+        within(begun.len() as u64)?;
         let body = match whole {
             true => AnswerBody::Whole(begun),
             false => {
                 let begun = Some(begun).filter(|begun| !begun.is_empty());
-                let stream = FunctionStream { begun, body, name, _slot: slot };
+                let stream = FunctionStream { begun, body, name, left: limit, _slot: slot };
                 AnswerBody::Streamed { stream: Box::new(stream), length }
             }
         };
@@ -96,19 +116,35 @@ fn function_broke(name: &FunctionName, failure: BodyFailure) -> Error {
 /// What a function says after its answer's head. Its slot is given back with the last byte.
 struct FunctionStream {
     /// What came with the head.
-    begun: Option<bytes::Bytes>,
+    begun: Option<Bytes>,
     body: IncomingBody,
     name: FunctionName,
+    /// Bytes that may still come, where there is a limit.
+    left: Option<u64>,
     _slot: Slot,
+}
+
+impl FunctionStream {
+    fn within(&mut self, piece: Bytes) -> Result<Bytes, Error> {
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(piece.len() as u64).ok_or_else(|| too_large(*left))?;
+        }
+        Ok(piece)
+    }
+}
+
+fn too_large(limit: u64) -> Error {
+    Error::AnswerTooLarge { limit_bytes: usize::try_from(limit).unwrap_or(usize::MAX) }
 }
 
 impl AnswerStream for FunctionStream {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<NextPiece> {
         if let Some(begun) = self.begun.take() {
-            return Poll::Ready(Some(Ok(begun)));
+            return Poll::Ready(Some(self.within(begun)));
         }
-        let polled = self.body.poll_piece(cx);
-        polled.map(|next| next.map(|piece| piece.map_err(|why| function_broke(&self.name, why))))
+        let next = ready!(self.body.poll_piece(cx));
+        let next = next.map(|piece| piece.map_err(|why| function_broke(&self.name, why)));
+        Poll::Ready(next.map(|piece| self.within(piece?)))
     }
 
     fn trailers(&mut self) -> HeaderMap {

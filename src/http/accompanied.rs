@@ -90,6 +90,9 @@ pub fn hand_on(
     let connection = request.conn_data::<Arc<Connection>>();
     let (stream, length, upgraded) = match body {
         AnswerBody::Whole(body) => return respond(builder, body, along, connection),
+        AnswerBody::LeftOut { length } => {
+            return builder.body(LeftOut(length).boxed());
+        }
         AnswerBody::Streamed { stream, length } => (stream, length, false),
         AnswerBody::Upgraded(stream) => (stream, None, true),
     };
@@ -116,6 +119,24 @@ pub fn hand_on(
     // The chunks are made here: the server's own have no place for what comes behind them.
     response.head_mut().no_chunking(length.is_none() && !upgraded);
     response
+}
+
+/// A body that is not sent, though its length is told.
+struct LeftOut(Option<u64>);
+
+impl MessageBody for LeftOut {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        self.0.map_or(BodySize::None, BodySize::Sized)
+    }
+
+    fn poll_next(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Poll::Ready(None)
+    }
 }
 
 /// An answer's body as it comes, with what goes along.

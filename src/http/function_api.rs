@@ -92,13 +92,14 @@ pub async fn call_body(
         return Ok((take_session(request, payload, &worker.uploads), held));
     }
     let settings = &worker.node.settings;
-    let whole = worker.functions.takes_whole(name);
+    let announced = headers::text(request.headers(), &header::CONTENT_LENGTH).parse().ok();
+    let whole = worker.functions.takes_whole(name, announced);
     let rules = UploadRules {
         bytes_max: settings.body_bytes_max,
         whole_bytes_max: whole.then(|| settings.whole_body_bytes_max()),
         kept_bytes_max: settings.retry_body_bytes_max,
     };
-    take_body(request, payload, &worker.uploads, rules).await
+    take_body(request, payload, worker, rules).await
 }
 
 /// Which scheduler the headers ask for: Bypass wins over Forward, Forward over Reject; any

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,7 +18,10 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 
 use super::body::{Uploads, check_announced, read_body};
+use super::gateway_worker::GatewayWorker;
 use crate::call::body::{BodySource, NextPiece, RequestBody};
+use crate::call::state::NodeState;
+use crate::call::turns::UploadTurn;
 use crate::connections::{Connection, EndReason, Phase};
 use crate::error::Error;
 use crate::memory::budget::Reservation;
@@ -49,9 +53,10 @@ pub struct UploadRules {
 pub async fn take_body(
     request: &HttpRequest,
     payload: web::Payload,
-    uploads: &Uploads,
+    worker: &GatewayWorker,
     rules: UploadRules,
 ) -> Result<(RequestBody, Reservation), Error> {
+    let uploads = &worker.uploads;
     let from = request.headers();
     let announced = headers::text(from, &header::CONTENT_LENGTH).parse::<u64>().ok();
     let chunked = from.contains_key(header::TRANSFER_ENCODING);
@@ -89,12 +94,14 @@ pub async fn take_body(
         read: 0,
         lost: false,
         ended: false,
+        turn: None,
     };
     upload.begin(&uploads.pause).await?;
     if upload.ended {
         let body = Bytes::from(upload.kept.concat());
         return Ok((RequestBody::Whole(body), held));
     }
+    upload.wait_for_turn(&worker.node).await?;
     let source = Rc::new(RefCell::new(upload));
     Ok((RequestBody::Streamed { source, length: announced }, held))
 }
@@ -119,6 +126,7 @@ pub fn take_session(
         read: 0,
         lost: false,
         ended: false,
+        turn: None,
     }));
     RequestBody::Streamed { source, length: None }
 }
@@ -139,9 +147,30 @@ struct Upload {
     /// Some of it is not kept any more.
     lost: bool,
     ended: bool,
+    turn: Option<UploadTurn>,
 }
 
 impl Upload {
+    /// Waits until it may take a slot though it is not whole.
+    async fn wait_for_turn(&mut self, node: &NodeState) -> Result<(), Error> {
+        if let Some(connection) = &self.connection {
+            connection.enter(Phase::Waiting, self.read as u64);
+        }
+        let mut turn = pin!(node.uploads.take(|| node.gate.k()));
+        let connection = self.connection.clone();
+        let turn = poll_fn(|cx| {
+            if let Some(why) = connection.as_ref().and_then(|connection| connection.ended()) {
+                return Poll::Ready(Err(of_end(why)));
+            }
+            turn.as_mut().poll(cx).map(Ok)
+        });
+        self.turn = Some(turn.await?);
+        if let Some(connection) = &self.connection {
+            connection.enter(Phase::Running, self.read as u64);
+        }
+        Ok(())
+    }
+
     /// Waits for as much as is kept, unless it pauses.
     async fn begin(&mut self, pause: &TimeLimit) -> Result<(), Error> {
         let mut pause = pause.silence();
@@ -167,10 +196,7 @@ impl Upload {
     fn is_to_end(&self) -> Option<Error> {
         let connection = self.connection.as_ref()?;
         let wanted = connection.phase() == Phase::Body;
-        match connection.ended().filter(|_| wanted)? {
-            EndReason::Slow => Some(Error::BodyTooSlow),
-            EndReason::Room => Some(Error::Busy),
-        }
+        connection.ended().filter(|_| wanted).map(of_end)
     }
 
     fn took(&mut self, piece: Bytes) -> Result<Bytes, Error> {
@@ -187,6 +213,14 @@ impl Upload {
             self.lost = true;
         }
         Ok(piece)
+    }
+}
+
+/// What a client is told whose connection is to end.
+fn of_end(why: EndReason) -> Error {
+    match why {
+        EndReason::Slow => Error::BodyTooSlow,
+        EndReason::Room => Error::Busy,
     }
 }
 
@@ -221,6 +255,7 @@ impl BodySource for Upload {
             }
             Poll::Ready(None) => {
                 self.ended = true;
+                self.turn = None;
                 if let Some(connection) = &self.connection {
                     connection.streamed_body_ends();
                 }

@@ -31,7 +31,7 @@ fn worker(node: &Arc<NodeState>, backends: &Backends) -> GatewayWorker {
         Arc::clone(&node.metrics),
         node.call_bodies(),
     ));
-    let functions = Rc::new(Functions::new(&node.settings, backends));
+    let functions = Rc::new(Functions::new(&node.settings, backends, Arc::clone(&node.bodies)));
     let replicas = Replicas::new(
         Arc::clone(&node.in_force),
         node.source(),

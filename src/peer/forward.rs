@@ -64,6 +64,7 @@ impl PeerClient {
             headers: told,
             body: RequestBody::Whole(message),
             upgrades: false,
+            asks_first: false,
         };
         let sent = self.calls.send(request).await;
         let answer = sent.inspect_err(|failure| self.report(&peer.host, failure))?;

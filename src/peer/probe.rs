@@ -31,6 +31,7 @@ impl PeerClient {
             headers: told,
             body: RequestBody::EMPTY,
             upgrades: false,
+            asks_first: false,
         };
         let answer = self.probes.send(request).await?;
         let (loads, status) = (&answer.headers, answer.status);

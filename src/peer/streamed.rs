@@ -33,6 +33,7 @@ impl PeerClient {
             headers: metadata(call),
             body: invocation.body.clone(),
             upgrades: invocation.upgrades,
+            asks_first: true,
         };
         let sent = self.calls.send(request).await;
         let mut answer = sent.inspect_err(|failure| self.report(&peer.host, failure))?;

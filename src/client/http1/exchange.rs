@@ -34,6 +34,8 @@ thread_local! {
 /// How far a request is.
 #[derive(Debug, PartialEq, Eq)]
 enum Sending {
+    /// Its body waits until the other side wants it.
+    Asking,
     /// More of its body may come.
     Going,
     /// All of it is written or about to be.
@@ -97,6 +99,19 @@ impl Exchange {
     ) -> Self {
         let mut this = Self::new(stream, method, head, body, BodyEnd::Length(0));
         (this.upgrades, this.sending) = (true, Sending::Done);
+        this
+    }
+
+    /// Sends `head`, and `body` once the other side wants it.
+    pub(super) fn asking(
+        stream: TcpStream,
+        method: Method,
+        head: Bytes,
+        body: RequestBody,
+        framing: BodyEnd,
+    ) -> Self {
+        let mut this = Self::new(stream, method, head, body, framing);
+        this.sending = Sending::Asking;
         this
     }
 
@@ -270,6 +285,10 @@ impl Exchange {
                 self.came.advance(length);
                 let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
                 if head.status.is_informational() && !switches {
+                    if head.status == StatusCode::CONTINUE && self.sending == Sending::Asking {
+                        self.sending = Sending::Going;
+                        self.poll_send(cx).map_err(NoHead::Body)?;
+                    }
                     continue;
                 }
                 if switches && !self.upgrades {

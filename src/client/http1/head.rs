@@ -40,6 +40,8 @@ pub(super) struct RequestHead<'a> {
     pub(super) end: BodyEnd,
     /// Whether it asks to become a WebSocket.
     pub(super) upgrades: bool,
+    /// Whether its body waits until it is wanted.
+    pub(super) asks_first: bool,
 }
 
 impl RequestHead<'_> {
@@ -59,6 +61,9 @@ impl RequestHead<'_> {
         }
         if self.upgrades {
             put(&[b"connection: upgrade\r\nupgrade: websocket\r\n"]);
+        }
+        if self.asks_first {
+            put(&[b"expect: 100-continue\r\n"]);
         }
         match self.end {
             BodyEnd::Chunks => put(&[b"transfer-encoding: chunked\r\n"]),
@@ -245,6 +250,7 @@ mod tests {
                 headers: &headers,
                 end,
                 upgrades: false,
+                asks_first: false,
             };
             String::from_utf8(head.bytes()).expect("text")
         };

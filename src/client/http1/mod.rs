@@ -98,6 +98,9 @@ pub struct OutgoingRequest {
     pub body: RequestBody,
     /// Whether it asks to become a WebSocket.
     pub upgrades: bool,
+    /// Whether a body that streams waits until the other side wants it (`Expect: 100-continue`): one that
+    /// is refused is then whole for another try. Only for servers that know this.
+    pub asks_first: bool,
 }
 
 /// An answer whose head is there.
@@ -163,7 +166,9 @@ impl HttpClient {
             headers: &request.headers,
             end: framing,
             upgrades: request.upgrades,
+            asks_first: request.asks_first && matches!(request.body, RequestBody::Streamed { .. }),
         };
+        let asks_first = head.asks_first;
         let head = Bytes::from(head.bytes());
         let mut kept = self.kept(&request.origin);
         loop {
@@ -172,7 +177,8 @@ impl HttpClient {
                 Some(kept) => kept,
                 None => self.connect(&request.origin).await?,
             };
-            match self.exchange(&request, head.clone(), framing, stream, address).await {
+            let exchange = self.begin(&request, head.clone(), framing, stream, asks_first);
+            match self.exchange(exchange, &request.origin, address).await {
                 Ok(answer) => return Ok(answer),
                 Err(Ok(NoHead::Ended { sent, .. }))
                     if reused
@@ -184,19 +190,28 @@ impl HttpClient {
         }
     }
 
-    async fn exchange(
+    fn begin(
         &self,
         request: &OutgoingRequest,
         head: Bytes,
         framing: BodyEnd,
         stream: TcpStream,
+        asks_first: bool,
+    ) -> Exchange {
+        let (method, body) = (request.method.clone(), request.body.clone());
+        match (request.upgrades, asks_first) {
+            (true, _) => Exchange::upgrading(stream, method, head, body),
+            (false, true) => Exchange::asking(stream, method, head, body, framing),
+            (false, false) => Exchange::new(stream, method, head, body, framing),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        mut exchange: Exchange,
+        origin: &Origin,
         address: SocketAddr,
     ) -> Result<IncomingAnswer, Result<NoHead, SendFailure>> {
-        let (method, body) = (request.method.clone(), request.body.clone());
-        let mut exchange = match request.upgrades {
-            true => Exchange::upgrading(stream, method, head, body),
-            false => Exchange::new(stream, method, head, body, framing),
-        };
         let mut silence = self.0.first_byte.silence();
         let mut moved = 0;
         let head = poll_fn(|cx| {
@@ -214,7 +229,7 @@ impl HttpClient {
         let body = IncomingBody {
             exchange: Some(exchange),
             client: self.clone(),
-            address: (request.origin.clone(), address),
+            address: (origin.clone(), address),
             silence: self.0.next_byte.silence(),
             trailers: HeaderMap::new(),
         };

@@ -15,6 +15,8 @@ pub mod board;
 pub mod thumbnail;
 pub mod times;
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
@@ -35,7 +37,7 @@ use crate::call::function::{Answer, Backend, Invocation};
 use crate::config::Settings;
 use crate::error::Error;
 use crate::memory;
-use crate::memory::budget::Budget;
+use crate::memory::budget::{Budget, Reservation};
 use crate::time::limit::{Expired, TimeLimit};
 use crate::time::timer::Timer;
 use crate::types::FunctionName;
@@ -149,12 +151,44 @@ fn echo(content_type: Option<HeaderValue>, body: Bytes, time: Option<Duration>) 
 
 /// An input that streams, as an answer. The slot is given back with its last byte.
 struct Echoed {
+    begun: VecDeque<Bytes>,
     input: RequestBody,
+    held: Option<Reservation>,
     _slot: Slot,
+}
+
+impl Echoed {
+    /// Takes up to `bytes_max` of `input` before it begins to answer, as far as there is room: there are
+    /// clients that read nothing before they have sent all.
+    async fn of(
+        input: RequestBody,
+        bytes_max: usize,
+        bodies: &Arc<Budget>,
+        slot: Slot,
+    ) -> Result<Self, Error> {
+        let (mut begun, mut bytes, mut held) = (VecDeque::new(), 0, bodies.take(0));
+        while bytes < bytes_max
+            && let Some(held) = &mut held
+            && let Some(more) = bodies.take(64 << 10)
+            && let Some(piece) = poll_fn(|cx| input.poll_piece(cx)).await
+        {
+            let piece = piece?;
+            bytes += piece.len();
+            if held.bytes() < bytes as u64 {
+                held.join(more);
+            }
+            begun.push_back(piece);
+        }
+        Ok(Self { begun, input, held, _slot: slot })
+    }
 }
 
 impl AnswerStream for Echoed {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<NextPiece> {
+        if let Some(piece) = self.begun.pop_front() {
+            return Poll::Ready(Some(Ok(piece)));
+        }
+        self.held = None;
         self.input.poll_piece(cx)
     }
 }
@@ -254,7 +288,7 @@ pub fn prepare(settings: &Settings) -> Result<Option<PreparedBackend>, BadBacken
         PreparedBackend {
             names: EmbeddedName::ALL.iter().map(|(name, _)| (*name).to_owned()).collect(),
             make: Box::new(move |thread| {
-                Box::new(Embedded::new(thread.settings(), Arc::clone(&shared)))
+                Box::new(Embedded::new(thread.settings(), Arc::clone(&shared), thread.bodies()))
             }),
         }
     }))
@@ -265,12 +299,14 @@ struct Embedded {
     shared: Arc<Shared>,
     limit: TimeLimit,
     input_bytes_max: usize,
+    bodies: Arc<Budget>,
 }
 
 impl Embedded {
-    fn new(settings: &Settings, shared: Arc<Shared>) -> Self {
+    fn new(settings: &Settings, shared: Arc<Shared>, bodies: Arc<Budget>) -> Self {
         Self {
             shared,
+            bodies,
             limit: TimeLimit::new(Settings::seconds(settings.function_timeout_s)),
             input_bytes_max: settings.whole_body_bytes_max(),
         }
@@ -291,8 +327,8 @@ impl Embedded {
         if let (EmbeddedName::Echo, RequestBody::Streamed { length, .. }) = (function, &call.body) {
             let length = *length;
             let mut answer = echo(content_type, Bytes::new(), None);
-            let stream = Box::new(Echoed { input: call.body, _slot: slot });
-            answer.body = AnswerBody::Streamed { stream, length };
+            let echoed = Echoed::of(call.body, self.input_bytes_max, &self.bodies, slot).await?;
+            answer.body = AnswerBody::Streamed { stream: Box::new(echoed), length };
             return Ok(answer);
         }
         let body = call.body.collect(self.input_bytes_max).await?;
@@ -311,8 +347,9 @@ impl Backend for Embedded {
         Box::pin(ready(Ok(())))
     }
 
-    fn takes_whole(&self, name: &FunctionName) -> bool {
-        EmbeddedName::parse(name.as_str()) != Some(EmbeddedName::Echo)
+    fn takes_whole(&self, name: &FunctionName, length: Option<u64>) -> bool {
+        let fits = length.is_some_and(|length| length <= self.input_bytes_max as u64);
+        EmbeddedName::parse(name.as_str()) != Some(EmbeddedName::Echo) || fits
     }
 
     fn call(&self, call: Invocation, slot: Slot) -> LocalBoxFuture<'_, Result<Answer, Error>> {

@@ -33,12 +33,12 @@ const ROOMS: &[(u8, &str, &str)] = &[
     // A call's way, speaking to ports.
     (4, "call", "actors config connections error memory metrics policy queue types wire"),
     // Edges: what comes in and what goes out.
-    (5, "client", "actors config connections memory metrics policy rl types wire"),
-    (5, "faas", "actors call client config connections error memory storage time types wire"),
+    (5, "client", "actors call config connections error memory metrics policy rl time types wire"),
+    (5, "faas", "actors call client config error memory storage time types wire"),
     (
         5,
         "peer",
-        "actors call client config connections membership memory metrics saved time types wire",
+        "actors call client config connections error membership memory metrics saved time types wire",
     ),
     (
         5,
@@ -63,8 +63,8 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (
         7,
         "cli",
-        "client config connections experiment::design experiment::report experiment::run faas fleet \
-         http memory metrics node policy saved storage telemetry types",
+        "call client config connections experiment::design experiment::report experiment::run faas \
+         fleet http memory metrics node policy saved storage telemetry types",
     ),
     // Everything that reads bytes from outside, for the fuzz targets.
     (

@@ -53,7 +53,8 @@ pub(super) fn read_ahead(
     let whole = whole.filter(|bytes| (rules.window_bytes..=rules.whole_bytes_max).contains(bytes));
     let held = whole.and_then(|bytes| rules.budget.take(bytes as u64));
     let bytes_max = match &held {
-        Some(_) => whole.unwrap_or(rules.window_bytes),
+        // One more, so that its end is seen as well.
+        Some(_) => whole.map_or(rules.window_bytes, |bytes| bytes.saturating_add(1)),
         None => rules.window_bytes,
     };
     let shared = Rc::new(RefCell::new(Ahead { bytes_max, held, ..Ahead::default() }));

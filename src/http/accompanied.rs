@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 use super::errors;
 use crate::call::body::{AnswerBody, AnswerStream};
-use crate::client::http1::{chunk, last_chunk};
 use crate::connections::{Bodies, Connection, Phase};
 use crate::error::Error;
 use crate::memory::budget::Reservation;
 use crate::rl::reward::Pending;
+use crate::wire::chunks::{chunk, last_chunk};
 
 /// A share of a budget up to which an answer is handed on alone.
 const SMALL_BYTES: u64 = 16 << 10;

@@ -1,6 +1,7 @@
 //! The JSON that nodes exchange, shared by who sends it (`peer`) and who receives it (`http`).
 //! Every field may be missing or null on the way in: v1 leaves out what it does not know.
 
+pub mod chunks;
 pub mod codes;
 pub mod frames;
 pub mod headers;

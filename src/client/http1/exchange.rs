@@ -13,11 +13,11 @@ use actix_web::http::{Method, StatusCode};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::chunks::{CHUNK_END, Chunks, LAST_CHUNK, Piece, chunk_head};
 use super::head::{self, AnswerHead, BodyEnd};
 use super::{BodyFailure, SendFailure};
 use crate::call::body::RequestBody;
 use crate::error::Error;
+use crate::wire::chunks::{CHUNK_END, ChunkPiece, Chunks, LAST_CHUNK, chunk_head};
 
 /// Bytes of a request's body that are taken before they can be sent.
 const AHEAD_BYTES: usize = 64 << 10;
@@ -327,9 +327,9 @@ impl Exchange {
                 return Poll::Ready(Some(Err(BodyFailure::Request(why))));
             }
             match self.take_piece() {
-                Ok(Piece::Data(piece)) => return Poll::Ready(Some(Ok(piece))),
-                Ok(Piece::End) => return Poll::Ready(None),
-                Ok(Piece::More) => {}
+                Ok(ChunkPiece::Data(piece)) => return Poll::Ready(Some(Ok(piece))),
+                Ok(ChunkPiece::End) => return Poll::Ready(None),
+                Ok(ChunkPiece::More) => {}
                 Err(why) => {
                     return Poll::Ready(Some(Err(BodyFailure::Unreadable(why.to_owned()))));
                 }
@@ -346,16 +346,16 @@ impl Exchange {
     }
 
     /// What is there of the answer's body.
-    fn take_piece(&mut self) -> Result<Piece, &'static str> {
+    fn take_piece(&mut self) -> Result<ChunkPiece, &'static str> {
         match &mut self.end {
-            BodyEnd::Length(0) => Ok(Piece::End),
+            BodyEnd::Length(0) => Ok(ChunkPiece::End),
             BodyEnd::Chunks => self.chunks.take(&mut self.came),
-            _ if self.came.is_empty() => Ok(Piece::More),
-            BodyEnd::Connection => Ok(Piece::Data(std::mem::take(&mut self.came))),
+            _ if self.came.is_empty() => Ok(ChunkPiece::More),
+            BodyEnd::Connection => Ok(ChunkPiece::Data(std::mem::take(&mut self.came))),
             BodyEnd::Length(left) => {
                 let bytes = (self.came.len() as u64).min(*left);
                 *left -= bytes;
-                Ok(Piece::Data(self.came.split_to(bytes as usize)))
+                Ok(ChunkPiece::Data(self.came.split_to(bytes as usize)))
             }
         }
     }

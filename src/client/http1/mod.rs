@@ -6,12 +6,9 @@
 //! connection. A request whose method is safe (RFC 9110, 9.2.1) may be sent twice in any case. All else
 //! may have run, and is an error.
 
-mod chunks;
 mod exchange;
 mod head;
 mod pool;
-#[cfg(test)]
-mod tests;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -25,7 +22,6 @@ use actix_web::http::header::HeaderMap;
 use actix_web::http::{Method, StatusCode};
 use bytes::{Bytes, BytesMut};
 
-pub use self::chunks::{chunk, last_chunk};
 use self::exchange::{Exchange, NoHead};
 use self::head::{BodyEnd, RequestHead};
 use self::pool::Pool;
@@ -391,3 +387,6 @@ impl IncomingBody {
         Ok((whole.freeze(), held))
     }
 }
+
+#[cfg(test)]
+mod tests;

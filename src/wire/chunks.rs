@@ -26,9 +26,9 @@ enum Next {
     End,
 }
 
-/// A piece of a body.
+/// What a body in chunks comes to, bit by bit.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub enum ChunkPiece {
     /// Bytes of it.
     Data(Bytes),
     /// More has to come first.
@@ -39,10 +39,10 @@ pub(super) enum Piece {
 
 /// Takes a body in chunks apart.
 #[derive(Debug, Default)]
-pub(super) struct Chunks {
+pub struct Chunks {
     next: Next,
     /// The trailers, once they have come.
-    pub(super) trailers: HeaderMap,
+    pub trailers: HeaderMap,
 }
 
 impl Chunks {
@@ -50,28 +50,28 @@ impl Chunks {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn take(&mut self, came: &mut Bytes) -> Result<Piece, &'static str> {
+    pub fn take(&mut self, came: &mut Bytes) -> Result<ChunkPiece, &'static str> {
         loop {
             match &mut self.next {
-                Next::End => return Ok(Piece::End),
+                Next::End => return Ok(ChunkPiece::End),
                 Next::Data(left) => {
                     if came.is_empty() {
-                        return Ok(Piece::More);
+                        return Ok(ChunkPiece::More);
                     }
                     let bytes = (came.len() as u64).min(*left);
                     *left -= bytes;
                     if *left == 0 {
                         self.next = Next::DataEnd;
                     }
-                    return Ok(Piece::Data(came.split_to(bytes as usize)));
+                    return Ok(ChunkPiece::Data(came.split_to(bytes as usize)));
                 }
                 Next::DataEnd => match came.first() {
-                    None => return Ok(Piece::More),
+                    None => return Ok(ChunkPiece::More),
                     Some(b'\n') => {
                         let _ = came.split_to(1);
                         self.next = Next::Size;
                     }
-                    Some(b'\r') if came.len() < 2 => return Ok(Piece::More),
+                    Some(b'\r') if came.len() < 2 => return Ok(ChunkPiece::More),
                     Some(b'\r') if came.get(1) == Some(&b'\n') => {
                         let _ = came.split_to(2);
                         self.next = Next::Size;
@@ -82,7 +82,7 @@ impl Chunks {
                     let Some(end) = memchr(b'\n', came) else {
                         return match came.len() > LINE_BYTES_MAX {
                             true => Err("the line of a chunk's size is too long"),
-                            false => Ok(Piece::More),
+                            false => Ok(ChunkPiece::More),
                         };
                     };
                     let line = came.split_to(end + 1);
@@ -93,7 +93,7 @@ impl Chunks {
                 }
                 Next::Trailers => match self.trailers(came)? {
                     true => self.next = Next::End,
-                    false => return Ok(Piece::More),
+                    false => return Ok(ChunkPiece::More),
                 },
             }
         }
@@ -127,14 +127,14 @@ fn size(line: &[u8]) -> Option<u64> {
 }
 
 /// What is sent before a chunk of `bytes`.
-pub(super) fn chunk_head(bytes: usize) -> Bytes {
+pub fn chunk_head(bytes: usize) -> Bytes {
     format!("{bytes:x}\r\n").into()
 }
 
 /// What is sent behind a chunk.
-pub(super) const CHUNK_END: Bytes = Bytes::from_static(b"\r\n");
+pub const CHUNK_END: Bytes = Bytes::from_static(b"\r\n");
 /// What is sent behind the last one, where there are no trailers.
-pub(super) const LAST_CHUNK: Bytes = Bytes::from_static(b"0\r\n\r\n");
+pub const LAST_CHUNK: Bytes = Bytes::from_static(b"0\r\n\r\n");
 
 /// What is sent behind the last chunk, with `trailers`.
 pub fn last_chunk(trailers: &HeaderMap) -> Bytes {
@@ -167,9 +167,9 @@ mod tests {
             came = [&came[..], piece].concat().into();
             loop {
                 match chunks.take(&mut came)? {
-                    Piece::Data(bytes) => data.extend_from_slice(&bytes),
-                    Piece::More => break,
-                    Piece::End => {
+                    ChunkPiece::Data(bytes) => data.extend_from_slice(&bytes),
+                    ChunkPiece::More => break,
+                    ChunkPiece::End => {
                         ended = true;
                         break;
                     }

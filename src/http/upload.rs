@@ -205,7 +205,8 @@ impl Upload {
         if let Some(limit_bytes) = self.bytes_max.filter(|limit| self.read > *limit) {
             return Err(Error::BodyTooLarge { limit_bytes });
         }
-        if !self.lost && self.kept_bytes + piece.len() <= self.kept_bytes_max {
+        // The last that is kept may go beyond the bound: of the beginning no piece may get lost.
+        if !self.lost && self.kept_bytes < self.kept_bytes_max {
             self.kept_bytes += piece.len();
             self.kept.push(piece.clone());
             self.next = self.kept.len();

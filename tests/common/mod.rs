@@ -1,6 +1,7 @@
 //! What the integration tests share: nodes on addresses of their own, calls to them, and servers
 //! that say exactly what a test wants.
 #![allow(dead_code)]
+#![expect(clippy::disallowed_methods, reason = "what is tested goes on in real time")]
 
 pub mod process;
 pub mod raw;

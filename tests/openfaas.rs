@@ -115,6 +115,16 @@ fn gateway(request: &Request, functions: &Functions) -> Reply {
         let ask = "WWW-Authenticate: Basic realm=\"Restricted\"\r\n";
         return answer("401 Unauthorized", ask, b"invalid credentials");
     }
+    api(method, path, request, &mut functions)
+}
+
+/// The gateway's API, to those that it knows.
+fn api(
+    method: &str,
+    path: &str,
+    request: &Request,
+    functions: &mut BTreeMap<String, Deployed>,
+) -> Reply {
     let json_type = "Content-Type: application/json\r\n";
     let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
     let status = |name: &str, f: &Deployed| json!({"name": name, "image": "x", "replicas": f.replicas, "availableReplicas": f.available, "invocationCount": f.invocations});

@@ -30,7 +30,8 @@ use crate::membership::{At, Introduction, Membership, Rules};
 use crate::peer::{PeerClient, own_address};
 use crate::policy::params::BadParameters;
 use crate::saved::eids::read_eids;
-use crate::saved::{Dynamic, FlagOverrides, load_learner};
+use crate::saved::model_file::ModelFile;
+use crate::saved::{Dynamic, FlagOverrides};
 use crate::storage::lock::FolderLock;
 use crate::storage::{self, StorageError};
 use crate::types::Identity;
@@ -180,9 +181,9 @@ const SAVING: Duration = Duration::from_secs(10);
 
 /// What the Learner begins with: the model and the EIDs of earlier runs.
 fn learning(settings: &Settings, dynamic: &Dynamic) -> Result<Arc<LearnerHub>, StartError> {
-    let learner = load_learner(&settings.data_path, dynamic.learner.clone())?;
+    let (learner, file) = ModelFile::load(&settings.data_path, dynamic.learner.clone())?;
     let reserved = read_eids(&settings.data_path)?;
-    Ok(LearnerHub::new(learner.snapshot(), reserved, &settings.data_path))
+    Ok(LearnerHub::new(learner.snapshot(), file, reserved, &settings.data_path))
 }
 
 /// Starts the Learner on `thread`.

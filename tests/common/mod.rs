@@ -54,6 +54,16 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
     }
 }
 
+/// What was last saved of the model in a data path, its values aside: the journal's last line, or the
+/// model where there is no journal. `None`: nothing, or it is being written.
+pub fn last_saved(folder: &Path) -> Option<serde_json::Value> {
+    let model = std::fs::read_to_string(folder.join("p2pfaas_learner-model.json")).ok()?;
+    match std::fs::read_to_string(folder.join("p2pfaas_learner-model.journal")) {
+        Ok(journal) => serde_json::from_str(journal.lines().last()?.split_once(' ')?.1).ok(),
+        Err(_) => Some(serde_json::from_str(&model).expect("whole at any instant")),
+    }
+}
+
 /// A node in this process, on an address of its own, with its files in a temporary folder.
 pub struct TestNode {
     pub ip: Ipv4Addr,

@@ -37,6 +37,8 @@ pub const LISTED: ListedValueFunction = ListedValueFunction {
 const GLUED_MAX: f64 = 1e18;
 /// Characters of a feature in a glued key at most.
 const GLUED_CHARACTERS: usize = 20;
+/// Numbers of a state as it is saved, glued or not, at most.
+const STATE_NUMBERS_MAX: usize = FEATURES_MAX * GLUED_CHARACTERS;
 
 /// The beginning of a state's name, for messages.
 fn shown(state: &[f64]) -> String {
@@ -167,22 +169,14 @@ impl QTable {
     /// # Errors
     /// What does not fit, in words.
     pub fn load(parameters: &Parameters, saved: &RawValue) -> Result<Self, String> {
-        let (actions_n, there) = (parameters.actions_n, parameters.values_bytes());
-        let lists_max = parameters.states_max.min(there / row_bytes(1, actions_n));
-        let states = Form {
-            key: "states",
-            width: 1..=FEATURES_MAX * GLUED_CHARACTERS,
-            lists_max,
-            numbers_max: there / FEATURE_BYTES,
-            magnitude_max: f64::MAX,
-        };
-        let [states, rows] =
-            lists::read(saved, [states, Form::learnt("table", actions_n, lists_max)])
-                .map_err(|why| format!("{why} (states_max and the learner's memory bound it)"))?;
+        let mut table = Self::new(parameters);
+        let (states, there) = (table.states_form(), table.bytes_max);
+        let rows = Form::learnt("table", table.actions_n, states.lists_max);
+        let [states, rows] = lists::read(saved, [states, rows])
+            .map_err(|why| format!("{why} (states_max and the learner's memory bound it)"))?;
         if states.len() != rows.len() {
             return Err(format!("there are {} states and {} rows", states.len(), rows.len()));
         }
-        let mut table = Self::new(parameters);
         for (state, row) in states.iter().zip(rows.iter()) {
             table.keys.check(state)?;
             if table.row(state).is_some() {
@@ -197,6 +191,17 @@ impl QTable {
             }
         }
         Ok(table)
+    }
+
+    /// What the states of a model may be.
+    fn states_form(&self) -> Form {
+        Form {
+            key: "states",
+            width: 1..=STATE_NUMBERS_MAX,
+            lists_max: self.states_max.min(self.bytes_max / row_bytes(1, self.actions_n)),
+            numbers_max: self.bytes_max / FEATURE_BYTES,
+            magnitude_max: f64::MAX,
+        }
     }
 
     fn hash(&self, state: &[f64]) -> u64 {
@@ -304,6 +309,24 @@ impl ValueFunction for QTable {
 
     fn saving(&self) -> serde_json::Result<Saving> {
         Ok(Saving::Table("states", self.weights()))
+    }
+
+    fn apply_changes(&mut self, changes: &RawValue) -> Result<(), String> {
+        let states = Form { width: 2..=1 + STATE_NUMBERS_MAX, ..self.states_form() };
+        let lists_max = self.bytes_max / VALUE_BYTES;
+        let [states, cells] = lists::read(changes, [states, Form::learnt("cells", 3, lists_max)])?;
+        for place in states.iter() {
+            let Some((row, state)) = place.split_first() else { continue };
+            self.keys.check(state)?;
+            let next = self.states.len();
+            if *row != next as f64 || self.row(state).is_some() {
+                return Err(format!("the state {} cannot be in row {row}", shown(state)));
+            }
+            if !self.file(state, &vec![0.0; self.actions_n]) {
+                return Err(format!("there is no room for the state {}", shown(state)));
+            }
+        }
+        lists::put(&mut self.values, &cells)
     }
 }
 

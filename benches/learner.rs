@@ -3,6 +3,8 @@
 //! `cargo bench --bench learner` prints every figure beside its bar. Traffic stays on 127.0.0.1 at
 //! ports of its own; `ROUNDS` (5) sets how many alternating rounds the medians are taken over.
 
+#![expect(clippy::disallowed_methods, reason = "it measures real time")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::rc::Rc;

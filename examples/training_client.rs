@@ -19,6 +19,8 @@
 //!
 //! It prints, round by round, the shares of calls in time, late and rejected, and the learner's ε.
 
+#![expect(clippy::disallowed_methods, reason = "a client of a node in real time")]
+
 use std::error::Error;
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! What a client sees when things fail or change under load: nothing, wherever that is possible.
 
+#![expect(clippy::disallowed_methods, reason = "what is tested goes on in real time")]
+
 mod common;
 
 use std::cell::Cell;

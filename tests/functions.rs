@@ -1,5 +1,7 @@
 //! `/function/{fn}` of the wire contract, row by row.
 
+#![expect(clippy::disallowed_methods, reason = "what is tested goes on in real time")]
+
 mod common;
 
 use std::sync::Arc;

@@ -163,6 +163,7 @@ targets! {
     init_server
     json
     learner_batch
+    learner_changes
     learner_model
     learner_numbers
     learner_parameters

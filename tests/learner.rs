@@ -225,14 +225,42 @@ async fn the_model_is_saved_when_it_changed_and_not_before_its_time() {
     let node = TestNode::start(|settings| settings.learner_save_time_s = 0.05);
     node.set_learner(json!({"window_size": 2})).await;
     train(&node, 1, 5).await;
-    let file = node.file("p2pfaas_learner-model.json");
     let saved = eventually("the model is saved", || async {
-        let text = std::fs::read_to_string(&file).ok()?;
-        let model: Value = serde_json::from_str(&text).expect("whole at any instant");
-        (model["counters"]["trained_items"] == 5).then_some(model)
+        last_saved(node.folder.path()).filter(|model| model["counters"]["trained_items"] == 5)
     })
     .await;
     assert_eq!(saved["expected_eid"], 6);
+}
+
+#[actix_rt::test]
+async fn what_changes_is_saved_beside_the_model_and_at_the_stop_the_model_has_all_of_it() {
+    let mut node = TestNode::start(|settings| settings.learner_save_time_s = 0.05);
+    node.set_learner(json!({"window_size": 2})).await;
+    let folder = node.folder.path().to_owned();
+    let saved = |n: u64| {
+        let folder = folder.clone();
+        eventually("it is saved", move || {
+            let saved = last_saved(&folder);
+            async move { saved.filter(|model| model["counters"]["trained_items"] == n) }
+        })
+    };
+    let (model, journal) =
+        (node.file("p2pfaas_learner-model.json"), node.file("p2pfaas_learner-model.journal"));
+    train(&node, 1, 5).await;
+    saved(5).await;
+    let whole = std::fs::read(&model).expect("saved");
+    train(&node, 6, 3).await;
+    saved(8).await;
+    assert_eq!(std::fs::read(&model).expect("still there"), whole, "it is not written again");
+    assert!(journal.exists());
+    let weights = get(&node.learner("/learner/weights")).await.json();
+    node.stop().await;
+    assert!(!journal.exists());
+    let stopped: Value =
+        serde_json::from_slice(&std::fs::read(&model).expect("saved")).expect("JSON");
+    assert_eq!(stopped["counters"]["trained_items"], 8);
+    node.start_again();
+    assert_eq!(get(&node.learner("/learner/weights")).await.json(), weights);
 }
 
 #[actix_rt::test]

@@ -496,10 +496,9 @@ async fn a_kill_loses_no_saved_model_and_no_eid_is_given_again() {
     for _ in 0..20 {
         last = learnt(&post(&url(18080, "/function/fn-echo"), "x").await).0;
     }
-    let file = folder.path().join(ip.to_string()).join("p2pfaas_learner-model.json");
+    let saved = folder.path().join(ip.to_string());
     eventually("all of it is saved", || async {
-        let model: Value = serde_json::from_slice(&std::fs::read(&file).ok()?).expect("whole");
-        (model["counters"]["trained_items"] == 20).then_some(())
+        last_saved(&saved).filter(|model| model["counters"]["trained_items"] == 20)
     })
     .await;
     let weights = get(&url(19020, "/learner/weights")).await.json();

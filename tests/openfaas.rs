@@ -21,6 +21,15 @@ struct Deployed {
     replicas: u64,
     available: u64,
     looks: u32,
+    /// Looks that a new replica takes.
+    needs: u32,
+    invocations: u64,
+}
+
+impl Deployed {
+    fn at(replicas: u64) -> Self {
+        Self { replicas, available: replicas, looks: 0, needs: LOOKS, invocations: 0 }
+    }
 }
 
 type Functions = Mutex<BTreeMap<String, Deployed>>;
@@ -32,8 +41,8 @@ struct Gateway {
 
 impl Gateway {
     fn start() -> Self {
-        let figlet = Deployed { replicas: 1, available: 1, looks: 0 };
-        let functions = Arc::new(Mutex::new(BTreeMap::from([("figlet".to_owned(), figlet)])));
+        let figlet = ("figlet".to_owned(), Deployed::at(1));
+        let functions = Arc::new(Mutex::new(BTreeMap::from([figlet])));
         let known = Arc::clone(&functions);
         let server = RawServer::start(fresh_ip(), 8080, move |request| gateway(request, &known));
         Self { server, functions }
@@ -58,6 +67,33 @@ impl Gateway {
     fn replicas(&self, name: &str) -> Option<u64> {
         self.functions.lock().unwrap().get(name).map(|f| f.replicas)
     }
+
+    /// Changes what is known of `figlet`.
+    fn figlet(&self, change: impl FnOnce(&mut Deployed)) {
+        change(self.functions.lock().unwrap().get_mut("figlet").expect("it is there"));
+    }
+
+    /// Measures the scale delay of `figlet`, which has `before` replicas, and does `meanwhile` before
+    /// its new one is available. Answers how many replicas it has in the end.
+    async fn measured<F: Future<Output = ()>>(
+        &self,
+        node: &TestNode,
+        before: u64,
+        meanwhile: impl FnOnce() -> F,
+    ) -> u64 {
+        self.figlet(|f| *f = Deployed { needs: u32::MAX, ..Deployed::at(before) });
+        let url = node.url("/monitoring/scale-delay/figlet");
+        let measuring = actix_rt::spawn(async move { get(&url).await });
+        eventually("it is scaled up", || async {
+            (self.replicas("figlet") == Some(before + 1)).then_some(())
+        })
+        .await;
+        meanwhile().await;
+        self.figlet(|f| f.needs = 0);
+        let answered = measuring.await.expect("it is measured");
+        assert_eq!(answered.status, 200, "{}", answered.text());
+        self.replicas("figlet").expect("it is there")
+    }
 }
 
 fn gateway(request: &Request, functions: &Functions) -> Reply {
@@ -79,9 +115,19 @@ fn gateway(request: &Request, functions: &Functions) -> Reply {
         let ask = "WWW-Authenticate: Basic realm=\"Restricted\"\r\n";
         return answer("401 Unauthorized", ask, b"invalid credentials");
     }
+    api(method, path, request, &mut functions)
+}
+
+/// The gateway's API, to those that it knows.
+fn api(
+    method: &str,
+    path: &str,
+    request: &Request,
+    functions: &mut BTreeMap<String, Deployed>,
+) -> Reply {
     let json_type = "Content-Type: application/json\r\n";
     let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
-    let status = |name: &str, f: &Deployed| json!({"name": name, "image": "x", "replicas": f.replicas, "availableReplicas": f.available});
+    let status = |name: &str, f: &Deployed| json!({"name": name, "image": "x", "replicas": f.replicas, "availableReplicas": f.available, "invocationCount": f.invocations});
     match (method, path) {
         ("GET", "/system/functions") => {
             let all: Vec<_> = functions.iter().map(|(name, f)| status(name, f)).collect();
@@ -91,7 +137,7 @@ fn gateway(request: &Request, functions: &Functions) -> Reply {
             let Some(name) = body["service"].as_str() else {
                 return answer("400 Bad Request", "", b"no service");
             };
-            functions.insert(name.to_owned(), Deployed { replicas: 1, available: 1, looks: 0 });
+            functions.insert(name.to_owned(), Deployed::at(1));
             answer("202 Accepted", "", b"")
         }
         ("PUT", "/system/functions") => ok(""),
@@ -107,7 +153,7 @@ fn gateway(request: &Request, functions: &Functions) -> Reply {
                 return answer("404 Not Found", "", b"");
             };
             f.looks += 1;
-            if f.looks >= LOOKS {
+            if f.looks >= f.needs {
                 f.available = f.replicas;
             }
             answer("200 OK", json_type, status(name, f).to_string().as_bytes())
@@ -250,6 +296,47 @@ async fn the_scale_delay_is_measured_by_one_replica_more_which_is_taken_back() {
 }
 
 #[actix_rt::test]
+async fn a_replica_that_was_measured_stays_where_calls_need_it() {
+    let gateway = Gateway::start();
+    let node = gateway.node(|_| {});
+    assert_eq!(gateway.measured(&node, 0, || async {}).await, 0, "nobody called it");
+    let call = || async {
+        assert_eq!(post(&node.url("/function/figlet"), "x").await.status, 200);
+    };
+    assert_eq!(gateway.measured(&node, 0, call).await, 1, "called through this node");
+    let called_elsewhere = || async { gateway.figlet(|f| f.invocations += 1) };
+    assert_eq!(gateway.measured(&node, 0, called_elsewhere).await, 1);
+    assert_eq!(gateway.measured(&node, 1, call).await, 1, "it has what it had before");
+}
+
+#[actix_rt::test]
+async fn what_others_have_scaled_meanwhile_stays() {
+    let gateway = Gateway::start();
+    let node = gateway.node(|_| {});
+    for others in [5, 2] {
+        let scale = || async { gateway.figlet(|f| (f.replicas, f.available) = (others, others)) };
+        let left = gateway.measured(&node, if others == 5 { 1 } else { 0 }, scale).await;
+        assert_eq!(left, others);
+    }
+}
+
+#[actix_rt::test]
+async fn a_node_that_stops_puts_back_the_replica_that_it_measures() {
+    let gateway = Gateway::start();
+    let mut node = gateway.node(|_| {});
+    gateway.figlet(|f| f.needs = u32::MAX);
+    let url = node.url("/monitoring/scale-delay/figlet");
+    let measuring = actix_rt::spawn(async move { get(&url).await });
+    eventually("it is scaled up", || async {
+        (gateway.replicas("figlet") == Some(2)).then_some(())
+    })
+    .await;
+    node.stop().await;
+    assert_eq!(gateway.replicas("figlet"), Some(1));
+    assert_eq!(measuring.await.expect("it is answered").status, 500);
+}
+
+#[actix_rt::test]
 async fn what_changes_the_gateway_is_for_whoever_may_change_the_node() {
     let gateway = Gateway::start();
     let node = gateway.node(|settings| settings.admin = Admin::Off);
@@ -272,7 +359,7 @@ async fn what_changes_the_gateway_is_for_whoever_may_change_the_node() {
 #[actix_rt::test]
 async fn a_function_with_more_replicas_than_can_be_counted_is_the_gateways_error() {
     let gateway = Gateway::start();
-    let most = Deployed { replicas: u64::MAX, available: 1, looks: 0 };
+    let most = Deployed { available: 1, ..Deployed::at(u64::MAX) };
     gateway.functions.lock().unwrap().insert("most".to_owned(), most);
     let node = gateway.node(|_| {});
     let answered = get(&node.url("/monitoring/scale-delay/most")).await;

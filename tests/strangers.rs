@@ -1,6 +1,8 @@
 //! What strangers may send to a small node: it stays inside 64 MiB, goes on answering others, and is
 //! not changed. The node is a process of its own under that limit; its memory is read from outside.
 
+#![expect(clippy::disallowed_methods, reason = "what is tested goes on in real time")]
+
 mod common;
 
 use std::net::Ipv4Addr;

@@ -112,6 +112,7 @@ impl Replicas {
             return replica.addr.clone();
         }
         let policy = Arc::clone(&active.policy);
+        #[expect(clippy::disallowed_methods, reason = "the edge where schedulers get their chance")]
         let seed = rand::random();
         let addr = Scheduler::new(policy, self.node.clone(), self.ask.clone(), seed).start();
         // A call that was overtaken by a swap still asks its own algorithm, but must not put it

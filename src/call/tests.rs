@@ -21,6 +21,7 @@ use crate::policy::forward::ForwardScheduler;
 use crate::queue::Limits;
 use crate::rl::learner::Learner;
 use crate::rl::parameters::Parameters;
+use crate::saved::model_file::ModelFile;
 use crate::types::{Identity, Load};
 
 /// A function that counts how often it ran.
@@ -94,7 +95,12 @@ impl Stage {
             Gate::new(Limits::default(), 1 << 20),
             Active::new(0, Arc::new(ForwardScheduler { max_hops: 9 })),
             Arc::new(ArcSwap::from_pointee(published)),
-            LearnerHub::new(learner, Default::default(), folder.path()),
+            LearnerHub::new(
+                learner,
+                ModelFile::new(folder.path()),
+                Default::default(),
+                folder.path(),
+            ),
         ));
         let replicas = Replicas::new(
             Arc::clone(&node.in_force),

@@ -1,6 +1,6 @@
 //! Where a function runs: one backend a file, behind one trait, in an ordered list.
 //!
-//! [`BACKENDS`] is that list: an explicit route, an embedded function if those are enabled, the OpenFaaS
+//! `BACKENDS` is that list: an explicit route, an embedded function if those are enabled, the OpenFaaS
 //! gateway if there is one, else the container of that name. The first that serves a name has it. To add
 //! a backend: its file, and its line in the list.
 

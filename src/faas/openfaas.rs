@@ -5,6 +5,8 @@
 //! authentication. So functions never get to see the node's credentials: the gateway hands a
 //! call's headers on to them.
 
+mod scale_delay;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +17,9 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
-use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
+use self::scale_delay::{FunctionStatus, Scaling};
 use super::remote::Remote;
 use super::{BadBackend, FunctionBackend, PreparedBackend};
 use crate::actors::queue::Slot;
@@ -46,10 +48,6 @@ const SAID_BYTES_MAX: usize = 1 << 10;
 const API_TIME: Duration = Duration::from_secs(30);
 /// What it may take to find out whether a function is known that did not answer well.
 const KNOWN_TIME: Duration = Duration::from_secs(1);
-/// Between two looks whether a new replica is there: the error of a measured delay.
-const LOOK_TIME: Duration = Duration::from_millis(100);
-/// What a new replica may take.
-const SCALE_TIME: Duration = Duration::from_secs(120);
 
 /// On if the gateway is enabled; then it serves every name that comes to it.
 ///
@@ -75,8 +73,8 @@ struct Access {
     port: u16,
     /// The header with the credentials; `None`: the gateway asks for none.
     authorization: Option<HeaderValue>,
-    /// Held while a function is scaled up and back: two measurements would disturb each other.
-    scaling: tokio::sync::Mutex<()>,
+    /// The measured scale delay that is under way.
+    scaling: Scaling,
 }
 
 impl Access {
@@ -91,7 +89,7 @@ impl Access {
             let folder = settings.openfaas_secrets_path.display();
             tracing::info!(%folder, "no credentials for the OpenFaaS gateway: it is asked without");
         }
-        let scaling = tokio::sync::Mutex::default();
+        let scaling = Scaling::default();
         Ok(Some(Arc::new(Self { host, port, authorization, scaling })))
     }
 
@@ -119,27 +117,6 @@ fn credentials(folder: &Path) -> Result<Option<HeaderValue>, BadBackend> {
     let pair = format!("{}:{}", read(user_file)?, read(password_file)?);
     // Base64 is always a header's text.
     Ok(HeaderValue::from_str(&format!("Basic {}", BASE64_STANDARD.encode(pair))).ok())
-}
-
-/// What the API tells of a function; the rest is not needed here.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct FunctionStatus {
-    #[serde(default)]
-    replicas: u64,
-    #[serde(default)]
-    available_replicas: u64,
-}
-
-/// How long a function takes to have one replica more.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct ScaleDelay {
-    /// Seconds.
-    pub approximate_delay: f64,
-    /// Milliseconds: the time between two looks.
-    pub error_margin: u64,
-    /// Looks that it took.
-    pub attempts: u32,
 }
 
 /// A worker thread's way to the gateway. Cheap to clone.
@@ -223,46 +200,6 @@ impl OpenFaas {
         let said = String::from_utf8_lossy(body.get(..SAID_BYTES_MAX).unwrap_or(&body));
         Err(Error::Gateway(format!("{path}: status {status}: {said}")))
     }
-
-    /// Scales a function up by one replica, waits until that is available, scales back, also if
-    /// it never is. Must be awaited to its end; only where the node ends first the replica stays.
-    ///
-    /// # Errors
-    /// There is no such function, the gateway fails, the replica is not there in time, or another
-    /// measurement is under way.
-    pub async fn scale_delay(&self, name: &FunctionName) -> Result<ScaleDelay, Error> {
-        let busy = |_| Error::Gateway("a scale delay is being measured; ask again".to_owned());
-        let _alone = self.access.scaling.try_lock().map_err(busy)?;
-        let before = self.status(name).await?;
-        let too_many = || Error::Gateway(format!("{name} has {} replicas", before.replicas));
-        let wanted = before.replicas.checked_add(1).ok_or_else(too_many)?;
-        let started = Instant::now();
-        let measured = async {
-            self.scale(name, wanted).await?;
-            let mut attempts = 0;
-            loop {
-                attempts += 1;
-                if self.status(name).await?.available_replicas >= wanted {
-                    return Ok((started.elapsed(), attempts));
-                }
-                if started.elapsed() > SCALE_TIME {
-                    return Err(Error::Gateway(format!(
-                        "{name} has no new replica within {} s",
-                        SCALE_TIME.as_secs()
-                    )));
-                }
-                sleep(LOOK_TIME).await;
-            }
-        };
-        let measured = measured.await;
-        self.scale(name, before.replicas).await?;
-        let (delay, attempts) = measured?;
-        Ok(ScaleDelay {
-            approximate_delay: delay.as_secs_f64(),
-            error_margin: LOOK_TIME.as_millis() as u64,
-            attempts,
-        })
-    }
 }
 
 fn reason(failure: SendFailure) -> String {
@@ -313,6 +250,7 @@ impl Backend for OpenFaas {
     fn call(&self, call: Invocation, slot: Slot) -> LocalBoxFuture<'_, Result<Answer, Error>> {
         Box::pin(async move {
             let name = call.name.clone();
+            self.access.scaling.called(&name);
             // The gateway's path without the call's own has no slash at its end.
             let mut target = call.target(&format!("/function/{name}"));
             if call.path == "/" {

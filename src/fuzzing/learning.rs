@@ -118,6 +118,29 @@ pub(super) fn model(bytes: &[u8]) {
     }
 }
 
+/// The lines of a model's journal, on top of a few steps of training.
+pub(super) fn changes(bytes: &[u8]) {
+    let mut bytes = Bytes(bytes);
+    let mut learner = Learner::new(some(bytes.one_of(6)));
+    for n in 0..12 {
+        let state: &[f64] = &[(n % 3) as f64, 1.0];
+        let (action, reward) = ((n % 2) as f64, n as f64);
+        tell(&mut learner, ToldEntry { eid: n, state: state.into(), action, reward });
+    }
+    let told = |learner: &Learner| {
+        serde_json::to_vec(&learner.snapshot().model().expect("a model")).expect("JSON")
+    };
+    let bounds = Bounds { bytes: MEMORY_BYTES, ..storage::MODEL };
+    for line in bytes.0.split(|byte| *byte == b'\n') {
+        let Ok(changes) = json::read_object::<Model>(line, &bounds) else { continue };
+        let before = told(&learner);
+        if learner.restore_changes(&changes).is_err() {
+            assert!(told(&learner) == before, "what is refused changes nothing");
+        }
+    }
+    check_learner(&learner, &[1.0, 1.0]);
+}
+
 /// States, numbers and EIDs in headers.
 pub(super) fn numbers(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);

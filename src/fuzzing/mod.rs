@@ -30,6 +30,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("init_server", http::init_server),
     ("json", messages::json),
     ("learner_batch", learning::batch),
+    ("learner_changes", learning::changes),
     ("learner_model", learning::model),
     ("learner_numbers", learning::numbers),
     ("learner_parameters", learning::parameters),

@@ -17,10 +17,9 @@ use crate::policy::registry::SchedulerSpec;
 use crate::queue::Limits;
 use crate::rl::parameters::Parameters;
 use crate::saved::eids::read_eids;
-use crate::saved::{
-    Dynamic, FlagOverrides, LearnerFile, LimitsPatch, MachineConfig, MachinePatch, load_learner,
-};
-use crate::storage;
+use crate::saved::model_file::ModelFile;
+use crate::saved::{Dynamic, FlagOverrides, LearnerFile, LimitsPatch, MachineConfig, MachinePatch};
+use crate::storage::{self, journal};
 use crate::types::{INIT_SERVERS_MAX, NAME_BYTES_MAX};
 use crate::wire::json::{self, Bounds};
 
@@ -140,6 +139,10 @@ thread_local! {
     static FOLDER: OnceCell<(tempfile::TempDir, Settings)> = const { OnceCell::new() };
 }
 
+/// The model's journal, and the model that those of the examples belong to.
+const JOURNAL_FILE: &str = "p2pfaas_learner-model.journal";
+const JOURNALS_MODEL: &str = r#"{"format":1,"shape":{"actions_n":2,"value_function":"qtable","td_form":"sarsa_average_reward","compatibility":"none"},"average_reward":0,"epsilon":0.5,"values":{"states":[[0]],"table":[[0,1]]}}"#;
+
 /// The node's own files.
 pub(super) fn saved_files(bytes: &[u8]) {
     let mut bytes = Bytes(bytes);
@@ -150,6 +153,7 @@ pub(super) fn saved_files(bytes: &[u8]) {
         storage::LEARNER_FILE,
         storage::EIDS_FILE,
         storage::MODEL_FILE,
+        JOURNAL_FILE,
     ];
     let Some(file) = files.get(bytes.one_of(files.len())) else { return };
     FOLDER.with(|folder| {
@@ -162,11 +166,14 @@ pub(super) fn saved_files(bytes: &[u8]) {
             };
             (folder, settings)
         });
-        let file = folder.path().join(file);
+        let (file, model) = (folder.path().join(file), folder.path().join(storage::MODEL_FILE));
+        if file == journal::beside(&model) {
+            std::fs::write(&model, JOURNALS_MODEL).expect("writable");
+        }
         std::fs::write(&file, bytes.0).expect("writable");
         check_start(settings);
         // A model that does not fit was moved.
-        let _ = std::fs::remove_file(file);
+        [file, model].iter().for_each(|file| drop(std::fs::remove_file(file)));
     });
 }
 
@@ -175,7 +182,7 @@ fn check_start(settings: &Settings) {
     let folder = &*settings.data_path;
     let _ = read_eids(folder);
     let parameters = Parameters { memory_bytes: 1 << 20, ..Parameters::default() };
-    let _ = load_learner(folder, parameters);
+    let _ = ModelFile::load(folder, parameters);
     let Ok(dynamic) = Dynamic::load(settings, &FlagOverrides::default()) else { return };
     check_spec(&dynamic.scheduler);
     check_machine(&dynamic.machine.saved);

@@ -78,6 +78,7 @@ type Worker = web::Data<Rc<LearnerWorker>>;
 impl LearnerWorker {
     /// For the current thread.
     pub fn new(node: Arc<NodeState>) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "the edge where decisions get their chance")]
         let rng = RefCell::new(SmallRng::seed_from_u64(rand::random()));
         let uploads = Uploads::new(&node.settings, node.learner_bodies());
         Self {

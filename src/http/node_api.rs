@@ -263,7 +263,7 @@ pub async fn openfaas_api(
 }
 
 /// `GET /monitoring/scale-delay/{fn}`. It scales the function, so it is for whoever may change the
-/// node, and it goes on to its end though the client hangs up.
+/// node, and it goes on to its end though the client hangs up; only a node that stops cuts it short.
 pub async fn scale_delay(
     request: HttpRequest,
     name: web::Path<String>,
@@ -274,7 +274,12 @@ pub async fn scale_delay(
         check_admin(&request, &worker.node)?;
         let name = FunctionName::parse(&name)?;
         let begun = begin_change(&worker.node)?;
-        to_the_end(begun, async move { gateway.scale_delay(&name).await }).await
+        let mut phase = worker.node.phase.subscribe();
+        let stopping = async move {
+            // An error means that the node is gone altogether.
+            let _ = phase.wait_for(|phase| *phase > NodePhase::Serving).await;
+        };
+        to_the_end(begun, async move { gateway.scale_delay(&name, stopping).await }).await
     };
     match measured.await {
         Ok(delay) => HttpResponse::Ok().json(delay),

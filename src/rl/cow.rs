@@ -67,6 +67,27 @@ impl<T: Clone> Rows<T> {
         }
     }
 
+    /// The rows that `before` does not have, or has otherwise by `same`. What both share is not looked
+    /// at. Both have rows of one width.
+    pub fn changed<'a>(
+        &'a self,
+        before: &'a Self,
+        same: fn(&T, &T) -> bool,
+    ) -> impl Iterator<Item = usize> + 'a {
+        let shared = |at: usize| {
+            let (now, old) = (self.chunks.get(at), before.chunks.get(at));
+            now.zip(old).is_some_and(|(now, old)| Arc::ptr_eq(now, old))
+        };
+        let within = |at: usize| at * self.chunk..((at + 1) * self.chunk).min(self.len);
+        let rows = (0..self.chunks.len()).filter(move |at| !shared(*at)).flat_map(within);
+        rows.filter(move |row| {
+            let (now, old) = (self.get(*row).unwrap_or(&[]), before.get(*row).unwrap_or(&[]));
+            *row >= before.len
+                || now.len() != old.len()
+                || !now.iter().zip(old).all(|(now, old)| same(now, old))
+        })
+    }
+
     /// All rows in order.
     pub fn iter(&self) -> impl Iterator<Item = &[T]> {
         (0..self.len).filter_map(|at| self.get(at))
@@ -90,6 +111,12 @@ mod tests {
         assert_eq!(rows.get(70), Some(&[999, -70][..]));
         assert_eq!((before.len(), rows.len()), (150, 151));
         assert_eq!((before.get(150), rows.get(151)), (None, None));
+        let changed = |same| rows.changed(&before, same).collect::<Vec<_>>();
+        assert_eq!(changed(|now, old| now == old), [70, 150]);
+        assert_eq!(
+            rows.changed(&rows, |_, _| panic!("what is shared is not looked at")).count(),
+            0
+        );
         let shared = |at: usize| Arc::ptr_eq(&before.chunks[at], &rows.chunks[at]);
         assert_eq!([shared(0), shared(1), shared(2)], [true, false, false]);
     }

@@ -110,7 +110,12 @@ impl Snapshot {
     /// # Errors
     /// It cannot be written as JSON.
     pub fn model(&self) -> serde_json::Result<Model<Saving>> {
-        Ok(Model {
+        Ok(self.model_with(self.values.saving()?))
+    }
+
+    /// The same with these in place of the values, such as their changes since another one.
+    pub fn model_with<V>(&self, values: V) -> Model<V> {
+        Model {
             format: FORMAT,
             shape: self.running.shape(),
             average_reward: self.average_reward,
@@ -120,8 +125,8 @@ impl Snapshot {
             counters: self.counters,
             expected_eid: self.expected_eid,
             reached_eid: self.reached_eid,
-            values: self.values.saving()?,
-        })
+            values,
+        }
     }
 }
 
@@ -196,6 +201,26 @@ impl Learner {
     /// It does not fit the parameters in force; nothing was changed.
     pub fn restore(&mut self, model: &Model) -> Result<(), Unfit> {
         self.import(model)?;
+        self.go_on_from(model);
+        Ok(())
+    }
+
+    /// Goes on from what has changed since the model that it was restored from was saved.
+    ///
+    /// # Errors
+    /// It does not fit; nothing was changed.
+    pub fn restore_changes(&mut self, changes: &Model) -> Result<(), Unfit> {
+        changes.check(&self.running)?;
+        let mut values = self.estimates.values.to_trained();
+        values.apply_changes(&changes.values).map_err(Unfit)?;
+        self.replace_values(values);
+        self.estimates.average_reward = changes.average_reward;
+        self.go_on_from(changes);
+        Ok(())
+    }
+
+    /// Takes over what a model of this learner has beside values and R̄.
+    fn go_on_from(&mut self, model: &Model) {
         let actions_n = self.running.actions_n;
         self.live =
             DecisionCounts::new(model.epsilon, model.inferences, &model.decisions, actions_n);
@@ -203,7 +228,6 @@ impl Learner {
         self.window = Window::new(self.running.window_rules(), model.expected_eid);
         self.reached = model.reached_eid.max(model.expected_eid);
         self.last = None;
-        Ok(())
     }
 
     /// Takes over what another learner learnt: values, R̄ and ε. What was counted here and the

@@ -5,6 +5,7 @@
 //! that run and is not saved: a [`Layered`] value keeps what runs and what is saved apart.
 
 pub mod eids;
+pub mod model_file;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -15,12 +16,9 @@ use serde_json::{Map, Value};
 use crate::config::Settings;
 use crate::policy::registry::SchedulerSpec;
 use crate::queue::Limits;
-use crate::rl::learner::Learner;
-use crate::rl::model::{Model, Unfit};
 use crate::rl::parameters::Parameters;
 use crate::storage::{self, StorageError};
 use crate::types::{INIT_SERVERS_MAX, Identity, check_init_servers, check_machine};
-use crate::wire::json::Bounds;
 
 /// `GET /configuration`, and a partial one to be merged over it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -285,35 +283,6 @@ fn read_learner(path: &Path, memory_bytes: u64) -> Result<Parameters, StorageErr
     base.merged(&stored).map_err(|why| unusable(path, WHAT, why.to_string()))
 }
 
-/// A learner that goes on from the model in `folder`, if there is one. A model that was learnt
-/// under other parameters, or is larger than the learner's memory, is set aside, not overwritten.
-///
-/// # Errors
-/// The model cannot be read, or not be set aside.
-pub fn load_learner(folder: &Path, parameters: Parameters) -> Result<Learner, StorageError> {
-    let path = folder.join(storage::MODEL_FILE);
-    let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
-    let memory_bytes = parameters.memory_bytes;
-    let mut learner = Learner::new(parameters);
-    // One that fits is no longer than the memory: what is longer is not even read.
-    let restored = if bytes > memory_bytes as u64 {
-        Err(Unfit(format!("it has {bytes} bytes, the learner's memory {memory_bytes}")))
-    } else {
-        let bounds = Bounds { bytes: memory_bytes, ..storage::MODEL };
-        let model: Option<Model> = storage::read_within(&path, "a learner's model", &bounds)?;
-        model.map_or(Ok(()), |model| learner.restore(&model))
-    };
-    if let Err(unfit) = restored {
-        let aside = storage::set_aside(&path)?;
-        tracing::warn!(
-            %unfit,
-            moved_to = %aside.display(),
-            "learning starts anew: the saved model does not fit the parameters or the memory; it is kept"
-        );
-    }
-    Ok(learner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -420,25 +389,5 @@ mod tests {
         let read = Dynamic::load(&settings(folder.path()), &FlagOverrides::default());
         let learner = read.expect("readable").learner;
         assert_eq!((learner.actions_n, learner.alpha, learner.beta), (14, 0.2, 0.01));
-    }
-
-    #[test]
-    fn a_model_that_does_not_fit_is_set_aside_and_one_that_cannot_be_read_stops_the_start() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join(storage::MODEL_FILE);
-        let model = Learner::new(Parameters::default()).snapshot().model().expect("JSON");
-        storage::write(&path, &model).expect("written");
-        assert!(load_learner(folder.path(), Parameters::default()).is_ok() && path.exists());
-        let text = std::fs::read_to_string(&path).expect("there");
-        let other = Parameters { actions_n: 9, ..Parameters::default() };
-        assert!(load_learner(folder.path(), other).is_ok() && !path.exists());
-        let aside = folder.path().join("p2pfaas_learner-model.unfit-1.json");
-        assert_eq!(std::fs::read_to_string(aside).expect("kept"), text);
-        std::fs::write(&path, format!("{text}{}", " ".repeat(1 << 20))).expect("written");
-        let small = Parameters { memory_bytes: 1 << 20, ..Parameters::default() };
-        assert!(load_learner(folder.path(), small).is_ok() && !path.exists(), "it is too long");
-        std::fs::write(&path, "{").expect("written");
-        let error = load_learner(folder.path(), Parameters::default()).err().expect("no JSON");
-        assert!(error.to_string().contains(storage::MODEL_FILE));
     }
 }

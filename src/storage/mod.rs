@@ -1,6 +1,9 @@
 //! Small JSON files that survive a crash at any instant: written beside their place, synced, then
-//! renamed over it, so that a reader finds the old file or the new one, never a part.
+//! renamed over it, so that a reader finds the old file or the new one, never a part. What is large and
+//! changes little has a [`journal`] beside it.
 
+pub mod digest;
+pub mod journal;
 pub mod lock;
 
 use std::fs::{self, File};
@@ -11,6 +14,7 @@ use std::sync::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::digest::{Digest, Digesting};
 use crate::wire::json::{Bounds, read_object};
 
 /// The files of the wire contract, and our own beside them.
@@ -155,13 +159,27 @@ pub fn read_within<T: DeserializeOwned>(
     what: &'static str,
     bounds: &Bounds,
 ) -> Result<Option<T>, StorageError> {
+    let read = read_digested(path, what, bounds)?;
+    Ok(read.map(|(value, _)| value))
+}
+
+/// The same, with the digest of the file.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_digested<T: DeserializeOwned>(
+    path: &Path,
+    what: &'static str,
+    bounds: &Bounds,
+) -> Result<Option<(T, Digest)>, StorageError> {
     let bytes = match read_bounded(path, bounds.bytes) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error(path)(error)),
     };
     let unreadable = |why: String| StorageError::Unreadable { path: path.to_owned(), what, why };
-    read_object(&bytes, bounds).map(Some).map_err(|why| unreadable(why.to_string()))
+    let value = read_object(&bytes, bounds).map_err(|why| unreadable(why.to_string()))?;
+    Ok(Some((value, Digest::of(&bytes))))
 }
 
 /// Replaces `path` by `value`, atomically. Blocks: not for an actor's thread.
@@ -169,6 +187,14 @@ pub fn read_within<T: DeserializeOwned>(
 /// # Errors
 /// Nothing was replaced.
 pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), StorageError> {
+    write_digested(path, value).map(drop)
+}
+
+/// The same; answers the digest of the file.
+///
+/// # Errors
+/// Nothing was replaced.
+pub fn write_digested<T: Serialize>(path: &Path, value: &T) -> Result<Digest, StorageError> {
     // Writers of one file would share its temporary name.
     static WRITING: Mutex<()> = Mutex::new(());
     let _alone = crate::lock(&WRITING);
@@ -177,12 +203,15 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), StorageError> {
     let beside = path.with_extension("json.new");
     let replace = || {
         // As it is made: a model is long.
-        let mut file = BufWriter::with_capacity(64 << 10, File::create(&beside)?);
+        let digesting = Digesting { to: File::create(&beside)?, digest: Digest::default() };
+        let mut file = BufWriter::with_capacity(64 << 10, digesting);
         serde_json::to_writer(&mut file, value)?;
-        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        let Digesting { to, digest } = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        to.sync_all()?;
         fs::rename(&beside, path)?;
         // The rename itself must survive a power cut too.
-        File::open(folder)?.sync_all()
+        File::open(folder)?.sync_all()?;
+        Ok(digest)
     };
     replace().map_err(|error| {
         // On a full disk, what was written so far would keep others from being saved.
@@ -191,8 +220,8 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), StorageError> {
     })
 }
 
-/// Moves `path` out of the way, under a name that no file has had: `x.json` to `x.unfit-1.json`.
-/// The last three are kept. Answers the new name.
+/// Moves `path` out of the way, under a name that no file has had: `x.json` to `x.unfit-1.json`, its
+/// journal along with it. The last three are kept. Answers the new name.
 ///
 /// # Errors
 /// It was not moved.
@@ -200,10 +229,15 @@ pub fn set_aside(path: &Path) -> Result<PathBuf, StorageError> {
     let named = |n: u64| path.with_extension(format!("unfit-{n}.json"));
     let numbers = aside(path).map_err(io_error(path))?;
     let free = named(numbers.last().map_or(1, |last| last.saturating_add(1)));
+    let with_journal = journal::beside(path);
+    if with_journal.exists() {
+        fs::rename(&with_journal, journal::beside(&free)).map_err(io_error(&with_journal))?;
+    }
     fs::rename(path, &free).map_err(io_error(path))?;
     for old in numbers.iter().take((numbers.len() + 1).saturating_sub(ASIDE_MAX)) {
         // What cannot be removed is in nobody's way.
         let _ = fs::remove_file(named(*old));
+        journal::remove(&named(*old));
     }
     Ok(free)
 }

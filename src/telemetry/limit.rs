@@ -91,6 +91,10 @@ impl Limit {
 }
 
 impl<S: Subscriber> Layer<S> for Limit {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the edge where the limit gets its time; a subscriber is handed none"
+    )]
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let Some(buckets) = &self.0 else { return true };
         let (now, place) = (Instant::now(), event.metadata().callsite());
@@ -127,6 +131,7 @@ fn sample(event: &Event<'_>) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "any time is as good as another")]
 mod tests {
     use super::*;
 

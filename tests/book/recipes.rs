@@ -13,6 +13,7 @@ const COPIED: &[&str] = &[
     "Cargo.lock",
     "build.rs",
     "rustfmt.toml",
+    "clippy.toml",
     "README.md",
     "src",
     "docs",

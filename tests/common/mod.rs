@@ -1,6 +1,7 @@
 //! What the integration tests share: nodes on addresses of their own, calls to them, and servers
 //! that say exactly what a test wants.
 #![allow(dead_code)]
+#![expect(clippy::disallowed_methods, reason = "what is tested goes on in real time")]
 
 pub mod process;
 pub mod raw;
@@ -50,6 +51,16 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
         }
         assert!(Instant::now() < deadline, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// What was last saved of the model in a data path, its values aside: the journal's last line, or the
+/// model where there is no journal. `None`: nothing, or it is being written.
+pub fn last_saved(folder: &Path) -> Option<serde_json::Value> {
+    let model = std::fs::read_to_string(folder.join("p2pfaas_learner-model.json")).ok()?;
+    match std::fs::read_to_string(folder.join("p2pfaas_learner-model.journal")) {
+        Ok(journal) => serde_json::from_str(journal.lines().last()?.split_once(' ')?.1).ok(),
+        Err(_) => Some(serde_json::from_str(&model).expect("whole at any instant")),
     }
 }
 

@@ -1,6 +1,8 @@
 //! A node of three is frozen, killed, cut off from the network, and comes back, while clients call
 //! the other two under PowerOfN.
 
+#![expect(clippy::disallowed_methods, reason = "containers live in real time")]
+
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 

@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rand::rngs::SmallRng;
@@ -27,7 +27,7 @@ use crate::rl::stats::{LearnerStats, RewardStats};
 use crate::rl::window::entry_bytes;
 use crate::rl::{Eid, Entry};
 use crate::saved::eids::ReservedEids;
-use crate::storage::{self, StorageError};
+use crate::saved::model_file::ModelFile;
 use crate::types::TaskType;
 
 /// Entries that wait to be trained on at most, should the Learner be away; fewer if they take more
@@ -75,76 +75,14 @@ pub struct LearnerHub {
     asking: AtomicUsize,
 }
 
-/// How far a learner is: what it was taught, and what it decided.
-pub type LearntSoFar = (u64, u64);
-
-/// The model's file, written in the order in which the models were taken.
-pub struct ModelFile {
-    path: PathBuf,
-    /// Grows with everything that is learnt or forgotten, restarts of the actor included.
-    changes: AtomicU64,
-    taken: AtomicU64,
-    /// The number of the model on disk, and how far it had come.
-    written: Mutex<(u64, LearntSoFar)>,
-    /// When what is on disk was written, by an earlier run perhaps.
-    saved_at: Mutex<Option<SystemTime>>,
-}
-
-impl ModelFile {
-    /// Something was learnt or forgotten.
-    pub fn changed(&self) {
-        self.changes.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The age of what is on disk; `None`: nothing is.
-    fn saved_ago(&self) -> Option<Duration> {
-        let written = *lock(&self.saved_at);
-        Some(SystemTime::now().duration_since(written?).unwrap_or_default())
-    }
-
-    fn progress(&self, snapshot: &Snapshot) -> LearntSoFar {
-        (self.changes.load(Ordering::Relaxed), snapshot.live.inferences())
-    }
-
-    /// The number by which `snapshot` is written; `None`: what is on disk is the same.
-    pub fn number(&self, snapshot: &Snapshot) -> Option<(u64, LearntSoFar)> {
-        let progress = self.progress(snapshot);
-        // One that is being written at this moment counts as not there yet.
-        let unchanged = self.written.try_lock().is_ok_and(|written| written.1 == progress);
-        (!unchanged).then(|| (self.taken.fetch_add(1, Ordering::Relaxed) + 1, progress))
-    }
-
-    /// Writes `snapshot` unless a later one is there already. Blocks, also for one that is being
-    /// written.
-    ///
-    /// # Errors
-    /// It is not on disk.
-    pub fn write(
-        &self,
-        (number, progress): (u64, LearntSoFar),
-        snapshot: &Snapshot,
-    ) -> Result<(), StorageError> {
-        let mut written = lock(&self.written);
-        if number > written.0 {
-            let model = snapshot
-                .model()
-                .map_err(|why| StorageError::Io { path: self.path.clone(), source: why.into() })?;
-            storage::write(&self.path, &model)?;
-            *written = (number, progress);
-            *lock(&self.saved_at) = Some(SystemTime::now());
-        }
-        Ok(())
-    }
-}
-
-fn written_at(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|file| file.modified()).ok()
-}
-
 impl LearnerHub {
-    /// As the Learner begins, with its files in `data_path`.
-    pub fn new(snapshot: Snapshot, reserved: ReservedEids, data_path: &Path) -> Arc<Self> {
-        let progress = (0, snapshot.live.inferences());
+    /// As the Learner begins, with its model in `model_file` and its other files in `data_path`.
+    pub fn new(
+        snapshot: Snapshot,
+        model_file: ModelFile,
+        reserved: ReservedEids,
+        data_path: &Path,
+    ) -> Arc<Self> {
         // What an earlier run decided was rewarded then, or is lost.
         let rewarded_here = if snapshot.running.reward.is_node() { 0..Eid::MAX } else { 0..0 };
         Arc::new(Self {
@@ -153,13 +91,7 @@ impl LearnerHub {
             rewards: Mutex::default(),
             rewarded_here: Mutex::new(rewarded_here),
             learner: Handle::default(),
-            model_file: ModelFile {
-                saved_at: Mutex::new(written_at(&data_path.join(storage::MODEL_FILE))),
-                path: data_path.join(storage::MODEL_FILE),
-                changes: AtomicU64::new(0),
-                taken: AtomicU64::new(0),
-                written: Mutex::new((0, progress)),
-            },
+            model_file,
             unfit_told: AtomicBool::new(false),
             asking: AtomicUsize::new(0),
         })
@@ -381,39 +313,20 @@ mod tests {
     use crate::rl::learner::Learner as Core;
     use crate::rl::parameters::Parameters;
 
-    fn learning(data_path: &Path) -> Arc<LearnerHub> {
-        let snapshot = Core::new(Parameters::default()).snapshot();
-        LearnerHub::new(snapshot, ReservedEids::default(), data_path)
+    fn hub(snapshot: Snapshot, data_path: &Path) -> Arc<LearnerHub> {
+        LearnerHub::new(snapshot, ModelFile::new(data_path), ReservedEids::default(), data_path)
     }
 
-    #[test]
-    fn a_model_is_written_once_and_in_order_and_one_that_cannot_be_is_not_forgotten() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let shared = learning(folder.path());
-        let (file, snapshot) = (&shared.model_file, shared.snapshot());
-        assert_eq!(file.number(&snapshot), None, "nothing was learnt yet");
-        file.changed();
-        let first = file.number(&snapshot).expect("changed");
-        file.changed();
-        let second = file.number(&snapshot).expect("changed again");
-        file.write(second, &snapshot).expect("written");
-        assert_eq!(file.number(&snapshot), None);
-        std::fs::remove_file(folder.path().join(storage::MODEL_FILE)).expect("written");
-        file.write(first, &snapshot).expect("overtaken");
-        assert!(!folder.path().join(storage::MODEL_FILE).exists(), "the older one is not written");
-        let nowhere = learning(Path::new("/nonexistent/folder"));
-        nowhere.model_file.changed();
-        let number = nowhere.model_file.number(&snapshot).expect("changed");
-        assert!(nowhere.model_file.write(number, &snapshot).is_err());
-        assert!(nowhere.model_file.number(&snapshot).is_some(), "still not there");
+    fn learning(data_path: &Path) -> Arc<LearnerHub> {
+        let snapshot = Core::new(Parameters::default()).snapshot();
+        hub(snapshot, data_path)
     }
 
     #[test]
     fn what_waits_while_the_learner_is_away_keeps_to_its_memory() {
         let folder = tempfile::tempdir().expect("a folder");
         let small = Parameters { memory_bytes: 1 << 20, ..Parameters::default() };
-        let learning =
-            LearnerHub::new(Core::new(small).snapshot(), ReservedEids::default(), folder.path());
+        let learning = hub(Core::new(small).snapshot(), folder.path());
         let state: crate::rl::State = vec![0.0; 1000].into();
         let room = (1 << 17) / entry_bytes(&state);
         for eid in 0..100 {

@@ -29,6 +29,7 @@ use crate::rl::parameters::{BadLearnerParameters, Parameters};
 use crate::rl::value::JobDone;
 use crate::rl::{BadEntry, Eid, Entry, State};
 use crate::saved::LearnerFile;
+use crate::saved::model_file::SaveMode;
 use crate::storage::{self, StorageError};
 
 /// An entry as a client sends it.
@@ -76,7 +77,7 @@ pub struct ResetLearner;
 #[rtype(result = "Result<(), ImportFailed>")]
 pub struct ImportModel(pub Arc<Model>);
 
-/// Saves what is not saved yet. Answers when it is.
+/// Saves what is not saved yet, so that one file has all of it. Answers when it does.
 #[derive(Clone, Copy, Message)]
 #[rtype(result = "Result<(), StorageError>")]
 pub struct SaveModel;
@@ -208,13 +209,13 @@ impl LearnerActor {
         self.trained(ctx);
     }
 
-    /// Writes the model if it is not on disk yet.
-    fn save(&self) -> impl Future<Output = Result<(), StorageError>> + use<> {
+    /// Writes the model if it is not on disk yet, in that way.
+    fn save(&self, mode: SaveMode) -> impl Future<Output = Result<(), StorageError>> + use<> {
         let (shared, snapshot) = (Arc::clone(&self.shared), self.core.snapshot());
-        let number = shared.model_file.number(&snapshot);
+        let number = shared.model_file.number(&snapshot, mode);
         async move {
             let Some(number) = number else { return Ok(()) };
-            let write = move || shared.model_file.write(number, &snapshot);
+            let write = move || shared.model_file.write(number, &snapshot, mode);
             actix_rt::task::spawn_blocking(write).await.unwrap_or_else(|ended| {
                 let path = PathBuf::from(storage::MODEL_FILE);
                 Err(StorageError::Io { path, source: std::io::Error::other(ended) })
@@ -229,7 +230,7 @@ impl LearnerActor {
         if std::mem::replace(&mut self.saving, true) {
             return;
         }
-        ctx.spawn(self.save().into_actor(self).map(|saved, actor, _| {
+        ctx.spawn(self.save(SaveMode::Changes).into_actor(self).map(|saved, actor, _| {
             actor.saving = false;
             if let Err(error) = saved {
                 tracing::error!(%error, "the model cannot be saved");
@@ -324,7 +325,7 @@ impl Handler<ResetLearner> for LearnerActor {
         self.core.reset();
         self.shared.forget_rewards();
         self.publish();
-        AtomicResponse::new(Box::pin(self.save().into_actor(self)))
+        AtomicResponse::new(Box::pin(self.save(SaveMode::Whole).into_actor(self)))
     }
 }
 
@@ -336,7 +337,7 @@ impl Handler<ImportModel> for LearnerActor {
             return AtomicResponse::new(Box::pin(async { Err(unfit.into()) }.into_actor(self)));
         }
         self.publish();
-        let save = self.save();
+        let save = self.save(SaveMode::Whole);
         AtomicResponse::new(Box::pin(async { Ok(save.await?) }.into_actor(self)))
     }
 }
@@ -346,7 +347,7 @@ impl Handler<SaveModel> for LearnerActor {
 
     fn handle(&mut self, _: SaveModel, ctx: &mut Self::Context) -> Self::Result {
         self.take_rewards(ctx);
-        AtomicResponse::new(Box::pin(self.save().into_actor(self)))
+        AtomicResponse::new(Box::pin(self.save(SaveMode::Whole).into_actor(self)))
     }
 }
 

@@ -2,11 +2,13 @@
 
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::IntoSegmentedCoord;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use super::stats::Estimate;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 /// Pixels for what is drawn, without names beside it.
@@ -203,39 +205,33 @@ pub fn lines(axes: &Axes, series: &[Series]) -> String {
             .label_style((FONT, SMALL * FINE))
             .axis_desc_style((FONT, 13 * FINE))
             .draw()?;
-        for one in series {
-            let (width, shade) = look(one);
-            let style = shade.stroke_width(width * FINE);
-            let finite = |dot: &&Dot| dot.x.is_finite() && dot.y.is_finite();
-            let points = one.dots.iter().filter(finite).map(|dot| (dot.x, dot.y));
-            if one.mark == Mark::Limit {
-                chart.draw_series(DashedLineSeries::new(
-                    points.clone(),
-                    5 * FINE,
-                    4 * FINE,
-                    style,
-                ))?;
-            } else {
-                chart.draw_series(LineSeries::new(points.clone(), style))?;
-            }
-            if one.mark == Mark::Dots {
-                chart.draw_series(points.map(|at| Circle::new(at, 3 * FINE, shade.filled())))?;
-                let bars = one.dots.iter().filter(finite).filter_map(|dot| Some((dot, dot.half?)));
-                chart.draw_series(bars.map(|(dot, half)| {
-                    let low = (dot.y - half).max(0.0);
-                    ErrorBar::new_vertical(
-                        dot.x,
-                        low,
-                        dot.y,
-                        dot.y + half,
-                        shade.stroke_width(FINE),
-                        8 * FINE,
-                    )
-                }))?;
-            }
-        }
+        series.iter().try_for_each(|one| line(&mut chart, one))?;
         legend(&right, series)
     })
+}
+
+/// One series, by its mark.
+fn line(chart: &mut Chart<'_, '_>, one: &Series) -> Drawn {
+    let (width, shade) = look(one);
+    let style = shade.stroke_width(width * FINE);
+    let finite = |dot: &&Dot| dot.x.is_finite() && dot.y.is_finite();
+    let points = one.dots.iter().filter(finite).map(|dot| (dot.x, dot.y));
+    if one.mark == Mark::Limit {
+        let dashes = DashedLineSeries::new(points.clone(), 5 * FINE, 4 * FINE, style);
+        chart.draw_series(dashes)?;
+    } else {
+        chart.draw_series(LineSeries::new(points.clone(), style))?;
+    }
+    if one.mark == Mark::Dots {
+        chart.draw_series(points.map(|at| Circle::new(at, 3 * FINE, shade.filled())))?;
+        let bars = one.dots.iter().filter(finite).filter_map(|dot| Some((dot, dot.half?)));
+        chart.draw_series(bars.map(|(dot, half)| {
+            let (low, high) = ((dot.y - half).max(0.0), dot.y + half);
+            let style = shade.stroke_width(FINE);
+            ErrorBar::new_vertical(dot.x, low, dot.y, high, style, 8 * FINE)
+        }))?;
+    }
+    Ok(())
 }
 
 /// One value with its interval per row, names at the left. `x_max`: where the axis ends, if not

@@ -66,7 +66,10 @@ impl Compared {
 pub fn against(runs: &[Summary]) -> Option<(Vec<Vec<String>>, Vec<Figure>)> {
     let mut all: Vec<Compared> = groups(runs).iter().filter_map(compared).collect();
     all.sort_by(|one, other| one.a.total_cmp(&other.a));
-    let first = all.first()?;
+    Some((table(&all), figures(&all)?))
+}
+
+fn table(all: &[Compared]) -> Vec<Vec<String>> {
     let names = [
         "run",
         "offered load λ/μ",
@@ -88,7 +91,7 @@ pub fn against(runs: &[Summary]) -> Option<(Vec<Vec<String>>, Vec<Figure>)> {
         Some(_) if of.covers(theory) => "within",
         Some(_) => "outside",
     };
-    for one in &all {
+    for one in all {
         let (refused, time_s) = (one.blocking(one.a), one.time_s(one.a));
         table.push(vec![
             one.label.clone(),
@@ -103,10 +106,16 @@ pub fn against(runs: &[Summary]) -> Option<(Vec<Vec<String>>, Vec<Figure>)> {
             within(&one.time_s, time_s).to_owned(),
         ]);
     }
+    table
+}
+
+/// `all`, of which there must be some, in the order of their load.
+fn figures(all: &[Compared]) -> Option<Vec<Figure>> {
+    let (first, last) = (all.first()?, all.last()?);
     // One curve needs one K, Q and service time.
     let same =
-        |one: &Compared| (one.k, one.q, one.service_s) == (first.k, first.q, first.service_s);
-    let most = all.last()?.a * 1.1;
+        |one: &&Compared| (one.k, one.q, one.service_s) == (first.k, first.q, first.service_s);
+    let most = last.a * 1.1;
     let figure =
         |name: &str, what: &str, theory: &dyn Fn(f64) -> f64, of: fn(&Compared) -> Estimate| {
             let curve = (1..=CURVE).map(|i| most * i as f64 / CURVE as f64);
@@ -114,20 +123,10 @@ pub fn against(runs: &[Summary]) -> Option<(Vec<Vec<String>>, Vec<Figure>)> {
                 let Estimate { mean, half } = of(one);
                 Dot { x: one.a, y: mean, half }
             };
-            let series = [
-                Series {
-                    name: "theory".to_owned(),
-                    mark: Mark::Main,
-                    colour: 0,
-                    dots: curve.map(|a| (a, theory(a)).into()).collect(),
-                },
-                Series {
-                    name: "measured".to_owned(),
-                    mark: Mark::Dots,
-                    colour: 0,
-                    dots: all.iter().filter(|one| same(one)).map(dot).collect(),
-                },
-            ];
+            let curve = curve.map(|a| (a, theory(a)).into()).collect();
+            let measured = all.iter().filter(same).map(dot).collect();
+            let series = [("theory", Mark::Main, curve), ("measured", Mark::Dots, measured)]
+                .map(|(name, mark, dots)| Series { name: name.to_owned(), mark, colour: 0, dots });
             let axes = Axes {
                 x: "offered load λ/μ".to_owned(),
                 y: what.to_owned(),
@@ -141,9 +140,8 @@ pub fn against(runs: &[Summary]) -> Option<(Vec<Vec<String>>, Vec<Figure>)> {
             );
             Figure::new(name, caption, lines(&axes, &series))
         };
-    let figures = vec![
+    Some(vec![
         figure("theory-refused", "share refused", &|a| first.blocking(a), |one| one.refused),
         figure("theory-time", "mean time in the system, s", &|a| first.time_s(a), |one| one.time_s),
-    ];
-    Some((table, figures))
+    ])
 }

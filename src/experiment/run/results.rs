@@ -221,6 +221,7 @@ fn write_about(to: &Connection, about: &About) -> rusqlite::Result<()> {
     Ok(())
 }
 
+#[expect(clippy::disallowed_methods, reason = "a thread of its own, which waits in real time")]
 fn write_all(
     mut connection: Connection,
     queue: &Receiver<(Job, Reservation)>,
@@ -257,6 +258,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes what comes until then; answers whether nothing more will come.
+    #[expect(clippy::disallowed_methods, reason = "a thread of its own, which waits in real time")]
     fn until(
         &mut self,
         end: Instant,

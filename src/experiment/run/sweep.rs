@@ -19,6 +19,7 @@ use crate::experiment::design::scenario::{Point, Scenario};
 use crate::fleet::Api;
 use crate::policy::registry::SchedulerSpec;
 
+#[expect(clippy::disallowed_methods, reason = "results say when a run was made")]
 fn unix_now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

@@ -96,6 +96,7 @@ pub struct Shared {
 
 impl Shared {
     /// As configured.
+    #[expect(clippy::disallowed_methods, reason = "without a seed, times are drawn at random")]
     pub fn new(settings: &Settings) -> Arc<Self> {
         let times = Times::new(
             settings.fn_time_distribution,

@@ -102,15 +102,8 @@ impl KMeansTable {
     /// What does not fit, in words.
     pub fn load(parameters: &Parameters, saved: &RawValue) -> Result<Self, String> {
         let mut loaded = Self::new(parameters);
-        let lists_max = parameters.clusters;
-        let centroids = Form {
-            key: "centroids",
-            width: 1..=FEATURES_MAX,
-            lists_max,
-            numbers_max: loaded.bytes_max / FEATURE_BYTES,
-            magnitude_max: FEATURE_MAX,
-        };
-        let table = Form::learnt("table", parameters.actions_n, lists_max);
+        let centroids = loaded.centroids_form();
+        let table = Form::learnt("table", parameters.actions_n, centroids.lists_max);
         let [centroids, table] = lists::read(saved, [centroids, table])?;
         if centroids.len() != table.len() {
             return Err(format!("{} centroids, {} rows", centroids.len(), table.len()));
@@ -129,6 +122,17 @@ impl KMeansTable {
             loaded.add_centroid(centroid, row);
         }
         Ok(loaded)
+    }
+
+    /// What the centroids of a model may be.
+    fn centroids_form(&self) -> Form {
+        Form {
+            key: "centroids",
+            width: 1..=FEATURES_MAX,
+            lists_max: self.clusters_max,
+            numbers_max: self.bytes_max / FEATURE_BYTES,
+            magnitude_max: FEATURE_MAX,
+        }
     }
 
     /// Whether one more centroid may be made, of `state`.
@@ -243,6 +247,31 @@ impl ValueFunction for KMeansTable {
 
     fn saving(&self) -> serde_json::Result<Saving> {
         Ok(Saving::Table("centroids", self.weights()))
+    }
+
+    fn apply_changes(&mut self, changes: &RawValue) -> Result<(), String> {
+        let centroids = Form { width: 2..=1 + FEATURES_MAX, ..self.centroids_form() };
+        let lists_max = self.bytes_max / VALUE_BYTES;
+        let [centroids, cells] =
+            lists::read(changes, [centroids, Form::learnt("cells", 3, lists_max)])?;
+        for place in centroids.iter() {
+            let Some((row, centroid)) = place.split_first() else { continue };
+            check_state(centroid).map_err(|why| why.to_string())?;
+            self.check(centroid)?;
+            match lists::whole(*row) {
+                Some(row) if row < self.values.len() => {
+                    let start = row * self.features;
+                    let old = Arc::make_mut(&mut self.centroids);
+                    let old = old.get_mut(start..start + self.features);
+                    old.ok_or("a centroid is not there")?.copy_from_slice(centroid);
+                }
+                Some(row) if row == self.values.len() && self.has_room_for(centroid) => {
+                    self.add_centroid(centroid, &vec![0.0; self.actions_n]);
+                }
+                _ => return Err(format!("there is no room for the centroid {row}")),
+            }
+        }
+        lists::put(&mut self.values, &cells)
     }
 
     fn job(&mut self) -> Option<BackgroundJob> {

@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::rl::LEARNT_MAX;
+use crate::rl::cow::Rows;
 
 /// A list that is written as its iterator goes.
 pub struct Seq<F>(pub F);
@@ -52,6 +53,26 @@ impl Form {
         let numbers_max = lists_max.saturating_add(1).saturating_mul(width);
         Self { key, width: width..=width, lists_max, numbers_max, magnitude_max: LEARNT_MAX }
     }
+}
+
+/// The whole number, at least 0, that `number` is, if it is one.
+pub fn whole(number: f64) -> Option<usize> {
+    // A cast saturates.
+    Some(number as usize).filter(|whole| *whole as f64 == number)
+}
+
+/// Puts `cells`, each its row, its column and its value, into `rows`.
+///
+/// # Errors
+/// One has no place there, in words; those before it are put.
+pub fn put(rows: &mut Rows<f64>, cells: &Lists) -> Result<(), String> {
+    for cell in cells.iter() {
+        let &[row, column, value] = cell else { return Err("a cell has three numbers".to_owned()) };
+        let at = whole(row).filter(|row| *row < rows.len()).zip(whole(column));
+        let place = at.and_then(|(row, column)| rows.get_mut(row)?.get_mut(column));
+        *place.ok_or_else(|| format!("there is no value {column} of the row {row}"))? = value;
+    }
+    Ok(())
 }
 
 /// Lists of numbers, one after the other.

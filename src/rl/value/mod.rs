@@ -1,6 +1,7 @@
 //! Value functions: what is known of Q(s, a), the value of action a in state s. One file each, and
 //! each says at its beginning what the [registry](super::registry) lists of it.
 
+pub mod changes;
 pub mod kmeans;
 mod lists;
 pub mod qtable;
@@ -75,6 +76,15 @@ pub trait ValueFunction: Copies + Send + Sync {
         self.save().map(Saving::Text)
     }
 
+    /// Takes over [`Changes`](changes::Changes) since a model was saved that this was loaded from. Only
+    /// for those whose [`saving`](Self::saving) is no text.
+    ///
+    /// # Errors
+    /// They do not fit, and some may have been taken over.
+    fn apply_changes(&mut self, _changes: &RawValue) -> Result<(), String> {
+        Err("this value function is only saved as a whole".to_owned())
+    }
+
     /// Work to be done in the background, if it is time; until [`job_done`](Self::job_done) no
     /// further is handed out.
     fn job(&mut self) -> Option<BackgroundJob> {
@@ -105,7 +115,7 @@ impl<T: ValueFunction + Clone + 'static> Copies for T {
 }
 
 /// Bytes that a value of a table may take: in the table, in a copy that was published, and as text
-/// while the model is saved.
+/// while the model is loaded; later, instead of the text, in a copy of what is on disk.
 const VALUE_BYTES: usize = 8 + 8 + 24;
 
 /// The states of [`Weights`], each with its name.

@@ -65,9 +65,8 @@ impl Tiles {
         let mut tiles = Self::new(parameters);
         for pair in weights.iter() {
             let &[at, weight] = pair else { continue };
-            // A cast saturates.
-            let index = Some(at as usize).filter(|index| *index as f64 == at);
-            let place = index.and_then(|index| tiles.weights.get_mut(index)?.first_mut());
+            let place =
+                lists::whole(at).and_then(|index| tiles.weights.get_mut(index)?.first_mut());
             match place {
                 Some(place) if weight != 0.0 && *place == 0.0 => {
                     *place = weight;
@@ -146,6 +145,20 @@ impl ValueFunction for Tiles {
 
     fn saving(&self) -> serde_json::Result<Saving> {
         Ok(Saving::Weights(self.weights()))
+    }
+
+    fn apply_changes(&mut self, changes: &RawValue) -> Result<(), String> {
+        let size = self.weights.len();
+        let [weights] = lists::read(changes, [Form::learnt("weights", 2, size)])?;
+        for pair in weights.iter() {
+            let &[at, weight] = pair else { continue };
+            let place = lists::whole(at).filter(|index| *index < size);
+            let place = place.and_then(|index| self.weights.get_mut(index)?.first_mut());
+            let place = place.ok_or_else(|| format!("there is no weight {at}"))?;
+            let before = std::mem::replace(place, weight) != 0.0;
+            self.touched = self.touched + usize::from(weight != 0.0) - usize::from(before);
+        }
+        Ok(())
     }
 }
 

@@ -48,6 +48,7 @@ pub mod fleet;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod http;
+pub mod keys;
 pub mod membership;
 pub mod memory;
 pub mod metrics;

@@ -17,7 +17,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (0, "memory", "storage"),
     (0, "keys", "types"),
     // Core: no IO, no clock, no chance of its own.
-    (1, "rl", "types"),
+    (1, "rl", "keys types"),
     (1, "queue", "types"),
     (1, "policy", "rl types"),
     (1, "membership", "types wire"),

@@ -2,6 +2,7 @@
 
 use p2pfaas::config::Settings;
 use p2pfaas::experiment::design::scenario::Scenario;
+use p2pfaas::rl::parameters::Parameters;
 
 use super::pages::{read, root};
 
@@ -11,6 +12,7 @@ type Part = (&'static str, &'static str, fn() -> String);
 const PARTS: &[Part] = &[
     ("docs/settings.md", "settings", Settings::reference),
     ("docs/settings.md", "names of v1", Settings::v1_names),
+    ("docs/learner-parameters.md", "learner's parameters", Parameters::reference),
     ("docs/scenario-keys.md", "scenario keys", Scenario::reference),
 ];
 

@@ -210,7 +210,7 @@ fn command() -> clap::Command {
         match Settings::KEYS.iter().find(stands_for) {
             Some(key) if arg.get_help().is_none() => {
                 let repeated = matches!(arg.get_action(), ArgAction::Append);
-                let may_be = if repeated { " The flag may be repeated." } else { "" };
+                let may_be = if repeated { " [may be repeated]" } else { "" };
                 arg.help(format!("{}{may_be}", key.help()))
             }
             _ => arg,
@@ -353,7 +353,7 @@ mod tests {
         }
         let workers = "Threads that serve calls. [threads, 1 to 256] [default: one per core]";
         assert_eq!(help("workers"), workers);
-        assert!(help("route").ends_with("The flag may be repeated."));
+        assert!(help("route").ends_with(" [may be repeated]"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod value;
 pub use self::allowed::{Allowed, above, at_least, form, one_of, within};
 pub use self::default::{DefaultOf, ShownDefault, Worded};
 pub use self::page::{Column, tables};
-pub use self::table::{KeySource, Problem, Unreadable, is_unset, joined};
+pub use self::table::{KeySource, Problem, Unreadable, joined};
 pub(crate) use self::table::{key_table, read};
 pub use self::value::{KeyValue, Notation};
 
@@ -97,12 +97,22 @@ impl Key {
         }
     }
 
-    /// What it does, with unit, range and default, for `--help`.
-    pub fn help(&self) -> String {
+    /// What it does, with its unit and range.
+    pub fn described(&self) -> String {
         let range = self.range();
-        let facts = [self.unit(), &range].into_iter().filter(|fact| !fact.is_empty());
-        let facts = facts.collect::<Vec<_>>().join(", ");
-        format!("{} [{facts}] [default: {}]", self.meaning.trim(), (self.default)())
+        let facts = match self.allowed {
+            Allowed::Any if !self.unit.is_empty() => self.unit.to_owned(),
+            Allowed::Any | Allowed::OneOf(_) | Allowed::Form(_) => range,
+            Allowed::Within(..) | Allowed::Above(..) | Allowed::AtLeast(_) => {
+                format!("{}, {range}", self.unit())
+            }
+        };
+        format!("{} [{facts}]", self.meaning.trim())
+    }
+
+    /// The same with its default, for `--help`.
+    pub fn help(&self) -> String {
+        format!("{} [default: {}]", self.described(), (self.default)())
     }
 
     /// A problem with its value.

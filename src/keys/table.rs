@@ -1,7 +1,5 @@
 //! The macro that makes a struct of a table of keys, and the reading of one.
 
-use serde::Serialize;
-
 use super::Key;
 use super::allowed::{Allowed, QUOTED_CHARACTERS};
 use super::value::KeyValue;
@@ -82,11 +80,6 @@ fn refusal(key: &Key, unreadable: &Unreadable) -> String {
     format!("{} is not {one}{or_list}", shortened(&unreadable.given, QUOTED_CHARACTERS))
 }
 
-/// TOML has no null: what is not set is left out where keys are written.
-pub fn is_unset<T: Serialize>(value: &T) -> bool {
-    matches!(serde_json::to_value(value), Ok(serde_json::Value::Null))
-}
-
 /// Makes a struct of a table. An entry is `/// What it does.`, then `name: Type = default;`, or
 /// `name: Type = default => fact: value, …;` with the facts of [`Key`](super::Key) that its type does not tell. The
 /// struct gets its defaults, `KEYS`, and `read_keys`. `beside` it can have fields that are no keys.
@@ -107,7 +100,6 @@ macro_rules! key_table {
         pub struct $table {
             $($(
                 $(#[doc = $meaning])+
-                #[serde(skip_serializing_if = "crate::keys::is_unset")]
                 pub $name: $type,
             )+)+
             $($( $(#[$own])+ pub $own_name: $own_type, )+)?

@@ -316,4 +316,16 @@ mod tests {
         assert_eq!(keys(json!({})), common);
         assert!(keys(json!({"value_function": "tiles"})).contains(&"tiles_scale".to_owned()));
     }
+
+    #[test]
+    fn a_window_that_could_never_fill_is_refused_with_both_keys() {
+        let why = merged(json!({"window_size": 9, "entries_held_max": 8})).expect_err("too large");
+        assert_eq!(why, "window_size: 9 is more than entries_held_max, 8");
+    }
+
+    #[test]
+    fn every_default_is_in_its_range() {
+        let all = serde_json::to_value(Parameters::default()).expect("JSON");
+        assert_eq!(merged(all), Ok(Parameters::default()));
+    }
 }

@@ -42,15 +42,17 @@ fn entry(key: &Key) -> String {
         let mut entries = list.split("\n\n").filter_map(|entry| entry.trim().split_once(" = "));
         entries.find(|(name, _)| *name == key.name).map(|(_, value)| value)
     };
-    let (mark, value) = match (named(SET), named(SHOWN), (key.default)()) {
-        (Some(value), ..) => ("", value.to_owned()),
-        (None, Some(value), _) => ("#= ", value.to_owned()),
+    let (told, mark, value) = match (named(SET), named(SHOWN), (key.default)()) {
+        (Some(value), ..) => (key.help(), "", value.to_owned()),
+        (None, Some(value), _) => (key.help(), "#= ", value.to_owned()),
+        // A default that stands in the line itself is not told twice.
         (None, None, ShownDefault::Value(value)) => {
-            ("#= ", Value::try_from(value).map(|value| value.to_string()).unwrap_or_default())
+            let value = Value::try_from(value).map(|value| value.to_string());
+            (key.described(), "#= ", value.unwrap_or_default())
         }
-        (None, None, ShownDefault::Words(words)) => ("#= ", words),
+        (None, None, ShownDefault::Words(words)) => (key.help(), "#= ", words),
     };
-    format!("{}{mark}{} = {value}\n", comment(&key.help()), key.name)
+    format!("{}{mark}{} = {value}\n", comment(&told), key.name)
 }
 
 /// The example, as a file.

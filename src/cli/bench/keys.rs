@@ -177,6 +177,12 @@ mod tests {
     }
 
     #[test]
+    fn help_stands_as_it_is_written() {
+        // clap would break the line at it.
+        assert!(Scenario::KEYS.iter().all(|key| !key.help().contains("{n}")));
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_file() {
         let why = keys(&["--rates", "fast"]).scenario(None).expect_err("bad");
         assert!(why.contains("rates"), "{why}");

@@ -47,9 +47,9 @@ key_table! {
             /// Requests to each node: one number for all, or one per node.
             rates: List<f64> = List(vec![10.0])
                 => unit: "requests a second", allowed: within(0.0, 1e6);
-            /// Files of index,value that the rate follows instead of `rates`: one per node, or one
-            /// name in which `{n}` stands for the node's number, from 0. `p2pfaas bench trace`
-            /// makes some.
+            /// Files of index,value that the rate follows instead of `rates`: one per node, or one name in
+            /// which an n in braces stands for the node's number, from 0. `p2pfaas bench trace` makes
+            /// some.
             traces: List<PathBuf> = List(Vec::new()) => unit: "files";
             /// Rate where a trace is 0.
             min_load: f64 = 0.0 => unit: "requests a second", allowed: within(0.0, 1e6);

@@ -1,6 +1,7 @@
 //! What can stand in a scenario, and what a run of it is.
 
 use super::*;
+use crate::keys::Allowed;
 use crate::types::List;
 
 fn read(text: &str) -> Result<Scenario, BadScenario> {
@@ -84,4 +85,22 @@ fn a_scenario_written_out_reads_the_same() {
     assert_eq!(read(&fixed.written()), Ok(fixed));
     assert_eq!(scenario.trace_of(3), Some(PathBuf::from("traffic_3.csv")));
     assert_eq!(scenario.payloads[0].title(), "b.jpg");
+}
+
+#[test]
+fn every_word_that_a_key_lists_can_be_given_and_every_default_is_in_its_range() {
+    for key in Scenario::KEYS {
+        let Allowed::OneOf(words) = key.allowed else { continue };
+        for word in words() {
+            let given = read(&format!("deadlines_s = 1\n{} = {word:?}", key.name));
+            assert!(given.is_ok(), "{} {word}: {given:?}", key.name);
+        }
+    }
+    assert_eq!(read(&Scenario::default().written()), Ok(Scenario::default()));
+}
+
+#[test]
+fn a_rate_of_a_trace_that_falls_is_refused_with_both_keys() {
+    let why = read("min_load = 3\nmax_load = 2").expect_err("it falls").to_string();
+    assert_eq!(why, "max_load: 2 is less than min_load, 3");
 }

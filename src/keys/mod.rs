@@ -1,5 +1,5 @@
 //! Keys: what people set by name. The settings of a node, the parameters of the learner and the keys of
-//! an experiment's scenario are one table each, written with [`key_table`], and an entry of a table
+//! an experiment's scenario are one table each, written with `key_table!`, and an entry of a table
 //! holds every fact on its key. The struct, its defaults, the reading, the check of ranges, `--help` and
 //! the pages of the book follow from the table.
 //!

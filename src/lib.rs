@@ -5,8 +5,9 @@
 //!
 //! Each module has a layer and uses only those below it (`tests/layers.rs` names what each may use).
 //!
-//! 0. **Words and ground**: [`types`]; [`wire`] (what travels between nodes: header names, codes, JSON and
-//!    its bounds), [`time`], [`memory`], [`storage`], [`telemetry`].
+//! 0. **Words and ground**: [`types`]; [`keys`] (what people set by name); [`wire`] (what travels between
+//!    nodes: header names, codes, JSON and its bounds), [`time`], [`memory`], [`storage`],
+//!    [`telemetry`].
 //! 1. **Core**, no IO, no clock, no randomness but what is passed in: [`policy`] (scheduling
 //!    algorithms), [`rl`] (learning), [`queue`] (who waits and who is next), [`membership`] (who is
 //!    alive), [`experiment::design`] and [`experiment::report`], [`error`].
@@ -48,6 +49,7 @@ pub mod fleet;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod http;
+pub mod keys;
 pub mod membership;
 pub mod memory;
 pub mod metrics;

@@ -1,5 +1,6 @@
 //! `p2pfaas bench`: experiments.
 
+mod example;
 mod keys;
 mod progress;
 
@@ -14,6 +15,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::sync::watch;
 
+use self::example::example;
 use self::keys::ScenarioKeys;
 use self::progress::Bar;
 use super::output::{complain, say};
@@ -21,9 +23,6 @@ use super::{Failure, broken, shown, table, told_to_stop};
 use crate::experiment::design::trace;
 use crate::experiment::report;
 use crate::experiment::run::{ExperimentError, Inputs, Sweep, summary};
-
-/// What `bench init` writes.
-const EXAMPLE: &str = include_str!("bench/example.toml");
 
 #[derive(Args)]
 pub(super) struct BenchArgs {
@@ -33,7 +32,8 @@ pub(super) struct BenchArgs {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make the runs of a scenario: set up the fleet, send the load, keep the results.
+    /// Make the runs of a scenario: set up the fleet, send the load, keep the results. A flag of a key
+    /// whose value is a list may be repeated; lists of numbers may also be written as 1,2,3.
     Run(Box<RunArgs>),
     /// Write an example of a scenario with every key and what it means.
     Init {
@@ -212,7 +212,7 @@ fn report(given: &[PathBuf], output: &Path, figures: Option<&Path>) -> Result<()
 
 fn init(file: &Path) -> Result<(), Failure> {
     let mut written = File::create_new(file).map_err(|why| unusable(file, why))?;
-    written.write_all(EXAMPLE.as_bytes()).map_err(|why| unusable(file, why))?;
+    written.write_all(example().as_bytes()).map_err(|why| unusable(file, why))?;
     say(&format!("{} is an example; p2pfaas bench run {0} runs it\n", file.display()))
 }
 
@@ -234,45 +234,5 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
         Command::Init { file } => init(file),
         Command::Report { runs, output, figures } => report(runs, output, figures.as_deref()),
         Command::Trace { nodes, points, seed, folder } => trace(*nodes, *points, *seed, folder),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::experiment::design::scenario::Scenario;
-
-    #[test]
-    fn the_example_is_a_scenario_and_shows_every_key_with_its_default() {
-        let table: toml::Table = EXAMPLE.parse().expect("TOML");
-        Scenario::from_table(table).expect("a scenario");
-        // Every key stands there, most of them in a comment with their default.
-        let all: Vec<&str> = EXAMPLE
-            .lines()
-            .map(|line| line.strip_prefix("#= ").unwrap_or(line))
-            .filter(|line| !line.starts_with('#'))
-            .collect();
-        let keys: Vec<&str> =
-            all.iter().filter_map(|line| Some(line.split_once(" = ")?.0)).collect();
-        for (key, _) in Scenario::KEYS {
-            assert_eq!(keys.iter().filter(|there| *there == key).count(), 1, "{key}");
-        }
-        // The closed forms are not for traces.
-        let commented: Vec<&str> = EXAMPLE
-            .lines()
-            .filter_map(|line| line.strip_prefix("#= "))
-            .filter(|line| !line.starts_with("traces"))
-            .collect();
-        let defaults = Scenario::from_table(commented.join("\n").parse().expect("TOML"));
-        let (defaults, built_in) = (defaults.expect("good"), Scenario::default());
-        // What has no default is shown with an example.
-        let shown = Scenario {
-            k: defaults.k,
-            queue_length: defaults.queue_length,
-            queue_enabled: defaults.queue_enabled,
-            theory_service_s: defaults.theory_service_s,
-            ..built_in
-        };
-        assert_eq!(defaults, shown);
     }
 }

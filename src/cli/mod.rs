@@ -14,12 +14,13 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::output::complain;
-use crate::config::{Problem, Settings};
+use crate::config::Settings;
+use crate::keys::{Key, Problem, joined};
 use crate::memory;
 use crate::node::StartError;
 use crate::policy::registry::{ALGORITHMS, SchedulerSpec};
@@ -58,17 +59,15 @@ enum Command {
     Man(shell::ManArgs),
 }
 
+// No doc comments on the fields: they would be the flags' help, which comes from the settings.
 /// The flags of the scheduler, K and the queue. They win over saved values for this run and are
 /// not saved.
 #[derive(Args, Clone, Debug, Default)]
 struct SchedulingArgs {
-    /// Scheduling algorithm with its parameters, as 'NAME P1 P2 …'.
     #[arg(long, value_name = "'NAME P1 P2 …'", value_parser = parse_scheduler)]
     scheduler: Option<SchedulerSpec>,
-    /// K: functions that run at once.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     k: Option<u32>,
-    /// Calls that may wait for a slot.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     queue_length: Option<u32>,
 }
@@ -120,8 +119,8 @@ impl Failure {
 
 impl From<Vec<Problem>> for Failure {
     fn from(problems: Vec<Problem>) -> Self {
-        let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
-        Self::Configuration(format!("the configuration cannot be used:\n{}", lines.join("\n")))
+        let lines = joined(&problems, "\n  ");
+        Self::Configuration(format!("the configuration cannot be used:\n  {lines}"))
     }
 }
 
@@ -203,48 +202,23 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Flags that stand for a setting, and its key.
-const SCHEDULING_KEYS: [(&str, &str); 3] = [
-    ("scheduler", "scheduler"),
-    ("k", "parallel_running_functions_max"),
-    ("queue_length", "queue_length_max"),
-];
-/// The same for those of a node alone.
-const NODE_KEYS: [(&str, &str); 2] = [("host", "host"), ("data_path", "data_path")];
-
-/// The definition of all arguments, with the settings and their defaults in the help.
+/// The definition of all arguments. A flag that stands for a setting has the setting's help, if it has
+/// none of its own.
 fn command() -> clap::Command {
-    let with_defaults = |command: clap::Command, keys: &[(&'static str, &str)]| {
-        keys.iter().fold(command, |command, (flag, key)| {
-            command.mut_arg(flag, |arg| {
-                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-                let help = help.trim_end_matches('.');
-                let default = default_of(key).unwrap_or_default();
-                arg.help(format!("{help} [default: {default}]"))
-            })
-        })
+    let with_help = |arg: clap::Arg| {
+        let stands_for = |key: &&Key| key.flag.is_some() && key.flag == arg.get_long();
+        match Settings::KEYS.iter().find(stands_for) {
+            Some(key) if arg.get_help().is_none() => {
+                let repeated = matches!(arg.get_action(), ArgAction::Append);
+                let may_be = if repeated { " [may be repeated]" } else { "" };
+                arg.help(format!("{}{may_be}", key.help()))
+            }
+            _ => arg,
+        }
     };
     Cli::command()
-        .mut_subcommand("node", |node| {
-            let node = with_defaults(with_defaults(node, &SCHEDULING_KEYS), &NODE_KEYS);
-            node.after_long_help(settings_help())
-        })
-        .mut_subcommand("cluster", |cluster| with_defaults(cluster, &SCHEDULING_KEYS))
-}
-
-/// The default of a setting, as it would stand in a file. `None`: none, or one that depends on the
-/// machine, which the setting's own words say.
-fn default_of(key: &str) -> Option<String> {
-    let depends = |meaning: &str| meaning.contains("Unset:");
-    if key == "workers" || Settings::KEYS.iter().any(|(k, means)| *k == key && depends(means)) {
-        return None;
-    }
-    match serde_json::to_value(Settings::default()).ok()?.get(key)? {
-        serde_json::Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
-        serde_json::Value::Array(items) if items.is_empty() => None,
-        serde_json::Value::Object(items) if items.is_empty() => None,
-        value => Some(value.to_string()),
-    }
+        .mut_subcommand("node", |node| node.mut_args(with_help).after_long_help(settings_help()))
+        .mut_subcommand("cluster", |cluster| cluster.mut_args(with_help))
 }
 
 /// Every algorithm and every setting, for `p2pfaas node --help`.
@@ -259,10 +233,13 @@ fn settings_help() -> String {
          Later wins:\ndefaults, file, environment, values changed over HTTP and saved in the data \
          path, flags.\n",
     );
-    for (key, meaning) in Settings::KEYS {
-        let default = default_of(key).map(|value| format!(" [default: {value}]"));
-        let default = default.unwrap_or_default();
-        let _ = writeln!(text, "  {key}\n         {}{default}", meaning.trim());
+    let mut group = "";
+    for key in Settings::KEYS {
+        if group != key.group {
+            group = key.group;
+            let _ = writeln!(text, "\n{group}:");
+        }
+        let _ = writeln!(text, "  {}\n         {}", key.name, key.help());
     }
     text.push_str(
         "\nExit codes: 0 stopped as told, 2 wrong arguments, 69 an address cannot be listened on or \
@@ -347,26 +324,36 @@ mod tests {
 
     #[test]
     fn the_arguments_are_well_formed_and_every_setting_is_in_the_help() {
-        Cli::command().debug_assert();
+        command().debug_assert();
         let help = settings_help();
-        for (key, _) in Settings::KEYS {
-            assert!(help.contains(key), "{key}");
+        for key in Settings::KEYS {
+            assert!(help.contains(&format!("\n  {}\n", key.name)), "{}", key.name);
         }
-        assert!(
-            help.contains("Port of the learner API. 0 turns it off. [default: 19020]"),
-            "{help}"
-        );
+        let told = "Port of the learner API. 0 turns it off. [port, 0 to 65535] [default: 19020]";
+        assert!(help.contains(told), "{help}");
     }
 
     #[test]
-    fn a_default_is_shown_where_it_is_the_same_on_every_machine() {
-        let shown = |key| default_of(key);
-        assert_eq!(shown("host").as_deref(), Some("0.0.0.0"));
-        assert_eq!(shown("poll_time_s").as_deref(), Some("1.5"));
-        assert_eq!(shown("queue_enabled").as_deref(), Some("true"));
-        for none in ["workers", "connections_bytes_max", "machine_id", "init_servers", "routes"] {
-            assert_eq!(shown(none), None, "{none}");
+    fn every_argument_has_help_and_every_flag_of_a_setting_is_an_argument() {
+        let all = command();
+        for subcommand in all.get_subcommands() {
+            for arg in subcommand.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} {arg:?}", subcommand.get_name());
+            }
         }
+        let node = all.find_subcommand("node").expect("it is there");
+        let help = |flag: &str| {
+            let arg = node.get_arguments().find(|arg| arg.get_long() == Some(flag));
+            arg.unwrap_or_else(|| panic!("--{flag}")).get_help().expect("help").to_string()
+        };
+        for key in Settings::KEYS {
+            if let Some(flag) = key.flag {
+                assert!(help(flag).starts_with(&key.help()), "{flag}");
+            }
+        }
+        let workers = "Threads that serve calls. [threads, 1 to 256] [default: one per core]";
+        assert_eq!(help("workers"), workers);
+        assert!(help("route").ends_with(" [may be repeated]"));
     }
 
     #[test]

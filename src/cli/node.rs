@@ -14,42 +14,32 @@ use crate::saved::{Dynamic, FlagOverrides, MachinePatch};
 use crate::telemetry;
 use crate::types::InitServer;
 
+// Flags that stand for a setting have no doc comments: those would be their help, which comes from the
+// settings.
 #[derive(Args)]
 pub(super) struct NodeArgs {
-    /// Address that all listeners bind to.
     #[arg(long, value_name = "ADDR")]
     host: Option<IpAddr>,
-    /// This machine's IP address, as told to others [default: --host if that is one address, else
-    /// the address of the interface eth0].
     #[arg(long, value_name = "ADDR")]
     machine_ip: Option<IpAddr>,
-    /// This machine's name [default: p2pfaas- and its address].
     #[arg(long, value_name = "NAME")]
     machine_id: Option<String>,
-    /// This machine's group, told to others.
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
-    /// Folder that holds all the node's files.
     #[arg(long, value_name = "DIR")]
     data_path: Option<PathBuf>,
-    /// IP address or host name of nodes to join through; may be repeated.
     #[arg(long, value_name = "HOST", value_parser = parse_init_server)]
     init_server: Vec<String>,
-    /// A function that answers at a URL; may be repeated.
     #[arg(long, value_name = "NAME=URL")]
     route: Vec<String>,
-    /// Offer the embedded functions fn-echo, fn-sleep, fn-spin, fn-work and fn-thumbnail.
     #[arg(long)]
     embedded_functions: bool,
-    /// Threads that serve calls [default: one per core].
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
     #[command(flatten)]
     scheduling: SchedulingArgs,
-    /// A name of this node under which browsers may change it; may be repeated.
     #[arg(long, value_name = "NAME", value_parser = parse_init_server)]
     host_name: Vec<String>,
-    /// Who may change the node through its routes [default: any, as in P2PFaaS v1].
     #[arg(long)]
     admin: Option<Admin>,
     /// TOML file with settings; --help lists them.

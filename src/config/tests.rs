@@ -1,6 +1,7 @@
 //! The layers of settings, and what is wrong with them.
 
 use super::*;
+use crate::keys::Allowed;
 
 fn load(
     toml: &str,
@@ -171,4 +172,20 @@ fn settings_that_belong_together_are_checked_together() {
     let told = only_problem(load("forward_timeout_s = 2\nfunction_timeout_s = 3", &[], &[]));
     assert!(told.contains("forward_timeout_s") && told.contains("function_timeout_s"), "{told}");
     assert!(load("forward_timeout_s = 3\nfunction_timeout_s = 3", &[], &[]).is_ok());
+}
+
+#[test]
+fn every_word_that_a_setting_lists_can_be_given_and_every_default_is_in_its_range() {
+    let mut words_read = 0;
+    for key in Settings::KEYS {
+        let Allowed::OneOf(words) = key.allowed else { continue };
+        for word in words() {
+            let loaded = load(&format!("{} = {word:?}", key.name), &[], &[]);
+            assert!(loaded.is_ok(), "{} {word}: {loaded:?}", key.name);
+            words_read += 1;
+        }
+    }
+    assert!(words_read >= 7, "{words_read}");
+    let defaults = toml::to_string(&Settings::default()).expect("TOML");
+    assert_eq!(load(&defaults, &[], &[]).expect("good").settings, Settings::default());
 }

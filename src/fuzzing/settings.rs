@@ -105,12 +105,12 @@ pub(super) fn fleet_file(bytes: &[u8]) {
 /// A scenario of a bench.
 pub(super) fn scenario(bytes: &[u8]) {
     let Ok(table) = String::from_utf8_lossy(bytes).parse::<Table>() else { return };
-    let Ok(scenario) = Scenario::from_table(table) else { return };
+    let Ok(scenario) = Scenario::from_table(&table) else { return };
     let points = scenario.points();
     assert!(!points.is_empty() && points.len() <= 10_000);
     let written = scenario.written();
     let again = written.parse::<Table>().map_err(|why| why.to_string());
-    let again = again.and_then(|table| Scenario::from_table(table).map_err(|why| why.to_string()));
+    let again = again.and_then(|table| Scenario::from_table(&table).map_err(|why| why.to_string()));
     let again = again.unwrap_or_else(|why| panic!("{why}\n{written}"));
     // Of rates and traces only the one that a run follows is written.
     let rates = match again.traces.0.is_empty() {

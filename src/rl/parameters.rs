@@ -6,7 +6,10 @@ use serde_json::{Map, Value};
 use super::behaviour::Decay;
 use super::reward::RewardRule;
 use super::window::{ENTRY_BYTES, WindowRules};
-use crate::types::cut;
+use crate::keys::{
+    Key, KeySource, KeyValue, Notation, Problem, Unreadable, above, at_least, form, joined,
+    key_table, one_of, within,
+};
 
 /// Whose learner it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,136 +29,147 @@ const EIDS_AHEAD_MAX: f64 = 4_611_686_018_427_387_904.0;
 
 /// Parameters that cannot be used; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.join("; "))]
-pub struct BadLearnerParameters(pub Vec<String>);
+#[error("{}", joined(.0, "; "))]
+pub struct BadLearnerParameters(pub Vec<Problem>);
 
-macro_rules! parameters {
-    ($( $(#[doc = $doc:literal])+ $acts:ident $name:ident: $type:ty = $default:expr; )+) => {
-        /// All of them. Those marked *reset* act from the next reset on, all others at once.
-        #[derive(Clone, Debug, PartialEq, Serialize)]
-        pub struct Parameters {
-            $( $(#[doc = $doc])+ pub $name: $type, )+
-            /// Bytes that what is learnt and held may take. No parameter that is posted or saved: a
-            /// setting of the node.
-            #[serde(skip)]
-            pub memory_bytes: usize,
+key_table! {
+    /// All of them.
+    #[derive(Clone, Debug, PartialEq, Serialize)]
+    pub struct Parameters {
+        "What is learnt" {
+            /// Actions: three, and one for each peer that the learner may choose by name.
+            actions_n: usize = 2
+                => unit: "actions", allowed: within(1.0, ACTIONS_MAX as f64), at_reset: true;
+            /// How Q(s, a) is stored and generalised: a table of states, tile coding, or states
+            /// clustered by k-means.
+            value_function: String = "qtable".to_owned() => at_reset: true;
+            /// What a transition teaches: differential Sarsa, the same with the best next action,
+            /// or discounted Q-learning.
+            td_form: String = "sarsa_average_reward".to_owned() => at_reset: true;
+            /// α, the step size of the value function.
+            alpha: f64 = 0.01 => allowed: within(0.0, 1.0);
+            /// β, the step size of the average reward R̄.
+            beta: f64 = 0.01 => allowed: within(0.0, 1.0);
+            /// γ, the discount of `q_learning`.
+            gamma: f64 = 0.9 => allowed: within(0.0, 1.0);
+            /// With `v1` it is P2PFaaS v1's learner to the last bit, which has one value function
+            /// and one TD form. Acts at once while nothing was learnt yet.
+            compatibility: Compatibility = Compatibility::None
+                => allowed: one_of(|| vec!["none", "v1"]), at_reset: true;
         }
 
-        impl Default for Parameters {
-            fn default() -> Self {
-                Self { $( $name: $default, )+ memory_bytes: 1 << 30 }
-            }
+        "Exploration" {
+            /// ε after a reset.
+            epsilon_start: f64 = 0.9 => allowed: within(0.0, 1.0), at_reset: true;
+            /// Where ε stops falling.
+            epsilon_min: f64 = 0.1 => allowed: within(0.0, 1.0);
+            /// The factor by which ε falls at every decision.
+            epsilon_decay: f64 = 0.99 => allowed: within(0.0, 1.0);
+            /// Whether ε falls.
+            epsilon_decay_enabled: bool = true;
         }
 
-        impl Parameters {
-            /// Takes over what `from` has, and notes what is of a wrong type.
-            pub(super) fn read(&mut self, from: &Map<String, Value>, problems: &mut Vec<String>) {
-                $( if let Some(value) = from.get(stringify!($name)) {
-                    match <$type>::deserialize(value) {
-                        // Serde takes a list for a struct, too.
-                        _ if value.is_array() => {
-                            problems.push(format!("{}: it is a list", stringify!($name)));
-                        }
-                        Ok(value) => self.$name = value,
-                        Err(why) => {
-                            let why = why.to_string();
-                            problems.push(format!("{}: {}", stringify!($name), cut(&why)));
-                        }
-                    }
-                } )+
-            }
-
-            /// These where they act at once, and `running` where they act from the next reset on.
-            #[must_use]
-            pub fn acting_on(&self, running: &Self) -> Self {
-                let memory_bytes = self.memory_bytes;
-                Self { $( $name: parameters!(@$acts self running $name), )+ memory_bytes }
-            }
+        "Rewards and their order" {
+            /// Who tells what a decision was worth.
+            reward: RewardRule = RewardRule::Client
+                => allowed: form(|| "by clients, or by the node with its deadlines".to_owned());
+            /// The largest magnitude of a reward that a client may tell.
+            reward_abs_max: f64 = 1e5 => allowed: above(0.0, 1e12);
+            /// W, entries in a window; not more than `entries_held_max`.
+            window_size: u64 = 5 => unit: "entries", allowed: at_least(2.0);
+            /// Entries beyond a gap of EIDs after which the gap is skipped.
+            entry_missing_max_attempts: u64 = 100 => unit: "entries";
+            /// How far an EID may be beyond all before; a client that counts by one never notices.
+            eids_ahead_max: u64 = 1_000_000 => unit: "EIDs", allowed: within(1.0, EIDS_AHEAD_MAX);
+            /// Entries held for reordering; at the bound the oldest gap is skipped.
+            entries_held_max: usize = 100_000 => unit: "entries", allowed: within(2.0, 1e7);
         }
-    };
-    (@once $new:ident $running:ident $name:ident) => { $new.$name.clone() };
-    (@reset $new:ident $running:ident $name:ident) => { $running.$name.clone() };
+
+        "Parameters of one value function" {
+            /// `qtable`: states remembered at most; further ones stay at zero.
+            states_max: usize = 100_000
+                => unit: "states", allowed: within(1.0, 1e7), at_reset: true;
+            /// `tiles`: tilings.
+            tilings: usize = 8 => unit: "tilings", allowed: within(1.0, 1024.0), at_reset: true;
+            /// `tiles`: weights in all.
+            tiles_size: usize = 65_536
+                => unit: "weights", allowed: within(1.0, 1e7), at_reset: true;
+            /// `tiles`: tiles per unit of a feature.
+            tiles_scale: f64 = 1.0 => unit: "tiles", allowed: above(0.0, 1e6), at_reset: true;
+            /// `kmeans`: clusters at most.
+            clusters: usize = 32 => unit: "clusters", allowed: within(1.0, 4096.0), at_reset: true;
+            /// `kmeans`: states seen between two fits.
+            refit_states: usize = 1000 => unit: "states", allowed: within(1.0, 1e5), at_reset: true;
+        }
+    }
+    beside {
+        /// Bytes that what is learnt and held may take. No parameter that is posted or saved: a
+        /// setting of
+        /// the node.
+        #[serde(skip)]
+        memory_bytes: usize = 1 << 30;
+    }
 }
 
-parameters! {
-    /// Actions, 1 to 4096. *reset*
-    reset actions_n: usize = 2;
-    /// α, the step size of the value function, 0 to 1.
-    once alpha: f64 = 0.01;
-    /// β, the step size of the average reward, 0 to 1.
-    once beta: f64 = 0.01;
-    /// W, entries in a window, 2 to `entries_held_max`.
-    once window_size: u64 = 5;
-    /// ε after a reset, 0 to 1. *reset*
-    reset epsilon_start: f64 = 0.9;
-    /// Where ε stops falling, 0 to 1.
-    once epsilon_min: f64 = 0.1;
-    /// The factor by which ε falls at every decision, 0 to 1.
-    once epsilon_decay: f64 = 0.99;
-    /// Whether ε falls.
-    once epsilon_decay_enabled: bool = true;
-    /// Arrivals beyond a gap of EIDs after which it is skipped.
-    once entry_missing_max_attempts: u64 = 100;
-    /// The name of a value function in the [registry](super::registry). *reset*
-    reset value_function: String = "qtable".to_owned();
-    /// The name of a TD form in the [registry](super::registry). *reset*
-    reset td_form: String = "sarsa_average_reward".to_owned();
-    /// γ of `q_learning`, 0 to 1.
-    once gamma: f64 = 0.9;
-    /// `none` or `v1`. *reset*, or at once while nothing was learnt yet.
-    reset compatibility: Compatibility = Compatibility::None;
-    /// Who rewards: `{"source":"client"}` or `{"source":"node","deadlines_s":[…]}`.
-    once reward: RewardRule = RewardRule::Client;
-    /// The magnitude of a reward that is told at most, above 0, at most 1e12.
-    once reward_abs_max: f64 = 1e5;
-    /// How far an EID that is told may be beyond all before, 1 to 4611686018427387904 (2^62).
-    once eids_ahead_max: u64 = 1_000_000;
-    /// Entries held for reordering at most, 2 to 10000000.
-    once entries_held_max: usize = 100_000;
-    /// `qtable`: states remembered at most, 1 to 10000000. *reset*
-    reset states_max: usize = 100_000;
-    /// `tiles`: tilings, 1 to 1024. *reset*
-    reset tilings: usize = 8;
-    /// `tiles`: weights, 1 to 10000000. *reset*
-    reset tiles_size: usize = 65_536;
-    /// `tiles`: tiles per unit of a feature, above 0, at most 1000000. *reset*
-    reset tiles_scale: f64 = 1.0;
-    /// `kmeans`: clusters at most, 1 to 4096. *reset*
-    reset clusters: usize = 32;
-    /// `kmeans`: states seen between two fits, 1 to 100000. *reset*
-    reset refit_states: usize = 1000;
+impl KeyValue for Compatibility {
+    const NOTATION: Notation = Notation::Text;
+    const NOUN: &'static str = "a word";
+}
+
+impl KeyValue for RewardRule {
+    const NOTATION: Notation = Notation::Table;
+    const NOUN: &'static str = "";
+}
+
+/// Parameters that somebody posted, or that were saved.
+struct Posted<'a>(&'a Map<String, Value>);
+
+impl KeySource for Posted<'_> {
+    fn value<T: KeyValue>(&self, key: &Key) -> Option<Result<T, Unreadable>> {
+        let value = self.0.get(key.name)?;
+        let unreadable = |why: String| Unreadable { given: value.to_string(), why };
+        Some(match value {
+            // Serde takes a list for a struct, too.
+            Value::Array(_) if !T::LIST => Err(unreadable("it is a list".to_owned())),
+            _ => T::deserialize(value).map_err(|why| unreadable(why.to_string())),
+        })
+    }
 }
 
 impl Parameters {
-    /// Checks all that can be told without knowing what the registry lists; names every problem.
-    pub(super) fn check(&self, problems: &mut Vec<String>) {
-        let mut range = |key: &str, value: f64, low: f64, high: f64| {
-            if !(low..=high).contains(&value) {
-                problems.push(format!("{key}: {value} is not within {low} to {high}"));
-            }
+    /// Takes over what `from` has, and notes what cannot be read or is out of range.
+    pub(super) fn read(&mut self, from: &Map<String, Value>, problems: &mut Vec<Problem>) {
+        self.read_keys(&Posted(from), problems);
+    }
+
+    /// The values of these keys.
+    pub(super) fn values<'a>(&self, names: impl Iterator<Item = &'a str>) -> Map<String, Value> {
+        let all = match serde_json::to_value(self) {
+            Ok(Value::Object(all)) => all,
+            _ => Map::new(),
         };
-        range("actions_n", self.actions_n as f64, 1.0, ACTIONS_MAX as f64);
-        range("entries_held_max", self.entries_held_max as f64, 2.0, 1e7);
-        range("window_size", self.window_size as f64, 2.0, self.entries_held_max.max(2) as f64);
-        range("reward_abs_max", self.reward_abs_max, f64::MIN_POSITIVE, 1e12);
-        range("eids_ahead_max", self.eids_ahead_max as f64, 1.0, EIDS_AHEAD_MAX);
-        range("states_max", self.states_max as f64, 1.0, 1e7);
-        range("tilings", self.tilings as f64, 1.0, 1024.0);
-        range("tiles_size", self.tiles_size as f64, 1.0, 1e7);
-        range("tiles_scale", self.tiles_scale, f64::MIN_POSITIVE, 1e6);
-        range("clusters", self.clusters as f64, 1.0, 4096.0);
-        range("refit_states", self.refit_states as f64, 1.0, 1e5);
-        for (key, value) in [
-            ("alpha", self.alpha),
-            ("beta", self.beta),
-            ("gamma", self.gamma),
-            ("epsilon_start", self.epsilon_start),
-            ("epsilon_min", self.epsilon_min),
-            ("epsilon_decay", self.epsilon_decay),
-        ] {
-            range(key, value, 0.0, 1.0);
-        }
+        let pairs = names.filter_map(|name| all.get_key_value(name));
+        pairs.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    /// These where they act at once, and `running` where they act from the next reset on.
+    #[must_use]
+    pub fn acting_on(&self, running: &Self) -> Self {
+        let at_reset = Self::KEYS.iter().filter(|key| key.at_reset).map(|key| key.name);
+        let mut acting = self.clone();
+        // They were checked before.
+        acting.read(&running.values(at_reset), &mut Vec::new());
+        acting
+    }
+
+    /// Checks what several parameters must be together, as far as it can be told without knowing what the
+    /// registry lists.
+    pub(super) fn check_together(&self, problems: &mut Vec<Problem>) {
         let window = usize::try_from(self.window_size).unwrap_or(usize::MAX);
+        if window > self.entries_held_max {
+            let why = format!("{window} is more than entries_held_max, {}", self.entries_held_max);
+            problems.push(Problem::of("window_size", why));
+        }
         check_room(
             "window_size",
             window.saturating_mul(ENTRY_BYTES),
@@ -163,7 +177,7 @@ impl Parameters {
             problems,
         );
         if let Err(why) = self.reward.check() {
-            problems.push(format!("reward: {why}"));
+            problems.push(Problem::of("reward", why));
         }
     }
 
@@ -205,12 +219,13 @@ impl Parameters {
 }
 
 /// Notes a problem if what the parameter `key` asks for takes more memory than there is for it.
-pub(super) fn check_room(key: &str, need: usize, there: usize, problems: &mut Vec<String>) {
+pub(super) fn check_room(key: &str, need: usize, there: usize, problems: &mut Vec<Problem>) {
     if need > there {
-        problems.push(format!(
-            "{key}: that takes {need} bytes of memory, and there are {there} for it, by the node's \
-             setting learner_memory_bytes_max"
-        ));
+        let why = format!(
+            "that takes {need} bytes of memory, and there are {there} for it, by the node's setting \
+             learner_memory_bytes_max"
+        );
+        problems.push(Problem::of(key, why));
     }
 }
 
@@ -300,5 +315,17 @@ mod tests {
         let common = ["actions_n", "compatibility", "td_form", "value_function"];
         assert_eq!(keys(json!({})), common);
         assert!(keys(json!({"value_function": "tiles"})).contains(&"tiles_scale".to_owned()));
+    }
+
+    #[test]
+    fn a_window_that_could_never_fill_is_refused_with_both_keys() {
+        let why = merged(json!({"window_size": 9, "entries_held_max": 8})).expect_err("too large");
+        assert_eq!(why, "window_size: 9 is more than entries_held_max, 8");
+    }
+
+    #[test]
+    fn every_default_is_in_its_range() {
+        let all = serde_json::to_value(Parameters::default()).expect("JSON");
+        assert_eq!(merged(all), Ok(Parameters::default()));
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::parameters::{BadLearnerParameters, Compatibility, Parameters, check_room};
 use super::td::{self, ListedTdForm};
 use super::value::{self, ListedValueFunction};
-use crate::types::cut;
+use crate::keys::{Allowed, Column, Key, KeyValue, Problem, one_of, tables};
 
 /// All value functions.
 pub const VALUE_FUNCTIONS: &[ListedValueFunction] = &[
@@ -28,18 +28,10 @@ pub const TD_FORMS: &[ListedTdForm] = &[
     td::q_learning::LISTED,
 ];
 
-/// Notes a problem if `value` is not among `names`.
-fn check_name<'a>(
-    key: &str,
-    value: &str,
-    names: impl Iterator<Item = &'a str>,
-    problems: &mut Vec<String>,
-) {
-    let names: Vec<&str> = names.collect();
-    if !names.contains(&value) {
-        problems.push(format!("{key}: {:?} is none of {}", cut(value), names.join(", ")));
-    }
-}
+/// What `value_function` can be.
+const VALUE_FUNCTION: Allowed = one_of(|| VALUE_FUNCTIONS.iter().map(|l| l.name).collect());
+/// What `td_form` can be.
+const TD_FORM: Allowed = one_of(|| TD_FORMS.iter().map(|listed| listed.name).collect());
 
 /// Names as a text lists them.
 fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
@@ -54,27 +46,31 @@ impl Parameters {
     pub fn merged(&self, patch: &Map<String, Value>) -> Result<Self, BadLearnerParameters> {
         let (mut merged, mut problems) = (self.clone(), Vec::new());
         merged.read(patch, &mut problems);
-        merged.check(&mut problems);
+        merged.check_together(&mut problems);
         merged.check_listed(&mut problems);
         if problems.is_empty() { Ok(merged) } else { Err(BadLearnerParameters(problems)) }
     }
 
     /// Checks what follows from the value function and the TD form; names every problem.
-    fn check_listed(&self, problems: &mut Vec<String>) {
+    fn check_listed(&self, problems: &mut Vec<Problem>) {
         let (value, td) = (self.value(), self.td());
         check_room(value.sized_by, (value.least_bytes)(self), self.values_bytes(), problems);
-        let names = VALUE_FUNCTIONS.iter().map(|listed| listed.name);
-        check_name("value_function", &self.value_function, names, problems);
-        check_name("td_form", &self.td_form, TD_FORMS.iter().map(|listed| listed.name), problems);
+        for (key, name, allowed) in [
+            ("value_function", &self.value_function, VALUE_FUNCTION),
+            ("td_form", &self.td_form, TD_FORM),
+        ] {
+            problems.extend(name.check(&allowed).err().map(|why| Problem::of(key, why)));
+        }
         let in_v1 = value.in_v1 && td.as_v1.is_some();
         if self.compatibility == Compatibility::V1 && !in_v1 {
             let values = VALUE_FUNCTIONS.iter().filter(|listed| listed.in_v1);
             let forms = TD_FORMS.iter().filter(|listed| listed.as_v1.is_some());
-            problems.push(format!(
-                "compatibility: v1 has the value function {} and the TD form {} only",
+            let why = format!(
+                "v1 has the value function {} and the TD form {} only",
                 listed(values.map(|listed| listed.name)),
                 listed(forms.map(|listed| listed.name)),
-            ));
+            );
+            problems.push(Problem::of("compatibility", why));
         }
     }
 
@@ -96,15 +92,25 @@ impl Parameters {
 
     /// The values that a model must have been learnt under to fit these.
     pub fn shape(&self) -> Map<String, Value> {
-        let all = match serde_json::to_value(self) {
-            Ok(Value::Object(all)) => all,
-            _ => Map::new(),
-        };
         let of_all = ["actions_n", "value_function", "td_form", "compatibility"];
-        let keys = of_all.iter().chain(self.value().shape);
-        keys.filter_map(|key| all.get_key_value(*key))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
+        self.values(of_all.iter().chain(self.value().shape).copied())
+    }
+
+    /// All parameters, for the book: a table of Markdown below each heading.
+    pub fn reference() -> String {
+        const ACTS: Column = Column {
+            title: "acts",
+            cell: |key| if key.at_reset { "↺" } else { "at once" }.to_owned(),
+        };
+        // The table of keys does not know what is listed here.
+        let named = |key: &Key| match key.name {
+            "value_function" => Key { allowed: VALUE_FUNCTION, ..*key },
+            "td_form" => Key { allowed: TD_FORM, ..*key },
+            _ => *key,
+        };
+        let keys: Vec<Key> = Self::KEYS.iter().map(named).collect();
+        let (unit, range) = (Column::UNIT, Column::RANGE);
+        tables(&keys, &[Column::NAME, ACTS, unit, range, Column::DEFAULT, Column::MEANING])
     }
 }
 

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod console;
+mod generated;
 mod pages;
 mod recipes;
 mod references;

@@ -1,4 +1,4 @@
-//! Every key of a scenario as a flag.
+//! Every key of a scenario as a flag. Lists: the flag is repeated; numbers also as `1,2,3`.
 
 use std::path::{Path, PathBuf};
 
@@ -7,24 +7,25 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use toml::{Table, Value};
 
 use crate::experiment::design::scenario::Scenario;
+use crate::keys::{Key, Notation};
 use crate::storage;
 
 /// The keys given as flags, which go before the file's.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ScenarioKeys(Table);
 
-/// Keys whose values are texts, which are taken as they stand.
-const TEXTS: [&str; 7] =
-    ["name", "fleet", "function", "arrivals", "learning", "traces", "schedulers"];
-
-/// A flag's text as a value: TOML where it reads as such, else the text itself.
-fn value(key: &str, text: &str) -> Value {
+/// A flag's text as a value: a text as it stands, all else as TOML where it reads as such.
+fn value(key: &Key, text: &str) -> Value {
+    if key.notation == Notation::Text {
+        return Value::String(text.to_owned());
+    }
     let read = |text: &str| format!("v = {text}").parse::<Table>().ok()?.remove("v");
-    let toml = if TEXTS.contains(&key) { None } else { read(text) };
     // A list may be written without its brackets, of numbers as of tables.
-    let list = || if TEXTS.contains(&key) { None } else { read(&format!("[{text}]")) };
-    let wrapped = |value| if key == "payloads" { into_list(value) } else { value };
-    toml.map(wrapped).or_else(list).unwrap_or_else(|| Value::String(text.to_owned()))
+    let list = || read(&format!("[{text}]"));
+    // Only of tables one alone does not stand for a list of one.
+    let is_tables = key.list && key.notation == Notation::Table;
+    let wrapped = |value| if is_tables { into_list(value) } else { value };
+    read(text).map(wrapped).or_else(list).unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
 fn into_list(value: Value) -> Value {
@@ -39,18 +40,18 @@ impl FromArgMatches for ScenarioKeys {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
-        for (key, _) in Scenario::KEYS {
-            let given = matches.get_many::<String>(key).into_iter().flatten();
+        for key in Scenario::KEYS {
+            let given = matches.get_many::<String>(key.name).into_iter().flatten();
             let mut given: Vec<Value> = given.map(|text| value(key, text)).collect();
             match given.len() {
                 0 => {}
-                1 => self.0.extend(given.pop().map(|one| ((*key).to_owned(), one))),
+                1 => self.0.extend(given.pop().map(|one| (key.name.to_owned(), one))),
                 _ => {
                     let all = given.into_iter().flat_map(|value| match into_list(value) {
                         Value::Array(values) => values,
                         one => vec![one],
                     });
-                    self.0.insert((*key).to_owned(), Value::Array(all.collect()));
+                    self.0.insert(key.name.to_owned(), Value::Array(all.collect()));
                 }
             }
         }
@@ -60,16 +61,14 @@ impl FromArgMatches for ScenarioKeys {
 
 impl Args for ScenarioKeys {
     fn augment_args(command: Command) -> Command {
-        let flag = |(key, meaning): &(&'static str, &'static str)| {
-            Arg::new(*key)
-                .long(key.replace('_', "-"))
+        let flag = |key: &Key| {
+            Arg::new(key.name)
+                .long(key.name.replace('_', "-"))
                 .value_name("VALUE")
                 .action(ArgAction::Append)
                 .allow_negative_numbers(true)
-                .help(meaning.trim().to_owned())
-                .help_heading(
-                    "Keys of the scenario (lists: repeat the flag; numbers also as 1,2,3)",
-                )
+                .help(key.help())
+                .help_heading(key.group)
         };
         command.args(Scenario::KEYS.iter().map(flag))
     }
@@ -127,7 +126,7 @@ impl ScenarioKeys {
         }
         table.extend(self.0.clone());
         let whose = file.map_or(String::new(), |file| format!("{}: ", file.display()));
-        Scenario::from_table(table).map_err(|why| format!("{whose}{why}"))
+        Scenario::from_table(&table).map_err(|why| format!("{whose}{why}"))
     }
 }
 
@@ -175,6 +174,12 @@ mod tests {
         let alone = ScenarioKeys::default().scenario(Some(&file)).expect("good");
         assert_eq!(alone.fleet, folder.path().join("fleet.toml"));
         assert_eq!(alone.traces.0, [folder.path().join("t_{n}.csv")]);
+    }
+
+    #[test]
+    fn help_stands_as_it_is_written() {
+        // clap would break the line at it.
+        assert!(Scenario::KEYS.iter().all(|key| !key.help().contains("{n}")));
     }
 
     #[test]

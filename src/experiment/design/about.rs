@@ -84,7 +84,7 @@ pub struct About {
 /// A scenario as it was kept: keys that this version does not know are left out.
 fn known_keys<'de, D: Deserializer<'de>>(from: D) -> Result<Scenario, D::Error> {
     let mut keys = Map::<String, Value>::deserialize(from)?;
-    keys.retain(|key, _| Scenario::KEYS.iter().any(|(known, _)| known == key));
+    keys.retain(|name, _| Scenario::KEYS.iter().any(|key| key.name == name));
     Scenario::deserialize(Value::from(keys)).map_err(D::Error::custom)
 }
 

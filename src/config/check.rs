@@ -1,0 +1,58 @@
+//! What settings must be beyond the range of each: forms that have words only, and what several must be
+//! together.
+
+use super::Settings;
+use crate::keys::Problem;
+use crate::policy::registry::SchedulerSpec;
+use crate::types::{FunctionName, InitServer, check_init_servers, check_machine};
+
+impl Settings {
+    /// Checks texts against their forms, and settings that belong together against one another.
+    pub(super) fn check_together(&self, problems: &mut Vec<Problem>) {
+        let mut problem = |key: &str, why: String| problems.push(Problem::of(key, why));
+        if self.forward_timeout_s < self.function_timeout_s {
+            let why = format!(
+                "{} is less than function_timeout_s, {}: a call that may take as long here would be given \
+                 up where it is forwarded",
+                self.forward_timeout_s, self.function_timeout_s
+            );
+            problem("forward_timeout_s", why);
+        }
+        let machine = check_machine(&self.machine_ip, &self.machine_id, &self.machine_group_name);
+        if let Err((key, why)) = machine {
+            problem(key, why);
+        }
+        if self.openfaas_enabled && self.openfaas_host.parse::<InitServer>().is_err() {
+            let why = format!("{:?} is neither an IP address nor a host name", self.openfaas_host);
+            problem("openfaas_host", why);
+        }
+        for name in &self.host_names {
+            if let Err(why) = name.parse::<InitServer>() {
+                problem("host_names", why);
+            }
+        }
+        if let Err(why) = check_init_servers(&self.init_servers) {
+            problem("init_servers", why);
+        }
+        if let Err(why) = SchedulerSpec::from_words(&self.scheduler).build() {
+            problem("scheduler", why.to_string());
+        }
+        for (key, names) in [
+            ("routes", self.routes.0.keys().collect::<Vec<_>>()),
+            ("fns_list", self.fns_list.iter().collect()),
+        ] {
+            for name in names {
+                if let Err(why) = FunctionName::parse(name) {
+                    problem(key, format!("{name:?}: {why}"));
+                }
+            }
+        }
+        for (name, url) in &self.routes.0 {
+            let parsed = url.parse::<awc::http::Uri>();
+            let good = parsed.is_ok_and(|u| u.scheme_str() == Some("http") && u.host().is_some());
+            if !good {
+                problem("routes", format!("{name}: {url:?} is no http:// URL"));
+            }
+        }
+    }
+}

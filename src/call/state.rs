@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use crate::actors::discovery::{Discovery, Published};
 use crate::actors::learner::hub::LearnerHub;
+use crate::actors::observe::Observations;
 use crate::actors::queue::{Gate, Queue};
+use crate::actors::replicas::SchedulerRoster;
 use crate::actors::scheduler::NodeSource;
 use crate::actors::supervise::Handle;
 use crate::actors::switch::{Active, Switch};
@@ -52,6 +55,10 @@ pub struct NodeState {
     pub switch: Handle<Switch>,
     /// The Discovery actor.
     pub discovery: Handle<Discovery>,
+    /// The Schedulers of all threads.
+    pub schedulers: Arc<SchedulerRoster>,
+    /// How the actors are.
+    pub observations: Arc<Observations>,
     /// This node's metrics.
     pub metrics: Arc<Metrics>,
     /// What the bodies of all calls may hold.
@@ -98,6 +105,8 @@ impl NodeState {
             queue: Handle::default(),
             switch: Handle::default(),
             discovery: Handle::default(),
+            schedulers: Arc::default(),
+            observations: Arc::new(Observations::new(Instant::now())),
             metrics,
             forwarding: Forwarding::default(),
             phase: watch::Sender::new(NodePhase::Serving),

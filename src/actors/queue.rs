@@ -406,6 +406,29 @@ mod tests {
     }
 
     #[actix::test]
+    async fn a_change_that_hung_in_one_that_was_replaced_ends_before_those_of_its_successor() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let gate = Gate::new(limits(1, 5), 100);
+        let first = queue(&gate, folder.path());
+        let saved = Arc::clone(&first.saved);
+        let second =
+            Queue::new(gate.clone(), Arc::clone(&saved), folder.path(), Guard::new(|_| ()));
+        let (first, second) = (first.start(), second.start());
+        let hangs = saved.lock().await;
+        let to = |length| LimitsPatch { queue_length_max: Some(length), ..LimitsPatch::default() };
+        let old = actix_rt::spawn(first.send(ChangeLimits(to(8))));
+        tokio::task::yield_now().await;
+        first.do_send(super::super::supervise::EndActor);
+        let new = actix_rt::spawn(second.send(ChangeLimits(to(9))));
+        tokio::task::yield_now().await;
+        drop(hangs);
+        old.await.expect("joins").expect("it ends what it began").expect("saved");
+        let before = new.await.expect("joins").expect("it lives").expect("saved");
+        assert_eq!((before.running.queue_length_max, gate.limits().queue_length_max), (8, 9));
+        assert!(!first.connected());
+    }
+
+    #[actix::test]
     async fn a_restart_of_the_actor_keeps_slots_line_and_limits() {
         let folder = tempfile::tempdir().expect("a folder");
         let gate = Gate::new(limits(1, 5), 100);

@@ -444,3 +444,6 @@ impl Handler<JobEnded> for LearnerActor {
         self.trained(ctx);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,6 +95,9 @@ pub enum ActorState {
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long an actor may be silent.
+///
+/// Between the two, `/health` says that it is stuck. That is short enough for a node that helps itself:
+/// whoever looks every 10 s and restarts it after three times does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
     /// From then on it counts as stuck.

@@ -119,10 +119,10 @@ const GATHER: Duration = Duration::from_millis(10);
 ///
 /// It works on a thread of its own, and for long: on a batch, a window, a model. Of a batch it shows
 /// after each entry that it works, so what counts is the longest piece: a window that leaves at once
-/// (100,000 entries, 20 ms with a Q-table, some seconds with a thousand tilings or clusters), or
-/// a model that is imported (of 1 GiB, ten to twenty seconds). A board is some three times slower.
+/// (100,000 entries: 20 ms with a Q-table, some seconds with a thousand tilings or clusters), or a
+/// model that is imported (of 1 GiB, ten to twenty seconds). A board is some three times slower.
 pub const PATIENCE: Patience =
-    Patience { late: Duration::from_secs(20), stuck: Duration::from_secs(60) };
+    Patience { late: Duration::from_secs(45), stuck: Duration::from_secs(60) };
 
 /// How long it may take until a model is on disk: one of 1 GiB on an SD card, behind one that is
 /// being written.

@@ -7,9 +7,12 @@
 use std::io;
 use std::rc::Rc;
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, ResponseFuture};
+use actix::{
+    Actor, ActorContext, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture,
+};
 use futures_util::future::{LocalBoxFuture, join_all};
 
+use super::observe::{ActorState, Observe};
 use super::supervise::Guard;
 
 /// A server that takes connections.
@@ -103,6 +106,14 @@ impl Handler<Drain> for Gateway {
     }
 }
 
+impl Handler<Observe> for Gateway {
+    type Result = MessageResult<Observe>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        MessageResult(ActorState::Gateway { servers: self.servers.len() })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Crash;
@@ -166,8 +177,10 @@ mod tests {
     async fn draining_closes_the_sockets_and_stops_every_server_once() {
         let counts = Counts::default();
         let gateway = Gateway::new(Rc::new(counts.clone()), Guard::new(|_| ())).start();
+        assert_eq!(gateway.send(Observe).await, Ok(ActorState::Gateway { servers: 1 }));
         gateway.send(Drain).await.expect("it lives");
         assert!(counts.closed.get());
+        assert_eq!(gateway.send(Observe).await, Ok(ActorState::Gateway { servers: 0 }));
         drop(gateway);
         tokio::task::yield_now().await;
         assert_eq!(counts.stopped.get(), 1);

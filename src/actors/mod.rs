@@ -11,10 +11,13 @@
 //! Actors know the core and each other's messages. They know no HTTP: what they ask of the network
 //! goes through a trait that the edge implements ([`scheduler::Prober`], [`discovery::Poller`],
 //! [`gateway::Serve`]), so that each can be tested alone with time under control.
+//!
+//! Each answers [`observe::Observe`] with its state; the Supervisor replaces those that do not.
 
 pub mod discovery;
 pub mod gateway;
 pub mod learner;
+pub mod observe;
 pub mod queue;
 pub mod replicas;
 pub mod scheduler;
@@ -55,6 +58,13 @@ async fn save<T: serde::Serialize + Send + 'static>(
     })
 }
 
+/// What an incarnation that was replaced answers to whoever still waits for it.
+fn replaced(path: impl Into<std::path::PathBuf>) -> crate::storage::StorageError {
+    let source = std::io::Error::other("the part of the node that was to save it was replaced");
+    let path = path.into();
+    crate::storage::StorageError::Io { path, source }
+}
+
 /// A message that makes any actor panic, to see that it is restarted.
 #[cfg(test)]
 pub(crate) struct Crash;
@@ -64,9 +74,20 @@ impl actix::Message for Crash {
     type Result = ();
 }
 
+/// A message that makes any actor hang until the other end of the channel is dropped, as one does
+/// that waits for a disk.
 #[cfg(test)]
-mod crash {
+pub(crate) struct Hang(pub tokio::sync::oneshot::Receiver<()>);
+
+#[cfg(test)]
+impl actix::Message for Hang {
+    type Result = ();
+}
+
+#[cfg(test)]
+mod faults {
     use super::*;
+    use actix::{ActorFutureExt, AtomicResponse, WrapFuture};
 
     macro_rules! crashes {
         ($($actor:ty),+) => { $(
@@ -74,6 +95,13 @@ mod crash {
                 type Result = ();
                 fn handle(&mut self, _: Crash, _: &mut Self::Context) {
                     panic!("told to crash");
+                }
+            }
+
+            impl Handler<Hang> for $actor {
+                type Result = AtomicResponse<Self, ()>;
+                fn handle(&mut self, Hang(until): Hang, _: &mut Self::Context) -> Self::Result {
+                    AtomicResponse::new(Box::pin(until.into_actor(self).map(|_, _, _| ())))
                 }
             }
         )+ };

@@ -7,7 +7,8 @@
 //!
 //! What survives a restart of the actor: everything. The gate with its slots and its line belongs
 //! to the node; the next incarnation takes it over, so K holds across a restart and nobody in the
-//! line notices one.
+//! line notices one. So do the limits with their lock: a change that hung and comes back ends before
+//! those after it.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -16,9 +17,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll};
 
-use actix::{Actor, AtomicResponse, Context, Handler, Message, WrapFuture};
+use actix::{Actor, AtomicResponse, Context, Handler, Message, MessageResult, WrapFuture};
 use tokio::sync::oneshot;
 
+use super::observe::{ActorState, Observe};
 use super::supervise::Guard;
 use crate::lock;
 use crate::queue::{Admission, Arriving, Discipline, Limits, Refusal, Started, Ticket};
@@ -183,19 +185,23 @@ impl Drop for Place {
     }
 }
 
+/// The limits as they run and as they are saved. Held while they are changed, so that changes do not
+/// overtake each other, whichever incarnation makes them.
+pub type SavedLimits = tokio::sync::Mutex<Layered<Limits>>;
+
 /// See the module.
 pub struct Queue {
     gate: Arc<Gate>,
-    saved: Arc<Mutex<Layered<Limits>>>,
+    saved: Arc<SavedLimits>,
     file: PathBuf,
     _guard: Guard,
 }
 
 impl Queue {
-    /// Rules over `gate`. `limits` (as they run and as they are saved) outlives the actor.
+    /// Rules over `gate`. `limits` outlives the actor.
     pub fn new(
         gate: Arc<Gate>,
-        limits: Arc<Mutex<Layered<Limits>>>,
+        limits: Arc<SavedLimits>,
         data_path: &std::path::Path,
         guard: Guard,
     ) -> Self {
@@ -204,14 +210,18 @@ impl Queue {
 }
 
 impl Queue {
-    /// Saves `new` and then puts it in force.
-    fn put(&self, new: Layered<Limits>) -> impl Future<Output = Result<(), StorageError>> + use<> {
+    /// Saves what `make` makes of the limits and then puts it in force; gives what they were.
+    fn change<F: FnOnce(&Layered<Limits>) -> Layered<Limits>>(
+        &self,
+        make: F,
+    ) -> impl Future<Output = Result<Layered<Limits>, StorageError>> + use<F> {
         let (gate, saved, file) = (self.gate.clone(), self.saved.clone(), self.file.clone());
         async move {
+            let mut saved = saved.lock().await;
+            let new = make(&saved);
             super::save(file, LimitsPatch::from(new.saved)).await?;
             gate.set_limits(new.running);
-            *lock(&saved) = new;
-            Ok(())
+            Ok(std::mem::replace(&mut *saved, new))
         }
     }
 }
@@ -224,10 +234,11 @@ impl Handler<ChangeLimits> for Queue {
     type Result = AtomicResponse<Self, Result<Layered<Limits>, StorageError>>;
 
     fn handle(&mut self, ChangeLimits(patch): ChangeLimits, _: &mut Self::Context) -> Self::Result {
-        let old = lock(&self.saved).clone();
-        let new = Layered { running: patch.over(old.running), saved: patch.over(old.saved) };
-        let put = self.put(new);
-        AtomicResponse::new(Box::pin(async { put.await.map(|()| old) }.into_actor(self)))
+        let change = self.change(move |old| Layered {
+            running: patch.over(old.running),
+            saved: patch.over(old.saved),
+        });
+        AtomicResponse::new(Box::pin(change.into_actor(self)))
     }
 }
 
@@ -235,7 +246,22 @@ impl Handler<RestoreLimits> for Queue {
     type Result = AtomicResponse<Self, Result<(), StorageError>>;
 
     fn handle(&mut self, RestoreLimits(old): RestoreLimits, _: &mut Self::Context) -> Self::Result {
-        AtomicResponse::new(Box::pin(self.put(old).into_actor(self)))
+        let restore = self.change(move |_| old);
+        AtomicResponse::new(Box::pin(async { restore.await.map(drop) }.into_actor(self)))
+    }
+}
+
+impl Handler<Observe> for Queue {
+    type Result = MessageResult<Observe>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        let (limits, load) = (self.gate.limits(), self.gate.load());
+        MessageResult(ActorState::Queue {
+            k: limits.k,
+            queue_length_max: limits.queue_length_max,
+            running: load.running,
+            waiting: load.waiting,
+        })
     }
 }
 

@@ -7,14 +7,15 @@
 //! replaced at once by whoever finds it gone.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use actix::{Actor, Addr};
+use actix::{Actor, Addr, WeakAddr};
 use arc_swap::ArcSwap;
 
 use super::scheduler::{NodeSource, Schedule, Scheduled, Scheduler, SchedulerPorts};
 use super::supervise::EndCause;
 use super::switch::Active;
+use crate::lock;
 use crate::metrics::Metrics;
 use crate::policy::{Decision, Knowledge, registry};
 
@@ -29,6 +30,40 @@ pub enum Steer {
     Reject,
 }
 
+/// The Schedulers of all threads of a node, for whoever watches them. It keeps none of them alive.
+#[derive(Default)]
+pub struct SchedulerRoster(Mutex<Roster>);
+
+#[derive(Default)]
+struct Roster {
+    /// Numbers given so far.
+    numbers: u64,
+    /// With their numbers, each of which is given once.
+    members: Vec<(u64, WeakAddr<Scheduler>)>,
+}
+
+impl SchedulerRoster {
+    fn add(&self, addr: &Addr<Scheduler>) {
+        let mut roster = lock(&self.0);
+        roster.numbers += 1;
+        let number = roster.numbers;
+        roster.members.retain(|(_, member)| member.upgrade().is_some());
+        roster.members.push((number, addr.downgrade()));
+    }
+
+    /// Those that run now.
+    pub fn running(&self) -> Vec<(u64, Addr<Scheduler>)> {
+        let roster = lock(&self.0);
+        let there = |(number, addr): &(u64, WeakAddr<_>)| Some((*number, addr.upgrade()?));
+        roster.members.iter().filter_map(there).collect()
+    }
+
+    /// Leaves out all that were added so far.
+    pub fn forget(&self) {
+        lock(&self.0).members.clear();
+    }
+}
+
 struct Replica {
     active: Arc<Active>,
     addr: Addr<Scheduler>,
@@ -41,21 +76,27 @@ pub struct Replicas {
     node: NodeSource,
     ask: SchedulerPorts,
     metrics: Arc<Metrics>,
+    roster: Arc<SchedulerRoster>,
     /// The algorithm in force, then the steered ones; `None` until first needed.
     running: RefCell<[Option<Replica>; 4]>,
 }
 
 impl Replicas {
-    /// None running yet.
+    /// With a Scheduler of the algorithm in force, so that the thread can be watched before its first
+    /// call. All are entered into `roster`.
     pub fn new(
         in_force: Arc<ArcSwap<Active>>,
         node: NodeSource,
         ask: SchedulerPorts,
         metrics: Arc<Metrics>,
+        roster: Arc<SchedulerRoster>,
     ) -> Self {
         let steered = [registry::bypassing(), registry::forwarding(), registry::rejecting()]
             .map(|policy| Arc::new(Active::new(0, policy)));
-        Self { in_force, steered, node, ask, metrics, running: RefCell::default() }
+        let running = RefCell::default();
+        let replicas = Self { in_force, steered, node, ask, metrics, roster, running };
+        replicas.replica(None, &replicas.choose(None));
+        replicas
     }
 
     /// The algorithm that a call arriving now is scheduled by, to the end.
@@ -115,6 +156,7 @@ impl Replicas {
         #[expect(clippy::disallowed_methods, reason = "the edge where schedulers get their chance")]
         let seed = rand::random();
         let addr = Scheduler::new(policy, self.node.clone(), self.ask.clone(), seed).start();
+        self.roster.add(&addr);
         // A call that was overtaken by a swap still asks its own algorithm, but must not put it
         // back in its successor's place.
         if held.as_ref().is_none_or(|replica| replica.active.generation <= active.generation) {
@@ -141,7 +183,7 @@ mod tests {
     fn replicas(first: Active) -> Replicas {
         let ask = ask(Loads(Vec::new(), Duration::ZERO));
         let in_force = Arc::new(ArcSwap::from_pointee(first));
-        Replicas::new(in_force, node(0, &["a"]), ask, Arc::default())
+        Replicas::new(in_force, node(0, &["a"]), ask, Arc::default(), Arc::default())
     }
 
     async fn decide(replicas: &Replicas, steer: Option<Steer>) -> Decision {
@@ -178,6 +220,25 @@ mod tests {
         let first = replicas.replica(None, &replicas.choose(None));
         first.send(Crash).await.expect_err("it panics");
         assert_eq!(decide(&replicas, None).await, Decision::RunHere { may_wait: true });
+    }
+
+    #[actix::test]
+    async fn the_roster_has_those_that_run_and_no_others() {
+        let replicas = replicas(active(1, "NoScheduler false"));
+        let numbers = || {
+            let running = replicas.roster.running();
+            running.into_iter().map(|(number, _)| number).collect::<Vec<_>>()
+        };
+        assert_eq!(numbers(), [1], "before the first call");
+        decide(&replicas, Some(Steer::Reject)).await;
+        assert_eq!(numbers(), [1, 2]);
+        let first = replicas.replica(None, &replicas.choose(None));
+        first.send(Crash).await.expect_err("it panics");
+        decide(&replicas, None).await;
+        assert_eq!(numbers(), [2, 3]);
+        replicas.roster.forget();
+        decide(&replicas, None).await;
+        assert!(numbers().is_empty());
     }
 
     #[actix::test]

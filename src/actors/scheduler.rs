@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Context, Handler, Message, Response};
+use actix::{Actor, Context, Handler, Message, MessageResult, Response};
 use arc_swap::ArcSwap;
 use futures_util::future::{LocalBoxFuture, join_all};
 use rand::rngs::SmallRng;
@@ -18,6 +18,7 @@ use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
 
 use super::discovery::Published;
+use super::observe::{ActorState, Observe};
 use super::queue::Gate;
 use crate::policy::{
     Decision, Knowledge, LearnerDecision, NodeView, Policy, Probe, Question, Step, Task,
@@ -233,6 +234,18 @@ impl Handler<Schedule> for Scheduler {
     }
 }
 
+impl Handler<Observe> for Scheduler {
+    type Result = MessageResult<Observe>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        MessageResult(ActorState::Scheduler {
+            algorithm: self.0.policy.full_name(),
+            // Each call that is not decided yet holds on to what all share.
+            deciding: Rc::strong_count(&self.0) - 1,
+        })
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
@@ -361,6 +374,23 @@ mod tests {
         assert_eq!(answer.decision, Decision::Forward(Peer::at("a")));
         let (waited, probed) = (asked.elapsed().as_millis(), answer.probing.as_millis());
         assert!((100..110).contains(&waited) && (30..40).contains(&probed), "{waited}, {probed}");
+    }
+
+    #[actix::test]
+    async fn it_tells_its_algorithm_and_how_many_calls_are_not_decided_yet() {
+        tokio::time::pause();
+        let prober = Loads(vec![("a", load(0))], Duration::from_millis(50));
+        let scheduler = start("PowerOfNScheduler 1 1 true 1", node(3, &["a"]), prober);
+        let calls = [scheduler.send(schedule()), scheduler.send(schedule())];
+        let state = |deciding| ActorState::Scheduler {
+            algorithm: "PowerOfNScheduler(1, 1, true, 1)".to_owned(),
+            deciding,
+        };
+        assert_eq!(scheduler.send(Observe).await, Ok(state(2)));
+        for call in calls {
+            call.await.expect("it lives");
+        }
+        assert_eq!(scheduler.send(Observe).await, Ok(state(0)));
     }
 
     #[actix::test]

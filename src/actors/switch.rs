@@ -4,14 +4,16 @@
 //! ([`super::replicas`]), so a swap takes effect at once for new calls, and those in flight finish
 //! on the algorithm that they began with: none is lost, refused or run twice.
 //!
-//! What survives a restart of the actor: everything; the snapshot belongs to the node.
+//! What survives a restart of the actor: everything; the snapshot belongs to the node. So does the
+//! turn that each swap waits for: one that hung and comes back ends before those after it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use actix::{Actor, AtomicResponse, Context, Handler, Message, WrapFuture};
+use actix::{Actor, AtomicResponse, Context, Handler, Message, MessageResult, WrapFuture};
 use arc_swap::ArcSwap;
 
+use super::observe::{ActorState, Observe};
 use super::supervise::Guard;
 use crate::policy::Policy;
 use crate::policy::registry::SchedulerSpec;
@@ -43,14 +45,20 @@ impl Active {
 /// See the module.
 pub struct Switch {
     in_force: Arc<ArcSwap<Active>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
     file: PathBuf,
     _guard: Guard,
 }
 
 impl Switch {
-    /// Rules over `in_force`.
-    pub fn new(in_force: Arc<ArcSwap<Active>>, data_path: &Path, guard: Guard) -> Self {
-        Self { in_force, file: data_path.join(storage::SCHEDULER_FILE), _guard: guard }
+    /// Rules over `in_force`. One swap has its `turn` at a time, over all incarnations.
+    pub fn new(
+        in_force: Arc<ArcSwap<Active>>,
+        turn: Arc<tokio::sync::Mutex<()>>,
+        data_path: &Path,
+        guard: Guard,
+    ) -> Self {
+        Self { in_force, turn, file: data_path.join(storage::SCHEDULER_FILE), _guard: guard }
     }
 }
 
@@ -67,8 +75,10 @@ impl Handler<SwapScheduler> for Switch {
         _: &mut Self::Context,
     ) -> Self::Result {
         let (in_force, file) = (Arc::clone(&self.in_force), self.file.clone());
+        let turn = Arc::clone(&self.turn);
         AtomicResponse::new(Box::pin(
             async move {
+                let _turn = turn.lock().await;
                 super::save(file, SchedulerSpec::of(&*policy)).await?;
                 let generation = in_force.load().generation + 1;
                 let active = Active::new(generation, policy);
@@ -84,9 +94,27 @@ impl Handler<SwapScheduler> for Switch {
     }
 }
 
+impl Handler<Observe> for Switch {
+    type Result = MessageResult<Observe>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        let active = self.in_force.load();
+        MessageResult(ActorState::Switch {
+            scheduler: active.full_name.clone(),
+            swaps: active.generation,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Rules over `in_force`, with its file in `data_path`.
+    fn start(in_force: &Arc<ArcSwap<Active>>, data_path: &Path) -> actix::Addr<Switch> {
+        let guard = Guard::new(|_| ());
+        Switch::new(Arc::clone(in_force), Arc::default(), data_path, guard).start()
+    }
 
     fn policy(words: &str) -> Arc<dyn Policy> {
         SchedulerSpec::from_words(words).build().expect("good")
@@ -96,10 +124,12 @@ mod tests {
     async fn a_swap_is_published_and_saved_in_normal_form() {
         let folder = tempfile::tempdir().expect("a folder");
         let in_force = Arc::new(ArcSwap::from_pointee(Active::new(0, policy("NoScheduler true"))));
-        let switch = Switch::new(in_force.clone(), folder.path(), Guard::new(|_| ())).start();
+        let switch = start(&in_force, folder.path());
         let swap = SwapScheduler(policy("ForwardScheduler 1"));
         switch.send(swap).await.expect("it lives").expect("saved");
         assert_eq!(&*in_force.load().full_name, "ForwardScheduler(1)");
+        let state = ActorState::Switch { scheduler: "ForwardScheduler(1)".into(), swaps: 1 };
+        assert_eq!(switch.send(Observe).await, Ok(state));
         let file = folder.path().join(storage::SCHEDULER_FILE);
         let text = std::fs::read_to_string(file).expect("saved");
         assert_eq!(text, r#"{"name":"ForwardScheduler","parameters":["1"]}"#);
@@ -108,8 +138,7 @@ mod tests {
     #[actix::test]
     async fn a_swap_that_cannot_be_saved_changes_nothing() {
         let in_force = Arc::new(ArcSwap::from_pointee(Active::new(0, policy("NoScheduler true"))));
-        let nowhere = Path::new("/nonexistent/folder");
-        let switch = Switch::new(in_force.clone(), nowhere, Guard::new(|_| ())).start();
+        let switch = start(&in_force, Path::new("/nonexistent/folder"));
         let swap = SwapScheduler(policy("ForwardScheduler 1"));
         assert!(switch.send(swap).await.expect("it lives").is_err());
         assert_eq!(&*in_force.load().full_name, "NoScheduler");

@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use super::turns::UploadTurns;
 use crate::actors::discovery::{Discovery, Published};
 use crate::actors::learner::hub::LearnerHub;
+use crate::actors::observe::Observations;
 use crate::actors::queue::{Gate, Queue};
+use crate::actors::replicas::SchedulerRoster;
 use crate::actors::scheduler::NodeSource;
 use crate::actors::supervise::Handle;
 use crate::actors::switch::{Active, Switch};
@@ -53,6 +56,10 @@ pub struct NodeState {
     pub switch: Handle<Switch>,
     /// The Discovery actor.
     pub discovery: Handle<Discovery>,
+    /// The Schedulers of all threads.
+    pub schedulers: Arc<SchedulerRoster>,
+    /// How the actors are.
+    pub observations: Arc<Observations>,
     /// This node's metrics.
     pub metrics: Arc<Metrics>,
     /// What the bodies of all calls may hold.
@@ -103,6 +110,8 @@ impl NodeState {
             queue: Handle::default(),
             switch: Handle::default(),
             discovery: Handle::default(),
+            schedulers: Arc::default(),
+            observations: Arc::new(Observations::new(Instant::now())),
             metrics,
             uploads: Arc::default(),
             forwarding: Forwarding::default(),

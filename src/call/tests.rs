@@ -107,6 +107,7 @@ impl Stage {
             node.source(),
             testing::ask(testing::Loads(Vec::new(), Duration::ZERO)),
             Arc::clone(&node.metrics),
+            Arc::clone(&node.schedulers),
         );
         let (function, peers) = (Rc::new(Counted::default()), Rc::new(Failing::default()));
         peers.failures.borrow_mut().extend(failures);

@@ -44,6 +44,20 @@ fn url(settings: &Settings) -> Result<String, String> {
     }
 }
 
+/// Bytes of an answer that are read to say what is wrong.
+const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// The actors that a node's answer says are stuck, to be put behind its status.
+fn stuck(body: &[u8]) -> String {
+    let answer: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let actors = answer.get("actors").and_then(serde_json::Value::as_object);
+    let stuck = |(name, actor): (&String, &serde_json::Value)| {
+        (actor.get("ok") == Some(&serde_json::Value::Bool(false))).then(|| name.clone())
+    };
+    let names: Vec<String> = actors.into_iter().flatten().filter_map(stuck).collect();
+    if names.is_empty() { String::new() } else { format!(": stuck: {}", names.join(", ")) }
+}
+
 pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     let url = match &args.url {
         Some(url) => url.to_string(),
@@ -59,9 +73,13 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
         let asked = client(limit, Hosts::Any).get(&url).send();
         let answer = tokio::time::timeout(limit, asked).await;
         let answer = answer.map_err(|_| unwell(&"no answer in time"))?;
-        match answer.map_err(|why| unwell(&why))?.status() {
+        let mut answer = answer.map_err(|why| unwell(&why))?;
+        match answer.status() {
             status if status.is_success() => Ok(()),
-            status => Err(unwell(&status)),
+            status => {
+                let body = answer.body().limit(BODY_BYTES_MAX).await.unwrap_or_default();
+                Err(unwell(&format!("{status}{}", stuck(&body))))
+            }
         }
     });
     end_at_once(system);
@@ -71,6 +89,16 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_names_the_actors_that_are_stuck_if_the_answer_does() {
+        let body = br#"{"status":"stuck","actors":{"queue":{"ok":true},"switch":{"ok":false},
+            "learner":{"ok":false}}}"#;
+        assert_eq!(stuck(body), ": stuck: learner, switch");
+        for nothing in [&b"not found"[..], br#"{"status":"stopping","actors":{}}"#, b"[1]", b""] {
+            assert_eq!(stuck(nothing), "");
+        }
+    }
 
     #[test]
     fn a_node_is_asked_at_the_first_of_its_ports_that_is_on() {

@@ -12,7 +12,7 @@ use super::accompanied::respond_within;
 use super::body::{Uploads, read_body};
 use super::errors;
 use super::ignored::Ignored;
-use super::node_api::{begin_change, changed, check_admin, internal};
+use super::node_api::{CHANGE_TIME, begin_change, changed, check_admin, internal};
 use crate::actors::discovery::{ChangeMachineConfig, GetMachineConfig, ListMachines, Reset};
 use crate::call::state::NodeState;
 use crate::error::Error;
@@ -114,7 +114,8 @@ pub async fn change_configuration(
         ignored.keys(&body, &["machine_ip", "machine_id", "machine_group_name", "init_servers"]);
         let _begun = begin_change(&worker.node)?;
         let change = || ChangeMachineConfig(patch.clone());
-        worker.node.discovery.ask(change).await.map_err(internal)?.map_err(internal)
+        let discovery = &worker.node.discovery;
+        discovery.ask_within(CHANGE_TIME, change).await.map_err(internal)?.map_err(internal)
     };
     let answer = changed(&worker.node, change.await);
     ignored.tell(answer)

@@ -20,8 +20,8 @@ use super::entries::{read_batch, read_eid, read_number, read_state};
 use super::errors;
 use super::node_api::{begin_change, changed, check_admin, internal, to_the_end};
 use crate::actors::learner::{
-    ChangeFailed, ChangeLearnerParameters, GetSnapshot, ImportFailed, ImportModel, ResetLearner,
-    ToldEntry, Train,
+    ChangeFailed, ChangeLearnerParameters, GetSnapshot, ImportFailed, ImportModel, PATIENCE,
+    ResetLearner, SAVING_TIME, ToldEntry, Train,
 };
 use crate::call::state::NodeState;
 use crate::config::Settings;
@@ -101,7 +101,8 @@ impl LearnerWorker {
     }
 
     async fn look(&self) -> Result<Arc<Snapshot>, Error> {
-        self.node.learning.learner.ask(|| GetSnapshot).await.map_err(internal)
+        let learner = &self.node.learning.learner;
+        learner.ask_within(PATIENCE.stuck, || GetSnapshot).await.map_err(internal)
     }
 
     /// A turn for what takes much more memory than its body; others wait for theirs meanwhile.
@@ -112,7 +113,8 @@ impl LearnerWorker {
     async fn train(&self, batch: Vec<ToldEntry>) -> Result<(), Error> {
         let batch = Arc::new(batch);
         let train = || Train(Arc::clone(&batch));
-        self.node.learning.learner.ask(train).await.map_err(internal)?.map_err(malformed)
+        let trained = self.node.learning.learner.ask_within(PATIENCE.stuck, train).await;
+        trained.map_err(internal)?.map_err(malformed)
     }
 }
 
@@ -239,8 +241,8 @@ pub async fn change_parameters(
         let (begun, node) = (begin_change(&worker.node)?, Arc::clone(&worker.node));
         to_the_end((held, begun), async move {
             let change = || ChangeLearnerParameters(patch.clone());
-            let changed = node.learning.learner.ask(change).await.map_err(internal)?;
-            changed.map_err(|why| match why {
+            let changed = node.learning.learner.ask_within(PATIENCE.stuck, change).await;
+            changed.map_err(internal)?.map_err(|why| match why {
                 ChangeFailed::Bad(why) => malformed(why),
                 ChangeFailed::Storage(why) => internal(why),
             })
@@ -308,8 +310,8 @@ pub async fn import_model(
             let read = actix_rt::task::spawn_blocking(move || read_object::<Model>(&body, &bounds));
             let model = Arc::new(read.await.map_err(internal)?.map_err(Error::Malformed)?);
             let import = || ImportModel(Arc::clone(&model));
-            let imported = node.learning.learner.ask(import).await.map_err(internal)?;
-            imported.map_err(|why| match why {
+            let imported = node.learning.learner.ask_within(SAVING_TIME, import).await;
+            imported.map_err(internal)?.map_err(|why| match why {
                 ImportFailed::Unfit(why) => malformed(why),
                 ImportFailed::Storage(why) => internal(why),
             })
@@ -323,7 +325,9 @@ pub async fn import_model(
 pub async fn reset(request: HttpRequest, worker: Worker) -> HttpResponse {
     let reset = async {
         check_admin(&request, &worker.node)?;
-        worker.node.learning.learner.ask(|| ResetLearner).await.map_err(internal)?.map_err(internal)
+        let learner = &worker.node.learning.learner;
+        let reset = learner.ask_within(SAVING_TIME, || ResetLearner).await;
+        reset.map_err(internal)?.map_err(internal)
     };
     changed(&worker.node, reset.await)
 }

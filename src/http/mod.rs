@@ -11,6 +11,7 @@ mod framing;
 pub mod function_api;
 pub mod gateway_worker;
 pub(crate) mod guarded;
+mod health;
 mod ignored;
 pub mod learner_api;
 pub mod learner_ws;

@@ -1,13 +1,15 @@
-//! The rest of :18080: greeting, load, configuration, OpenFaaS passthrough, metrics, health.
+//! The rest of :18080: greeting, load, configuration, OpenFaaS passthrough, metrics.
 
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::{Method, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::accompanied;
 use super::body::read_body;
@@ -15,7 +17,9 @@ use super::errors;
 use super::gateway_worker::GatewayWorker;
 use super::ignored::Ignored;
 use super::origin::check_origin;
+use crate::actors::observe::Patience;
 use crate::actors::queue::{ChangeLimits, RestoreLimits};
+use crate::actors::supervise::NoAnswer;
 use crate::actors::switch::SwapScheduler;
 use crate::call::state::{NodePhase, NodeState};
 use crate::config::Admin;
@@ -24,6 +28,7 @@ use crate::error::RefusalKind;
 use crate::policy::Policy;
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::LimitsPatch;
+use crate::storage::StorageError;
 use crate::types::FunctionName;
 use crate::wire::headers;
 use crate::wire::json::Bounds;
@@ -108,6 +113,9 @@ fn failed(node: &NodeState, error: &Error) -> HttpResponse {
     errors::response(error)
 }
 
+/// What a change of a small file has: when it takes longer, the actor that makes it is replaced.
+pub const CHANGE_TIME: Duration = Patience::USUAL.stuck;
+
 /// An error of the node's own making.
 pub fn internal(why: impl std::fmt::Display) -> Error {
     Error::Internal(why.to_string())
@@ -175,7 +183,8 @@ fn build(spec: &SchedulerSpec, ignored: &mut Ignored) -> Result<Arc<dyn Policy>,
 }
 
 /// All of a change or nothing: what can be wrong with it was checked before anything is touched,
-/// and limits whose algorithm then cannot be saved are put back. One change at a time.
+/// and limits whose algorithm then cannot be saved are put back. One change at a time. A swap that is
+/// late may still come true, and then the limits are to be those that came with it.
 async fn change_all(
     limits: LimitsPatch,
     policy: Option<Arc<dyn Policy>>,
@@ -183,20 +192,25 @@ async fn change_all(
 ) -> Result<(), Error> {
     let _alone = node.changing.lock().await;
     let limits = || ChangeLimits(limits);
-    let before = node.queue.ask(limits).await.map_err(internal)?.map_err(internal)?;
+    let changed = node.queue.ask_within(CHANGE_TIME, limits).await;
+    let before = changed.map_err(internal)?.map_err(internal)?;
     let Some(policy) = policy else { return Ok(()) };
-    let result = swap(policy, &node).await;
-    if result.is_err() {
+    let swapped = swap(policy, &node).await;
+    if matches!(swapped, Ok(Err(_)) | Err(NoAnswer::Gone)) {
         let back = || RestoreLimits(before.clone());
-        node.queue.ask(back).await.map_err(internal)?.map_err(internal)?;
+        let restored = node.queue.ask_within(CHANGE_TIME, back).await;
+        restored.map_err(internal)?.map_err(internal)?;
     }
-    result
+    swapped.map_err(internal)?.map_err(internal)
 }
 
 /// Swaps the algorithm; [`NodeState::changing`] is held meanwhile.
-async fn swap(policy: Arc<dyn Policy>, node: &NodeState) -> Result<(), Error> {
+async fn swap(
+    policy: Arc<dyn Policy>,
+    node: &NodeState,
+) -> Result<Result<(), StorageError>, NoAnswer> {
     let swap = || SwapScheduler(Arc::clone(&policy));
-    node.switch.ask(swap).await.map_err(internal)?.map_err(internal)
+    node.switch.ask_within(CHANGE_TIME, swap).await
 }
 
 /// `POST /configuration/scheduler`.
@@ -215,7 +229,7 @@ pub async fn change_scheduler(
         let (policy, node) = (build(&spec, &mut ignored)?, Arc::clone(&worker.node));
         to_the_end(begin_change(&node)?, async move {
             let _alone = node.changing.lock().await;
-            swap(policy, &node).await
+            swap(policy, &node).await.map_err(internal)?.map_err(internal)
         })
         .await
     };
@@ -291,21 +305,14 @@ pub async fn scale_delay(
 pub async fn metrics(request: HttpRequest, worker: Shared) -> HttpResponse {
     let node = &worker.node;
     let learner = node.learning.stats(&node.learning.snapshot());
+    for actor in node.observations.health(Instant::now()) {
+        node.metrics.actor(actor.name, actor.ok, actor.mailbox_age);
+    }
     let text = node.metrics.render(node.gate.load(), node.gate.k(), &learner);
     let mut builder = HttpResponse::Ok();
     builder.content_type("text/plain; version=0.0.4; charset=utf-8");
     let bodies = &worker.uploads.bodies;
     accompanied::respond_within(&mut builder, text, bodies, request.conn_data()).await
-}
-
-/// `GET /health`: 200 while the node serves, 503 while it stops.
-pub async fn health(worker: Shared) -> HttpResponse {
-    match *worker.node.phase.borrow() {
-        NodePhase::Serving => HttpResponse::Ok().json(serde_json::json!({"status": "serving"})),
-        NodePhase::Draining | NodePhase::Stopped => {
-            HttpResponse::ServiceUnavailable().json(serde_json::json!({"status": "stopping"}))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use super::guarded::Guarded;
 use super::learner_api::LearnerWorker;
 use super::watched::Watched;
 use super::{
-    discovery_api, errors, function_api, learner_api, learner_ws, node_api, peer_api,
+    discovery_api, errors, function_api, health, learner_api, learner_ws, node_api, peer_api,
     streamed_peer_api,
 };
 use crate::actors::gateway::{Serve, Server};
@@ -348,7 +348,7 @@ fn scheduler_routes(app: &mut web::ServiceConfig) {
                 .route(web::post().to(node_api::change_scheduler)),
         )
         .service(at("/metrics").route(web::get().to(node_api::metrics)))
-        .service(at("/health").route(web::get().to(node_api::health)))
+        .service(at("/health").route(web::get().to(health::health)))
         .service(
             at("/system/functions")
                 .route(web::get().to(node_api::openfaas_api))

@@ -5,11 +5,13 @@ mod learner;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use prometheus::core::Collector;
+use prometheus::proto::Metric;
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 pub use self::function::FunctionMetrics;
@@ -47,6 +49,8 @@ pub struct Metrics {
     first_byte: HistogramVec,
     machines: IntGaugeVec,
     restarts: IntCounterVec,
+    actor_ok: IntGaugeVec,
+    mailbox_age: GaugeVec,
     fallbacks: IntCounter,
     log_lines_dropped: IntCounter,
     learner: LearnerMetrics,
@@ -129,8 +133,28 @@ impl Metrics {
             ),
             restarts: counter(
                 "p2pfaas_actor_restarts_total",
-                "Actors that ended unasked and were started again",
+                "Actors that ended unasked or were stuck, and were started again",
                 &["actor", "cause"],
+            ),
+            actor_ok: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "p2pfaas_actor_ok",
+                        "Whether an actor answers: 1, or 0 if it is stuck",
+                    ),
+                    &["actor"],
+                ),
+            ),
+            mailbox_age: register(
+                &registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "p2pfaas_actor_mailbox_age_seconds",
+                        "How long a message to an actor waits",
+                    ),
+                    &["actor"],
+                ),
             ),
             fallbacks: register(
                 &registry,
@@ -245,6 +269,22 @@ impl Metrics {
         self.restarts.with_label_values(&[actor, cause]).inc();
     }
 
+    /// How often an actor was started again, whatever the cause.
+    pub fn restarts(&self, actor: &str) -> u64 {
+        let of_actor = |metric: &&Metric| {
+            metric.get_label().iter().any(|l| l.name() == "actor" && l.value() == actor)
+        };
+        let families = self.restarts.collect();
+        let metrics = families.iter().flat_map(|family| family.get_metric());
+        metrics.filter(of_actor).map(|metric| metric.get_counter().get_value() as u64).sum()
+    }
+
+    /// Whether an actor answers, and how long a message to it waits.
+    pub fn actor(&self, actor: &str, ok: bool, mailbox_age: Duration) {
+        self.actor_ok.with_label_values(&[actor]).set(ok.into());
+        self.mailbox_age.with_label_values(&[actor]).set(mailbox_age.as_secs_f64());
+    }
+
     /// Everything in Prometheus' text format; the queue's and the learner's figures are those given.
     pub fn render(&self, load: crate::types::Load, k: u32, learner: &LearnerStats) -> Vec<u8> {
         // What one sets, another must not clear before it is gathered.
@@ -285,7 +325,6 @@ mod tests {
     use crate::error::CallOutcome;
     use crate::rl::stats::RewardStats;
     use crate::types::Load;
-    use std::time::Duration;
 
     #[test]
     fn every_metric_is_rendered_under_its_name() {
@@ -297,6 +336,10 @@ mod tests {
         metrics.probe(true);
         metrics.machines(2, 1, 0);
         metrics.restarted("queue", "panicked");
+        metrics.restarted("queue", "stuck");
+        metrics.restarted("switch", "stuck");
+        assert_eq!((metrics.restarts("queue"), metrics.restarts("gateway")), (2, 0));
+        metrics.actor("queue", false, Duration::from_millis(5500));
         metrics.fallback();
         for (kind, _) in RefusalKind::KINDS {
             metrics.refused(*kind);
@@ -331,6 +374,9 @@ mod tests {
             r#"p2pfaas_total_seconds_count{function="fn-a"} 1"#,
             r#"p2pfaas_machines{standing="alive"} 2"#,
             r#"p2pfaas_actor_restarts_total{actor="queue",cause="panicked"} 1"#,
+            r#"p2pfaas_actor_restarts_total{actor="queue",cause="stuck"} 1"#,
+            r#"p2pfaas_actor_ok{actor="queue"} 0"#,
+            r#"p2pfaas_actor_mailbox_age_seconds{actor="queue"} 5.5"#,
             "p2pfaas_learner_fallbacks_total 1",
             "p2pfaas_log_lines_dropped_total ",
             r#"p2pfaas_refusals_total{kind="connection"} 1"#,

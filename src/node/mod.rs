@@ -2,7 +2,7 @@
 
 mod worker;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,8 +17,8 @@ use crate::actors::discovery::{
 };
 use crate::actors::gateway::{Drain, Gateway};
 use crate::actors::learner::hub::LearnerHub;
-use crate::actors::learner::{LearnerActor, SaveModel};
-use crate::actors::queue::{Gate, Queue};
+use crate::actors::learner::{self, LearnerActor, SaveModel};
+use crate::actors::queue::{Gate, Queue, SavedLimits};
 use crate::actors::supervise::{EndActor, Guard, Handle};
 use crate::actors::supervisor::{StopRestarting, Supervisor};
 use crate::actors::switch::{Active, Switch};
@@ -61,7 +61,7 @@ pub struct Node {
     supervisor: Addr<Supervisor>,
     gateway: Handle<Gateway>,
     /// The Learner's.
-    thread: Arbiter,
+    thread: LearnerThread,
     /// Resolves if the supervisor itself ends.
     broken: Option<oneshot::Receiver<()>>,
     /// While the node is there, its folder is its own.
@@ -98,14 +98,16 @@ impl Node {
             let _ = say_broken.send(());
         });
         let gateway = Handle::default();
-        let thread = Arbiter::new();
+        let thread = LearnerThread::default();
+        let handle = state.learning.learner.clone();
         let supervisor = tree(&state, &dynamic, kept, root)
-            .child_started("learner", state.learning.learner.clone(), learner(&state, &thread))
+            .child_started("learner", learner::PATIENCE, handle, learner(&state, &thread))
             .child("gateway", gateway.clone(), {
                 let worker = workers(&state, backends);
                 let servers = Rc::new(Servers::new(Arc::clone(&state), worker, listeners));
                 move |guard| Gateway::new(servers.clone(), guard)
             })
+            .schedulers(Arc::clone(&state.schedulers))
             .start();
         Ok(Self { state, supervisor, gateway, thread, broken: Some(broken), _folder: folder })
     }
@@ -131,8 +133,8 @@ impl Node {
         // The gate stays open: a call that was taken may still be read, probed for, or come back
         // from a peer that is gone.
         let drained = async {
-            if self.gateway.ask(|| Drain).await.is_err() {
-                // It was about to be restarted: calls finish unwatched, for as long as they may.
+            if self.gateway.ask_within(limit, || Drain).await.is_err() {
+                // It is gone or stuck: calls finish unwatched, for as long as they may.
                 std::future::pending::<()>().await;
             }
         };
@@ -157,16 +159,18 @@ impl Node {
             tracing::error!("saving takes too long: what was not saved is lost");
         }
         self.supervisor.do_send(EndActor);
-        self.thread.stop();
+        if let Some(thread) = self.thread.take() {
+            thread.stop();
+        }
         tracing::info!("stopped");
     }
 
     /// Saves what is not saved yet.
     async fn save(&self) {
-        if self.state.discovery.ask(|| Flush).await.is_err() {
+        if self.state.discovery.ask_within(SAVING, || Flush).await.is_err() {
             tracing::error!("the known machines were not saved");
         }
-        match self.state.learning.learner.ask(|| SaveModel).await {
+        match self.state.learning.learner.ask_within(SAVING, || SaveModel).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "what was learnt was not saved"),
             Err(_) => tracing::error!("what was learnt was not saved"),
@@ -186,19 +190,28 @@ fn learning(settings: &Settings, dynamic: &Dynamic) -> Result<Arc<LearnerHub>, S
     Ok(LearnerHub::new(learner.snapshot(), file, reserved, &settings.data_path))
 }
 
-/// Starts the Learner on `thread`.
+/// The thread on which the Learner's present incarnation runs.
+type LearnerThread = Rc<Cell<Option<Arbiter>>>;
+
+/// Starts the Learner, each time on a thread of its own: that of the incarnation before may hang. It
+/// ends with what still waits there.
 fn learner(
     state: &Arc<NodeState>,
-    thread: &Arbiter,
+    thread: &LearnerThread,
 ) -> impl FnMut(Guard) -> Addr<LearnerActor> + use<> {
     let (shared, settings) = (Arc::clone(&state.learning), Arc::clone(&state.settings));
-    let thread = thread.handle();
+    let thread = Rc::clone(thread);
     move |guard| {
         let (shared, settings) = (Arc::clone(&shared), Arc::clone(&settings));
-        LearnerActor::start_in_arbiter(&thread, move |_| {
+        let next = Arbiter::new();
+        let addr = LearnerActor::start_in_arbiter(&next.handle(), move |_| {
             let save_time = Settings::seconds(settings.learner_save_time_s);
             LearnerActor::new(shared, &settings.data_path, save_time, guard)
-        })
+        });
+        if let Some(before) = thread.replace(Some(next)) {
+            before.stop();
+        }
+        addr
     }
 }
 
@@ -210,14 +223,15 @@ fn tree(
     root: Guard,
 ) -> Supervisor {
     let settings = Arc::clone(&state.settings);
-    let limits = Arc::new(Mutex::new(dynamic.limits.clone()));
+    let limits = Arc::new(SavedLimits::new(dynamic.limits.clone()));
     let queue = {
         let (gate, settings) = (Arc::clone(&state.gate), Arc::clone(&settings));
         move |guard| Queue::new(gate.clone(), limits.clone(), &settings.data_path, guard)
     };
     let switch = {
         let (in_force, settings) = (Arc::clone(&state.in_force), Arc::clone(&settings));
-        move |guard| Switch::new(in_force.clone(), &settings.data_path, guard)
+        let turn = Arc::default();
+        move |guard| Switch::new(in_force.clone(), Arc::clone(&turn), &settings.data_path, guard)
     };
     let discovery = {
         let metrics = Arc::clone(&state.metrics);
@@ -236,7 +250,7 @@ fn tree(
             Discovery::new(kept.clone(), how.clone(), poller.clone(), metrics.clone(), guard)
         }
     };
-    Supervisor::new(Arc::clone(&state.metrics), root)
+    Supervisor::new(Arc::clone(&state.metrics), Arc::clone(&state.observations), root)
         .child("queue", state.queue.clone(), queue)
         .child("switch", state.switch.clone(), switch)
         .child("discovery", state.discovery.clone(), discovery)
@@ -261,6 +275,7 @@ fn keep(settings: &Settings, dynamic: &Dynamic, identity: &Identity) -> Rc<Disco
         membership: RefCell::new(membership),
         config: Mutex::new(dynamic.machine.clone()),
         published: Arc::new(ArcSwap::from_pointee(published)),
+        writing: Default::default(),
     })
 }
 

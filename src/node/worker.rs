@@ -37,6 +37,7 @@ fn worker(node: &Arc<NodeState>, backends: &Backends) -> GatewayWorker {
         node.source(),
         SchedulerPorts { prober: Rc::clone(&peers) as _, adviser: adviser(node) },
         Arc::clone(&node.metrics),
+        Arc::clone(&node.schedulers),
     );
     let backend = Rc::clone(&functions) as _;
     let dispatcher = Dispatcher::new(Arc::clone(node), replicas, backend, peers);

@@ -6,10 +6,11 @@ pub mod digest;
 pub mod journal;
 pub mod lock;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -182,6 +183,33 @@ pub fn read_digested<T: DeserializeOwned>(
     Ok(Some((value, Digest::of(&bytes))))
 }
 
+/// While this lives, one thread writes that file: writers would share its temporary name. Other files
+/// do not wait for it, since a model may take minutes.
+struct Writing<'a>(&'a Path);
+
+/// The files that are being written.
+static WRITTEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// One of them is done.
+static DONE: Condvar = Condvar::new();
+
+impl<'a> Writing<'a> {
+    /// Waits until nobody else writes `path`.
+    fn alone(path: &'a Path) -> Self {
+        let mut written = crate::lock(&WRITTEN);
+        while !written.insert(path.to_owned()) {
+            written = DONE.wait(written).unwrap_or_else(PoisonError::into_inner);
+        }
+        Self(path)
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        crate::lock(&WRITTEN).remove(self.0);
+        DONE.notify_all();
+    }
+}
+
 /// Replaces `path` by `value`, atomically. Blocks: not for an actor's thread.
 ///
 /// # Errors
@@ -195,9 +223,7 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), StorageError> {
 /// # Errors
 /// Nothing was replaced.
 pub fn write_digested<T: Serialize>(path: &Path, value: &T) -> Result<Digest, StorageError> {
-    // Writers of one file would share its temporary name.
-    static WRITING: Mutex<()> = Mutex::new(());
-    let _alone = crate::lock(&WRITING);
+    let _alone = Writing::alone(path);
     let folder = path.parent().unwrap_or(Path::new("."));
     // A fixed name: what a crash left behind is simply overwritten.
     let beside = path.with_extension("json.new");
@@ -294,6 +320,23 @@ mod tests {
         write(&path, &numbers(3)).expect("writable again");
         assert_eq!(read_numbers(&path).expect("readable"), Some(numbers(3)));
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing left over");
+    }
+
+    #[test]
+    fn writers_of_one_file_wait_for_each_other_and_for_no_other_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, other) = (folder.path().join("x.json"), folder.path().join("y.json"));
+        let first = Writing::alone(&path);
+        write(&other, &numbers(1)).expect("nobody writes it");
+        let second = {
+            let path = path.clone();
+            std::thread::spawn(move || write(&path, &numbers(2)))
+        };
+        write(&other, &numbers(3)).expect("nobody writes it");
+        assert!(!path.exists());
+        drop(first);
+        second.join().expect("no panic").expect("it had its turn");
+        assert_eq!(read_numbers(&path).expect("readable"), Some(numbers(2)));
     }
 
     #[test]

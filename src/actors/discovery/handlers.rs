@@ -1,5 +1,7 @@
 //! What Discovery does with each message.
 
+use std::rc::Rc;
+
 use actix::{ActorFutureExt, AtomicResponse, Handler, MessageResult, ResponseFuture, WrapFuture};
 
 use super::messages::{Polled, Resolved};
@@ -7,8 +9,10 @@ use super::{
     ChangeMachineConfig, Discovery, Flush, GetMachineConfig, Leave, ListMachines, Listing, Reset,
     Unreachable,
 };
+use crate::actors::observe::{ActorState, Observe};
 use crate::error::NoMachineIp;
 use crate::lock;
+use crate::membership::Standing;
 use crate::saved::{Layered, MachinePatch};
 use crate::storage::{self, StorageError};
 use crate::wire::WireMachine;
@@ -67,14 +71,21 @@ impl Handler<ChangeMachineConfig> for Discovery {
     type Result = AtomicResponse<Self, Result<(), StorageError>>;
 
     fn handle(&mut self, change: ChangeMachineConfig, _: &mut Self::Context) -> Self::Result {
-        let old = lock(&self.kept.config).clone();
-        let new =
-            Layered { running: old.running.merged(&change.0), saved: old.saved.merged(&change.0) };
         let file = self.settings.data_path.join(storage::DISCOVERY_FILE);
-        let saved = crate::actors::save(file, new.saved.to_patch()).into_actor(self);
-        AtomicResponse::new(Box::pin(saved.map(move |saved, actor, ctx| {
+        let kept = Rc::clone(&self.kept);
+        let saved = async move {
+            let _alone = kept.writing.lock().await;
+            let old = lock(&kept.config).clone();
+            let new = Layered {
+                running: old.running.merged(&change.0),
+                saved: old.saved.merged(&change.0),
+            };
+            crate::actors::save(file, new.saved.to_patch()).await?;
+            *lock(&kept.config) = new;
+            Ok(())
+        };
+        AtomicResponse::new(Box::pin(saved.into_actor(self).map(|saved, actor, ctx| {
             saved?;
-            *lock(&actor.kept.config) = new;
             actor.configure();
             actor.ask_init_servers(ctx);
             Ok(())
@@ -120,5 +131,18 @@ impl Handler<Flush> for Discovery {
             Some(saved) => Box::pin(saved),
             None => Box::pin(async {}),
         }
+    }
+}
+
+impl Handler<Observe> for Discovery {
+    type Result = MessageResult<Observe>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        let membership = self.kept.membership.borrow();
+        MessageResult(ActorState::Discovery {
+            alive: membership.count(Standing::Alive),
+            hearsay: membership.count(Standing::Hearsay),
+            dead: membership.count(Standing::Dead),
+        })
     }
 }

@@ -48,6 +48,9 @@ pub struct DiscoveryState {
     pub config: Mutex<Layered<MachineConfig>>,
     /// What everybody reads.
     pub published: Arc<ArcSwap<Published>>,
+    /// Held while a file is written, by whichever incarnation: what hung and comes back ends before
+    /// what came after it.
+    pub writing: tokio::sync::Mutex<()>,
 }
 
 /// How often it is looked whether the machines have changed, to save them.
@@ -354,7 +357,9 @@ impl Discovery {
         self.saved = known;
         let machines: Vec<_> = membership.known().map(WireMachine::from).collect();
         let file = self.settings.data_path.join(storage::MACHINES_FILE);
-        Some(async {
+        let kept = Rc::clone(&self.kept);
+        Some(async move {
+            let _alone = kept.writing.lock().await;
             if let Err(error) = super::save(file, machines).await {
                 tracing::error!(%error, "the known machines cannot be saved");
             }

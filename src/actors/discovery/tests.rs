@@ -73,6 +73,7 @@ fn start(init_servers: &[&str], follows: bool) -> Node {
         membership: RefCell::new(Membership::new(rules, None)),
         config: Mutex::new(Layered { running: config.clone(), saved: config }),
         published: Arc::default(),
+        writing: Default::default(),
     });
     let settings = DiscoverySettings {
         poll_time: Duration::from_secs(2),

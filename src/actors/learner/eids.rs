@@ -113,13 +113,9 @@ impl Eids {
             return false;
         }
         if !self.reserving.swap(true, Ordering::AcqRel) {
-            let this = Arc::clone(self);
+            let reserving = Reserving(Arc::clone(self));
             // It goes on though nobody waits for it any more.
-            drop(actix_rt::task::spawn_blocking(move || {
-                this.write();
-                this.reserving.store(false, Ordering::Release);
-                this.reserved.notify_waiters();
-            }));
+            drop(actix_rt::task::spawn_blocking(move || reserving.0.write()));
         }
         true
     }
@@ -134,6 +130,16 @@ impl Eids {
             Err(error) => tracing::error!(%error, "no EIDs can be reserved"),
         }
         *lock(&self.failed) = written.err().map(|_| Instant::now());
+    }
+}
+
+/// While this lives, more are being reserved; also where the thread that was to do it is gone.
+struct Reserving(Arc<Eids>);
+
+impl Drop for Reserving {
+    fn drop(&mut self) {
+        self.0.reserving.store(false, Ordering::Release);
+        self.0.reserved.notify_waiters();
     }
 }
 

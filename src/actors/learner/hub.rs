@@ -69,6 +69,10 @@ pub struct LearnerHub {
     pub learner: Handle<LearnerActor>,
     /// The model on disk.
     pub model_file: ModelFile,
+    /// Held while the model is saved: those that wait for their turn hold no model meanwhile.
+    pub saving: tokio::sync::Mutex<()>,
+    /// Held while parameters are saved, by whichever incarnation of the actor.
+    pub changing: tokio::sync::Mutex<()>,
     /// Whether it was said already that states do not fit.
     unfit_told: AtomicBool,
     /// Threads that began to ask another learner.
@@ -92,6 +96,8 @@ impl LearnerHub {
             rewarded_here: Mutex::new(rewarded_here),
             learner: Handle::default(),
             model_file,
+            saving: Default::default(),
+            changing: Default::default(),
             unfit_told: AtomicBool::new(false),
             asking: AtomicUsize::new(0),
         })

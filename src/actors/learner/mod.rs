@@ -6,7 +6,8 @@
 //! an EID from a counter ([`hub`]).
 //!
 //! What survives a restart of the actor: all that was published, ε and the EIDs among it; entries
-//! that were held for reordering are gone, and the window starts anew above what was learnt from.
+//! that were held for reordering are gone, and the window starts anew above what was learnt from. An
+//! incarnation that was replaced because it hung publishes nothing any more.
 //! What survives a restart of the node: the model as last saved, every ten seconds and on stop.
 
 pub mod eids;
@@ -17,11 +18,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt, AsyncContext, AtomicResponse, Context, Handler, Message, WrapFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, AtomicResponse, Context, Handler, Message,
+    MessageResult, ResponseActFuture, WrapFuture,
 };
 use serde_json::{Map, Value};
 
 use self::hub::LearnerHub;
+use super::observe::{ActorState, Observe, Patience};
 use super::supervise::Guard;
 use crate::rl::learner::{Learner as Core, Snapshot};
 use crate::rl::model::{Model, Unfit};
@@ -113,6 +116,22 @@ struct JobEnded(u64, JobDone);
 /// another thread costs more than training.
 const GATHER: Duration = Duration::from_millis(10);
 
+/// How long the Learner may be silent.
+///
+/// It works on a thread of its own, and for long: on a batch, a window, a model. Of a batch it shows
+/// after each entry that it works, so what counts is the longest piece: a window that leaves at once
+/// (100,000 entries: 20 ms with a Q-table, some seconds with a thousand tilings or clusters), or a
+/// model that is imported (of 1 GiB, ten to twenty seconds). A board is some three times slower.
+pub const PATIENCE: Patience =
+    Patience { late: Duration::from_secs(45), stuck: Duration::from_secs(60) };
+
+/// How long it may take until a model is on disk: one of 1 GiB on an SD card, behind one that is
+/// being written.
+pub const SAVING_TIME: Duration = Duration::from_secs(300);
+
+/// Requests that wait for the model to be saved at most, should the disk hang.
+const SAVES_MAX: usize = 8;
+
 /// See the module.
 pub struct LearnerActor {
     core: Core,
@@ -121,7 +140,9 @@ pub struct LearnerActor {
     save_time: Duration,
     /// Whether a save that nobody waits for is under way.
     saving: bool,
-    _guard: Guard,
+    /// Saves that somebody waits for.
+    saves: usize,
+    guard: Guard,
 }
 
 impl LearnerActor {
@@ -134,18 +155,33 @@ impl LearnerActor {
     ) -> Self {
         let core = Core::resume(&shared.snapshot());
         let data_path = data_path.to_owned();
-        Self { core, shared, data_path, save_time, saving: false, _guard: guard }
+        Self { core, shared, data_path, save_time, saving: false, saves: 0, guard }
     }
 
-    /// Something was learnt or forgotten: shows it to all who decide.
-    fn publish(&self) {
-        self.shared.model_file.changed();
-        self.shared.publish(self.core.snapshot());
+    /// Does what only the incarnation in charge may do. One that was replaced ends, and takes no
+    /// further message.
+    fn while_in_charge<T>(&self, ctx: &mut Context<Self>, act: impl FnOnce() -> T) -> Option<T> {
+        let done = self.guard.while_in_charge(act);
+        if done.is_none() {
+            ctx.stop();
+        }
+        done
+    }
+
+    /// Something was learnt or forgotten: shows it to all who decide. `None`: it was replaced.
+    fn publish(&self, ctx: &mut Context<Self>) -> Option<()> {
+        let snapshot = self.core.snapshot();
+        self.while_in_charge(ctx, || {
+            self.shared.model_file.changed();
+            self.shared.publish(snapshot);
+        })
     }
 
     /// After training: shows it, and starts what the value function wants done.
-    fn trained(&mut self, ctx: &Context<Self>) {
-        self.publish();
+    fn trained(&mut self, ctx: &mut Context<Self>) {
+        if self.publish(ctx).is_none() {
+            return;
+        }
         let Some((number, job)) = self.core.job() else { return };
         let Some(pool) = background() else { return };
         let me = ctx.address();
@@ -177,26 +213,27 @@ impl LearnerActor {
 
     /// Takes other parameters into use. Which decisions the node rewards from now on is settled
     /// before any is taken by them.
-    fn set_parameters(&mut self, posted: Parameters, ctx: &Context<Self>) {
+    fn set_parameters(&mut self, posted: Parameters, ctx: &mut Context<Self>) {
         let before = self.core.parameters().reward.is_node();
         self.core.set_parameters(posted);
         let now = self.core.parameters().reward.is_node();
         if now && !before {
-            self.shared.begin_rewarding();
+            self.while_in_charge(ctx, || self.shared.begin_rewarding());
         }
         self.trained(ctx);
         if before && !now {
-            self.shared.end_rewarding();
+            self.while_in_charge(ctx, || self.shared.end_rewarding());
         }
     }
 
     /// Trains on what the node has rewarded.
-    fn take_rewards(&mut self, ctx: &Context<Self>) {
-        let rewarded = self.shared.take_rewards();
+    fn take_rewards(&mut self, ctx: &mut Context<Self>) {
+        let rewarded = self.while_in_charge(ctx, || self.shared.take_rewards()).unwrap_or_default();
         if rewarded.is_empty() {
             return;
         }
         for (generation, entry) in rewarded {
+            self.guard.pulse();
             // Of decisions that are forgotten, nothing is learnt.
             if generation != self.core.generation() {
                 continue;
@@ -209,18 +246,36 @@ impl LearnerActor {
         self.trained(ctx);
     }
 
-    /// Writes the model if it is not on disk yet, in that way.
+    /// Writes what was published in that way, when its turn comes, unless it is on disk already.
     fn save(&self, mode: SaveMode) -> impl Future<Output = Result<(), StorageError>> + use<> {
-        let (shared, snapshot) = (Arc::clone(&self.shared), self.core.snapshot());
-        let number = shared.model_file.number(&snapshot, mode);
+        let shared = Arc::clone(&self.shared);
         async move {
-            let Some(number) = number else { return Ok(()) };
+            let _alone = shared.saving.lock().await;
+            let snapshot = shared.snapshot();
+            let Some(number) = shared.model_file.number(&snapshot, mode) else { return Ok(()) };
+            let shared = Arc::clone(&shared);
             let write = move || shared.model_file.write(number, &snapshot, mode);
             actix_rt::task::spawn_blocking(write).await.unwrap_or_else(|ended| {
                 let path = PathBuf::from(storage::MODEL_FILE);
                 Err(StorageError::Io { path, source: std::io::Error::other(ended) })
             })
         }
+    }
+
+    /// The same for somebody who waits for it. The actor goes on meanwhile.
+    fn save_for<E: From<StorageError> + 'static>(
+        &mut self,
+    ) -> ResponseActFuture<Self, Result<(), E>> {
+        if self.saves >= SAVES_MAX {
+            let source = std::io::Error::other("too many wait for it to be saved");
+            let path = PathBuf::from(storage::MODEL_FILE);
+            return answer(self, Err(StorageError::Io { path, source }.into()));
+        }
+        self.saves += 1;
+        Box::pin(self.save(SaveMode::Whole).into_actor(self).map(|saved, actor, _| {
+            actor.saves -= 1;
+            Ok(saved?)
+        }))
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
@@ -237,6 +292,11 @@ impl LearnerActor {
             }
         }));
     }
+}
+
+/// What was decided on at once, where others wait.
+fn answer<T: 'static>(actor: &LearnerActor, done: T) -> ResponseActFuture<LearnerActor, T> {
+    Box::pin(std::future::ready(done).into_actor(actor))
 }
 
 /// The one thread on which value functions do their background work. `None`: it cannot be had.
@@ -272,6 +332,7 @@ impl Handler<Train> for LearnerActor {
         // How far EIDs may go is that for the whole batch, and all of it is checked first.
         batch.iter().try_for_each(|told| self.check(told))?;
         for told in batch.iter() {
+            self.guard.pulse();
             if let Ok(entry) = self.form(told) {
                 self.core.take(entry);
             }
@@ -290,28 +351,50 @@ impl Handler<RewardsWait> for LearnerActor {
 }
 
 impl Handler<GetSnapshot> for LearnerActor {
-    type Result = actix::MessageResult<GetSnapshot>;
+    type Result = MessageResult<GetSnapshot>;
 
     fn handle(&mut self, _: GetSnapshot, ctx: &mut Self::Context) -> Self::Result {
         self.take_rewards(ctx);
-        actix::MessageResult(self.shared.snapshot())
+        MessageResult(self.shared.snapshot())
+    }
+}
+
+impl Handler<Observe> for LearnerActor {
+    type Result = MessageResult<Observe>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        let snapshot = self.shared.snapshot();
+        MessageResult(ActorState::Learner {
+            learner: snapshot.running.learner_name(),
+            states_seen: snapshot.values.states_seen(),
+            entries_held: snapshot.held,
+            entries_trained: snapshot.counters.trained_items,
+        })
     }
 }
 
 impl Handler<ChangeLearnerParameters> for LearnerActor {
     type Result = AtomicResponse<Self, Result<(), ChangeFailed>>;
 
-    fn handle(&mut self, message: ChangeLearnerParameters, _: &mut Self::Context) -> Self::Result {
-        let posted = self.core.snapshot().posted.merged(&message.0);
-        let file = self.data_path.join(storage::LEARNER_FILE);
-        let save = async {
-            let posted: Parameters = posted?;
+    fn handle(&mut self, change: ChangeLearnerParameters, _: &mut Self::Context) -> Self::Result {
+        let (shared, file) = (Arc::clone(&self.shared), self.data_path.join(storage::LEARNER_FILE));
+        let posted = change.0.clone();
+        let save = async move {
+            let _alone = shared.changing.lock().await;
+            let posted = shared.snapshot().posted.merged(&posted)?;
             super::save(file, LearnerFile::of(&posted)).await?;
             Ok(posted)
         };
         AtomicResponse::new(Box::pin(save.into_actor(self).map(
             |saved: Result<Parameters, ChangeFailed>, actor, ctx| {
-                actor.set_parameters(saved?, ctx);
+                let posted = saved?;
+                if actor.while_in_charge(ctx, || ()).is_none() {
+                    // It is on disk, so it is to be in force.
+                    actor.shared.learner.tell(change);
+                    let file = actor.data_path.join(storage::LEARNER_FILE);
+                    return Err(super::replaced(file).into());
+                }
+                actor.set_parameters(posted, ctx);
                 Ok(())
             },
         )))
@@ -319,35 +402,38 @@ impl Handler<ChangeLearnerParameters> for LearnerActor {
 }
 
 impl Handler<ResetLearner> for LearnerActor {
-    type Result = AtomicResponse<Self, Result<(), StorageError>>;
+    type Result = ResponseActFuture<Self, Result<(), StorageError>>;
 
-    fn handle(&mut self, _: ResetLearner, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, _: ResetLearner, ctx: &mut Self::Context) -> Self::Result {
         self.core.reset();
-        self.shared.forget_rewards();
-        self.publish();
-        AtomicResponse::new(Box::pin(self.save(SaveMode::Whole).into_actor(self)))
+        self.while_in_charge(ctx, || self.shared.forget_rewards());
+        if self.publish(ctx).is_none() {
+            return answer(self, Err(super::replaced(storage::MODEL_FILE)));
+        }
+        self.save_for()
     }
 }
 
 impl Handler<ImportModel> for LearnerActor {
-    type Result = AtomicResponse<Self, Result<(), ImportFailed>>;
+    type Result = ResponseActFuture<Self, Result<(), ImportFailed>>;
 
-    fn handle(&mut self, ImportModel(model): ImportModel, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, ImportModel(model): ImportModel, ctx: &mut Self::Context) -> Self::Result {
         if let Err(unfit) = self.core.import(&model) {
-            return AtomicResponse::new(Box::pin(async { Err(unfit.into()) }.into_actor(self)));
+            return answer(self, Err(unfit.into()));
         }
-        self.publish();
-        let save = self.save(SaveMode::Whole);
-        AtomicResponse::new(Box::pin(async { Ok(save.await?) }.into_actor(self)))
+        if self.publish(ctx).is_none() {
+            return answer(self, Err(super::replaced(storage::MODEL_FILE).into()));
+        }
+        self.save_for()
     }
 }
 
 impl Handler<SaveModel> for LearnerActor {
-    type Result = AtomicResponse<Self, Result<(), StorageError>>;
+    type Result = ResponseActFuture<Self, Result<(), StorageError>>;
 
     fn handle(&mut self, _: SaveModel, ctx: &mut Self::Context) -> Self::Result {
         self.take_rewards(ctx);
-        AtomicResponse::new(Box::pin(self.save(SaveMode::Whole).into_actor(self)))
+        self.save_for()
     }
 }
 
@@ -359,3 +445,6 @@ impl Handler<JobEnded> for LearnerActor {
         self.trained(ctx);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,7 @@ async fn given(place: &mut Place) -> Option<Slot> {
 fn queue(gate: &Arc<Gate>, folder: &std::path::Path) -> Queue {
     let limits = gate.limits();
     let layered = Layered { running: limits, saved: Limits::default() };
-    Queue::new(Arc::clone(gate), Arc::new(Mutex::new(layered)), folder, Guard::new(|_| ()))
+    Queue::new(gate.clone(), Arc::new(layered.into()), folder, Guard::new(|_| ()))
 }
 
 #[actix::test]
@@ -109,6 +109,8 @@ async fn limits_change_at_once_both_ways_and_are_saved_without_the_flags() {
     let up = LimitsPatch { parallel_running_functions_max: Some(2), ..LimitsPatch::default() };
     addr.send(ChangeLimits(up)).await.expect("it lives").expect("saved");
     let second = given(&mut waiting).await.expect("the raised K starts it");
+    let state = ActorState::Queue { k: 2, queue_length_max: 5, running: 2, waiting: 0 };
+    assert_eq!(addr.send(Observe).await, Ok(state));
     let down = LimitsPatch { parallel_running_functions_max: Some(0), ..LimitsPatch::default() };
     addr.send(ChangeLimits(down)).await.expect("it lives").expect("saved");
     assert_eq!(gate.load().running, 2, "what runs goes on");
@@ -128,6 +130,28 @@ async fn limits_that_cannot_be_saved_are_not_put_in_force() {
     let patch = LimitsPatch { queue_length_max: Some(9), ..LimitsPatch::default() };
     assert!(addr.send(ChangeLimits(patch)).await.expect("it lives").is_err());
     assert_eq!(gate.limits().queue_length_max, 5);
+}
+
+#[actix::test]
+async fn a_change_that_hung_in_one_that_was_replaced_ends_before_those_of_its_successor() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let gate = Gate::new(limits(1, 5), 100);
+    let first = queue(&gate, folder.path());
+    let saved = Arc::clone(&first.saved);
+    let second = Queue::new(gate.clone(), Arc::clone(&saved), folder.path(), Guard::new(|_| ()));
+    let (first, second) = (first.start(), second.start());
+    let hangs = saved.lock().await;
+    let to = |length| LimitsPatch { queue_length_max: Some(length), ..LimitsPatch::default() };
+    let old = actix_rt::spawn(first.send(ChangeLimits(to(8))));
+    tokio::task::yield_now().await;
+    first.do_send(super::super::supervise::EndActor);
+    let new = actix_rt::spawn(second.send(ChangeLimits(to(9))));
+    tokio::task::yield_now().await;
+    drop(hangs);
+    old.await.expect("joins").expect("it ends what it began").expect("saved");
+    let before = new.await.expect("joins").expect("it lives").expect("saved");
+    assert_eq!((before.running.queue_length_max, gate.limits().queue_length_max), (8, 9));
+    assert!(!first.connected());
 }
 
 #[actix::test]

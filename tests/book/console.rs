@@ -76,6 +76,8 @@ struct Session {
     /// What the page's commands work in, and what belongs to the test.
     folder: tempfile::TempDir,
     servers: Vec<Process>,
+    /// Programs that the page starts beside them.
+    beside: Vec<Process>,
 }
 
 impl Session {
@@ -84,6 +86,7 @@ impl Session {
             ips: fresh_ips::<NODES>(),
             folder: tempfile::tempdir().expect("a folder"),
             servers: Vec::new(),
+            beside: Vec::new(),
         };
         let program = session.aside("bin/p2pfaas");
         std::fs::create_dir_all(program.parent().expect("a folder")).expect("made");
@@ -180,6 +183,15 @@ impl Session {
         }
     }
 
+    /// A program of the page that goes on; it says that it listens.
+    fn start_beside(&mut self, command: &str) {
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &format!("exec {command}")]).current_dir(self.work());
+        let mut program = Process::spawn(bash);
+        program.wait_for("listens");
+        self.beside.push(program);
+    }
+
     /// Runs `command` to its end; what it printed.
     fn once(&self, command: &str) -> String {
         let (environment, work) = (self.aside("environment"), self.work());
@@ -218,6 +230,10 @@ impl Session {
             self.serve(&command).await;
             return;
         }
+        if let Some(script) = command.strip_suffix(" &") {
+            self.start_beside(script);
+            return;
+        }
         // A node takes the ports of all addresses of the machine; what it is told is checked.
         if is("p2pfaas node ") && !command.contains("--print-config") {
             command.push_str(" --print-config");
@@ -229,6 +245,11 @@ impl Session {
             assert!(lines.contains(&wanted), "{command}\nanswers no line {wanted:?}:\n{out}");
         }
     }
+}
+
+/// Whether there is what the functions of the book are written in.
+fn has_python() -> bool {
+    Command::new("python3").arg("--version").output().is_ok_and(|ended| ended.status.success())
 }
 
 /// A picture as anybody may have one.
@@ -250,7 +271,12 @@ pub async fn run(page: &str) {
             session.keep(&block);
             continue;
         }
-        for told in commands(&block.text) {
+        let told = commands(&block.text);
+        if told.iter().any(|told| told.command.starts_with("python3 ")) && !has_python() {
+            eprintln!("{page}: the rest is passed over, for there is no python3");
+            return;
+        }
+        for told in told {
             session.run(&told).await;
         }
     }

@@ -168,16 +168,22 @@ async fn every_route_of_the_reference_is_there_and_every_route_is_in_it() {
     }
     for (method, url) in [
         ("PATCH", node.url("/configuration")),
-        ("PUT", node.url("/function/fn-echo")),
+        ("GET", node.url("/peer/function/fn-echo")),
         ("POST", node.discovery("/list")),
         ("POST", node.learner("/act")),
     ] {
         assert_eq!(send(method, &url, &[], "").await.status, 405, "{method} {url}");
     }
-    assert_eq!(send("GET", &node.url("/function/fn-echo/x"), &[], "").await.status, 404);
+    assert_eq!(send("GET", &node.url("/function"), &[], "").await.status, 404);
+    for method in ["PUT", "DELETE", "OPTIONS"] {
+        let url = node.url("/function/fn-echo/x/y");
+        assert_eq!(send(method, &url, &[], "").await.status, 200, "{method} {url}");
+    }
 
     for file in pages::below("src", "rs") {
-        for part in read(&file).split("at(\"/").skip(1) {
+        let text = read(&file);
+        let parts = ["at(\"/", "scope(\"/"].map(|begin| text.split(begin).skip(1));
+        for part in parts.into_iter().flatten() {
             let path = part.split('"').next().expect("a text").replace("/{fn}", "");
             assert!(told.contains(&format!("/{path}")), "{file}: /{path} is not in docs/http.md");
         }
@@ -186,6 +192,7 @@ async fn every_route_of_the_reference_is_there_and_every_route_is_in_it() {
 
 #[test]
 fn every_header_of_ours_is_in_the_reference() {
+    const OURS: [&str; 3] = ["x-p2pfaas-", "x-p2pfog-", "p2pfaas-"];
     let reference = read("docs/http.md").to_lowercase();
     let mut found = BTreeSet::new();
     for file in pages::below("src", "rs") {
@@ -193,8 +200,9 @@ fn every_header_of_ours_is_in_the_reference() {
         let text = read(&file);
         let text = text.split("\n#[cfg(test)]").next().expect("a part");
         for name in text.split("= \"").skip(1).filter_map(|part| part.split('"').next()) {
-            let is_ours = ["x-p2pfaas-", "x-p2pfog-", "p2pfaas-machine-"];
-            if is_ours.iter().any(|prefix| name.starts_with(prefix) && name.len() > prefix.len()) {
+            // A file's name has a dot.
+            let is_ours = |prefix: &&str| name.starts_with(prefix) && name.len() > prefix.len();
+            if !name.contains('.') && OURS.iter().any(is_ours) {
                 found.insert(name.to_owned());
             }
         }

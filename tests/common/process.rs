@@ -74,7 +74,8 @@ impl Process {
         self.child.id()
     }
 
-    fn spawn(mut command: Command) -> Self {
+    /// Any program.
+    pub fn spawn(mut command: Command) -> Self {
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
         let (say, lines) = channel();

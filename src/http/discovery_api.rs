@@ -14,7 +14,7 @@ use super::errors;
 use super::ignored::Ignored;
 use super::node_api::{CHANGE_TIME, begin_change, changed, check_admin, internal};
 use crate::actors::discovery::{ChangeMachineConfig, GetMachineConfig, ListMachines, Reset};
-use crate::call::state::NodeState;
+use crate::call::state::{NodePhase, NodeState};
 use crate::error::Error;
 use crate::membership::Introduction;
 use crate::saved::MachinePatch;
@@ -64,9 +64,21 @@ fn caller(request: &HttpRequest) -> Option<(IpAddr, Introduction)> {
     Some((headers::text(from, &headers::MACHINE_IP).parse().ok()?, introduction))
 }
 
+/// Whether the machine at `ip` says itself that it stops: nobody can say so for another.
+fn leaves(request: &HttpRequest, ip: IpAddr) -> bool {
+    let from = request.peer_addr().map(|address| address.ip().to_canonical());
+    request.headers().contains_key(&headers::LEAVES) && from == Some(ip.to_canonical())
+}
+
 /// `GET /list`.
 pub async fn list(request: HttpRequest, worker: Worker) -> HttpResponse {
-    let message = ListMachines { caller: caller(&request) };
+    if *worker.node.phase.borrow() != NodePhase::Serving {
+        // It would be taken for a sign of life.
+        return errors::response(&Error::Stopped);
+    }
+    let caller = caller(&request);
+    let leaves = caller.as_ref().is_some_and(|(ip, _)| leaves(&request, *ip));
+    let message = ListMachines { caller, leaves };
     let Ok(_turn) = worker.lists.acquire().await else {
         return errors::response(&Error::Stopped);
     };

@@ -182,6 +182,7 @@ fn respond(outcome: CallReport, worker: &GatewayWorker, request: &HttpRequest) -
         let pending = learnt.pending.filter(|_| success);
         along.rewarded = pending.map(|pending| RewardOnDelivery { arrival, pending });
     }
+    worker.end_if_stopping(&mut builder);
     accompanied::hand_on(&mut builder, body, along, request)
 }
 

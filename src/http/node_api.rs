@@ -47,6 +47,10 @@ pub async fn greeting() -> HttpResponse {
 
 /// `GET /monitoring/load`.
 pub async fn load(worker: Shared) -> HttpResponse {
+    if *worker.node.phase.borrow() != NodePhase::Serving {
+        // A node that stops is not to be chosen.
+        return failed(&worker.node, &Error::Stopped);
+    }
     let load = worker.node.gate.load();
     HttpResponse::Ok()
         .insert_header((headers::LOAD.clone(), load.running))

@@ -6,6 +6,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use actix_web::http::ConnectionType;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -180,7 +181,11 @@ fn respond(
     let answer = result.unwrap_or_else(|error| error_answer(&error));
     let me = worker.node.published.load().identity.clone();
     passed.push(PeerHop { machine_ip: me.ip_text(), machine_id: me.id, timings });
-    answer_with(answer, passed, connection)
+    let mut response = answer_with(answer, passed, connection);
+    if worker.stops() {
+        response.head_mut().set_connection_type(ConnectionType::Close);
+    }
+    response
 }
 
 fn answer_with(

@@ -57,6 +57,7 @@ pub async fn call(
         .insert_header((headers::PEER_OUTCOME.clone(), outcome))
         .insert_header((headers::PEER_PATH.clone(), path_text(&passed)))
         .insert_header((headers::PEER_TIMES.clone(), times_text(&passed)));
+    worker.end_if_stopping(&mut builder);
     accompanied::hand_on(&mut builder, body, along, &request)
 }
 

@@ -227,6 +227,16 @@ impl Membership {
         dies
     }
 
+    /// The machine at `ip` says that it stops. Gives whether it was believed alive.
+    pub fn left(&mut self, ip: IpAddr) -> bool {
+        let threshold = self.rules.dead_polls_threshold;
+        let alive = |machine: &&mut Machine| machine.standing == Standing::Alive;
+        let Some(machine) = self.machines.get_mut(&ip).filter(alive) else { return false };
+        (machine.standing, machine.dead_polls) = (Standing::Dead, threshold);
+        self.version += 1;
+        true
+    }
+
     /// The machine that answered at `ip` is this node itself under another address.
     pub fn forget(&mut self, ip: IpAddr) {
         self.machines.remove(&ip);

@@ -129,7 +129,7 @@ impl Node {
         // A root that is gone restarts nobody anyway.
         let _ = self.supervisor.send(StopRestarting).await;
         self.state.phase.send_replace(NodePhase::Draining);
-        self.state.discovery.tell(Leave);
+        self.say_farewell().await;
         // The gate stays open: a call that was taken may still be read, probed for, or come back
         // from a peer that is gone.
         let drained = async {
@@ -165,6 +165,18 @@ impl Node {
         tracing::info!("stopped");
     }
 
+    /// Tells the others that this node stops, and waits until what they had sent here already has come:
+    /// meanwhile it goes on serving, and every answer ends its connection.
+    async fn say_farewell(&self) {
+        let told = self.state.discovery.ask_within(FAREWELL, || Leave);
+        if told.await.is_err() {
+            tracing::debug!("not all others know that this node stops");
+        }
+        if self.state.connections.count() > 0 {
+            tokio::time::sleep(ON_THEIR_WAY).await;
+        }
+    }
+
     /// Saves what is not saved yet.
     async fn save(&self) {
         if self.state.discovery.ask_within(SAVING, || Flush).await.is_err() {
@@ -178,6 +190,10 @@ impl Node {
     }
 }
 
+/// What the others have to hear that this node stops.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// What a call may take from another node's decision to this node.
+const ON_THEIR_WAY: Duration = Duration::from_millis(300);
 /// What calls that are given up have to be answered.
 const GIVEN_UP: Duration = Duration::from_millis(200);
 /// What the disk has at the end.

@@ -1,6 +1,7 @@
 //! Polling other machines for what they know, following another discovery service, looking up names.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use actix_web::http::header;
 use futures_util::future::LocalBoxFuture;
@@ -15,6 +16,9 @@ use crate::saved::MachinePatch;
 use crate::types::{Identity, check_machine};
 use crate::wire::json::Bounds;
 use crate::wire::{MACHINE_AGENT, headers, list_bytes_max, read_machines, read_object};
+
+/// How long another machine may take to hear that this node stops.
+const FAREWELL_TIME: Duration = Duration::from_millis(500);
 
 /// This machine's address as it is now, for nodes that have none configured: the one we listen on, if it is one, else the
 /// interface's, an IPv4 address before an IPv6 one.
@@ -41,6 +45,7 @@ impl PeerClient {
         host: &str,
         port: u16,
         me: Option<&Identity>,
+        leaves: bool,
     ) -> Result<PollAnswer, SendFailure> {
         let mut request = self.polls.get().get(self.url(host, port, "/list")?);
         if let Some(me) = me {
@@ -50,6 +55,9 @@ impl PeerClient {
                 .insert_header((headers::MACHINE_NAME.clone(), me.id.as_str()))
                 .insert_header((headers::MACHINE_GROUP.clone(), me.group.as_str()))
                 .insert_header((headers::PROTOCOL.clone(), headers::OUR_PROTOCOL));
+        }
+        if leaves {
+            request = request.insert_header((headers::LEAVES.clone(), "1"));
         }
         let mut response = request.send().await?;
         if !response.status().is_success() {
@@ -107,13 +115,24 @@ impl Poller for PeerClient {
             let me = me.ip.is_some().then_some(&me);
             let limit = Settings::seconds(this.settings.poll_timeout_s);
             let port = this.settings.discovery_port;
-            match timeout(limit, this.list(&ip.to_string(), port, me)).await {
+            match timeout(limit, this.list(&ip.to_string(), port, me, false)).await {
                 Ok(Ok(answer)) => Some(answer),
                 Ok(Err(failure)) => {
                     tracing::debug!(%ip, ?failure, "a poll failed");
                     None
                 }
                 Err(_) => None,
+            }
+        })
+    }
+
+    fn farewell(&self, ip: IpAddr, me: &Identity) -> LocalBoxFuture<'static, ()> {
+        let (this, me) = (self.clone(), me.clone());
+        Box::pin(async move {
+            let host = ip.to_string();
+            let told = this.list(&host, this.settings.discovery_port, Some(&me), true);
+            if !matches!(timeout(FAREWELL_TIME, told).await, Ok(Ok(_))) {
+                tracing::debug!(%ip, "a machine was not told that this node stops");
             }
         })
     }
@@ -125,7 +144,7 @@ impl Poller for PeerClient {
                 (&this.settings.service_discovery_host, this.settings.service_discovery_port);
             let both = async {
                 let identity = this.followed_identity(host, port).await?;
-                Some((identity, this.list(host, port, None).await.ok()?))
+                Some((identity, this.list(host, port, None, false).await.ok()?))
             };
             timeout(Settings::seconds(this.settings.poll_timeout_s), both).await.ok()?
         })

@@ -79,6 +79,8 @@ names! {
     MACHINE_GROUP = "p2pfaas-machine-group-name";
     /// Discovery: the peer protocol that the sender speaks; v1 tells none. Ours.
     PROTOCOL = "p2pfaas-protocol";
+    /// Discovery: the sender stops, and is to be called no more. Ours.
+    LEAVES = "p2pfaas-leaves";
     /// Peer protocol 2: the tracing id.
     PEER_TRACING_ID = "p2pfaas-tracing-id";
     /// Peer protocol 2: forwards so far, this one included.

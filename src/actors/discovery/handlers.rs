@@ -9,6 +9,8 @@ use super::{
     ChangeMachineConfig, Discovery, Flush, GetMachineConfig, Leave, ListMachines, Listing, Reset,
     Unreachable,
 };
+use futures_util::future::join_all;
+
 use crate::actors::observe::{ActorState, Observe};
 use crate::error::NoMachineIp;
 use crate::lock;
@@ -42,8 +44,10 @@ impl Handler<ListMachines> for Discovery {
     type Result = MessageResult<ListMachines>;
 
     fn handle(&mut self, message: ListMachines, _: &mut Self::Context) -> Self::Result {
-        if let Some((ip, is)) = message.caller {
-            self.called(ip, is);
+        match message.caller {
+            Some((ip, is)) if message.leaves => self.left(ip, &is),
+            Some((ip, is)) => self.called(ip, is),
+            None => {}
         }
         let identity = self.kept.published.load().identity.clone();
         let membership = self.kept.membership.borrow();
@@ -116,10 +120,21 @@ impl Handler<Unreachable> for Discovery {
 }
 
 impl Handler<Leave> for Discovery {
-    type Result = ();
+    type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, _: Leave, _: &mut Self::Context) {
+    fn handle(&mut self, _: Leave, _: &mut Self::Context) -> Self::Result {
         self.leaving = true;
+        let me = self.kept.published.load().identity.clone();
+        if me.ip.is_none() {
+            return Box::pin(async {});
+        }
+        let membership = self.kept.membership.borrow();
+        // Those that speak v1's protocol alone would take it for a sign of life.
+        let told = membership.list().into_iter().filter(|machine| machine.is.streams);
+        let told: Vec<_> = told.map(|machine| self.poller.farewell(machine.ip, &me)).collect();
+        Box::pin(async move {
+            join_all(told).await;
+        })
     }
 }
 

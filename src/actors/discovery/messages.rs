@@ -20,6 +20,8 @@ use crate::wire::WireMachine;
 pub struct ListMachines {
     /// The calling machine, if it is one.
     pub caller: Option<(IpAddr, Introduction)>,
+    /// Whether it says that it stops.
+    pub leaves: bool,
 }
 
 /// The answer to [`ListMachines`].
@@ -50,7 +52,8 @@ pub struct Reset;
 #[rtype(result = "()")]
 pub struct Unreachable(pub IpAddr);
 
-/// The node takes no calls any more: others are not to hear that it is there.
+/// The node takes no calls any more: others are not to hear that it is there, and those that understand
+/// it are told. Answers when they know, or soon.
 #[derive(Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct Leave;
@@ -103,6 +106,9 @@ pub trait Poller {
     /// Asks the machine at `ip` for its list, introducing ourselves as `me`. `None`: no good
     /// answer in time.
     fn poll(&self, ip: IpAddr, me: &Identity) -> LocalBoxFuture<'static, Option<PollAnswer>>;
+
+    /// Tells the machine at `ip` that this node, `me`, stops. Resolves when it knows, or soon.
+    fn farewell(&self, ip: IpAddr, me: &Identity) -> LocalBoxFuture<'static, ()>;
 
     /// Asks the other discovery service that is configured instead of our own for this node's
     /// identity and its machines. `None`: no good answer in time.

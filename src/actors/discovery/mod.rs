@@ -315,6 +315,14 @@ impl Discovery {
         self.publish(None);
     }
 
+    /// The machine at `ip`, which says what it `is`, stops: it is called no more until it is back.
+    fn left(&mut self, ip: IpAddr, is: &Introduction) {
+        if self.kept.membership.borrow_mut().left(ip) {
+            tracing::info!(%ip, name = is.name, "a machine says that it stops");
+            self.publish(None);
+        }
+    }
+
     /// The machine at `ip` is there: where it answered under other addresses, it is not listed too.
     fn forget_aliases(&self, ip: IpAddr) {
         let mut membership = self.kept.membership.borrow_mut();

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 struct Machines {
     answers: RefCell<HashMap<IpAddr, PollAnswer>>,
     asked: RefCell<Vec<IpAddr>>,
+    told_farewell: Rc<RefCell<Vec<IpAddr>>>,
     followed: RefCell<Option<(Identity, PollAnswer)>>,
     names: RefCell<HashMap<String, Vec<IpAddr>>>,
     /// The last number of this machine's own address.
@@ -24,6 +25,11 @@ impl Poller for Machines {
         self.asked.borrow_mut().push(ip);
         let answer = self.answers.borrow().get(&ip).cloned();
         Box::pin(async move { answer })
+    }
+
+    fn farewell(&self, ip: IpAddr, _: &Identity) -> LocalBoxFuture<'static, ()> {
+        let told = Rc::clone(&self.told_farewell);
+        Box::pin(async move { told.borrow_mut().push(ip) })
     }
 
     fn follow(&self) -> LocalBoxFuture<'static, Option<(Identity, PollAnswer)>> {
@@ -96,7 +102,8 @@ fn actor(
 
 impl Node {
     async fn list(&self) -> Vec<String> {
-        let listing = self.addr.send(ListMachines { caller: None }).await.expect("it lives");
+        let listing =
+            self.addr.send(ListMachines { caller: None, leaves: false }).await.expect("it lives");
         listing.machines.into_iter().map(|machine| machine.ip).collect()
     }
 
@@ -176,6 +183,25 @@ async fn a_node_that_leaves_asks_nobody_any_more() {
 }
 
 #[actix::test]
+async fn a_node_that_leaves_tells_those_that_understand_it_and_is_called_no_more() {
+    let node = start(&["10.0.0.1", "10.0.0.2"], false);
+    node.answers(1, &[]);
+    node.answers(2, &[]);
+    node.machines.answers.borrow_mut().get_mut(&ip(2)).expect("there").is.streams = true;
+    seconds(3).await;
+    node.addr.send(Leave).await.expect("it lives");
+    assert_eq!(*node.machines.told_farewell.borrow(), [ip(2)]);
+    // The other side of it.
+    let caller = Some((ip(2), named("two")));
+    let listing = node.addr.send(ListMachines { caller, leaves: true }).await.expect("it lives");
+    assert_eq!(listing.machines.len(), 1);
+    assert_eq!(node.kept.published.load().peers.len(), 1, "it is called no more");
+    let caller = Some((ip(2), named("two")));
+    node.addr.send(ListMachines { caller, leaves: false }).await.expect("it lives");
+    assert_eq!(node.list().await, ["10.0.0.1", "10.0.0.2"], "until it is back");
+}
+
+#[actix::test]
 async fn failed_connections_count_as_failed_polls_at_once() {
     let node = start(&["10.0.0.1"], false);
     node.answers(1, &[]);
@@ -190,7 +216,7 @@ async fn failed_connections_count_as_failed_polls_at_once() {
 async fn a_machine_that_calls_is_listed_at_once() {
     let node = start(&[], false);
     let caller = Some((ip(7), named("seven")));
-    let listing = node.addr.send(ListMachines { caller }).await.expect("it lives");
+    let listing = node.addr.send(ListMachines { caller, leaves: false }).await.expect("it lives");
     assert_eq!(listing.machines.len(), 1);
     assert_eq!((&*listing.machines[0].name, listing.machines[0].alive), ("seven", true));
 }
@@ -212,7 +238,7 @@ async fn an_init_server_known_by_another_of_its_addresses_is_listed_once_and_sta
     node.machines.answers.borrow_mut().insert(ip(50), other_side);
     seconds(1).await;
     let caller = Some((ip(1), named("n1")));
-    node.addr.send(ListMachines { caller }).await.expect("it lives");
+    node.addr.send(ListMachines { caller, leaves: false }).await.expect("it lives");
     for _ in 0..5 {
         assert_eq!(node.list().await, ["10.0.0.1"]);
         seconds(2).await;
@@ -273,7 +299,7 @@ async fn machines_that_change_all_the_time_are_saved_at_once_then_seldom_and_at_
     let mut seen = Vec::new();
     for n in 0..40 {
         let caller = Some((ip(1), named(&format!("n{n}"))));
-        node.addr.send(ListMachines { caller }).await.expect("it lives");
+        node.addr.send(ListMachines { caller, leaves: false }).await.expect("it lives");
         seconds(1).await;
         seen.push(saved());
     }
@@ -380,7 +406,8 @@ async fn a_machine_whose_name_is_too_long_gets_the_list_but_is_not_on_it() {
     seconds(1).await;
     for long in [256, 110_000] {
         let caller = Some((ip(7), named(&"a".repeat(long))));
-        let listing = node.addr.send(ListMachines { caller }).await.expect("it lives");
+        let listing =
+            node.addr.send(ListMachines { caller, leaves: false }).await.expect("it lives");
         assert_eq!(listing.machines.len(), 1);
     }
     // Neither is one that answers with such a name.
@@ -401,7 +428,7 @@ async fn who_answers_under_a_living_machines_name_takes_nothing_from_it() {
         seconds(2).await;
         assert_eq!(node.list().await[..2], ["10.0.0.1", "10.0.0.2"]);
         let caller = Some((ip(3), named("n1")));
-        node.addr.send(ListMachines { caller }).await.expect("it lives");
+        node.addr.send(ListMachines { caller, leaves: false }).await.expect("it lives");
         assert_eq!(node.list().await, ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     }
 }

@@ -3,8 +3,8 @@
 
 use std::task::{Context, Poll, ready};
 
-use actix_web::http::header::{self, HeaderMap};
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::StatusCode;
+use actix_web::http::header::HeaderMap;
 use bytes::Bytes;
 
 use crate::actors::queue::Slot;
@@ -50,20 +50,19 @@ impl Remote {
         slot: Slot,
     ) -> Result<Answer, Error> {
         let Invocation { name, method, headers, body, upgrades, .. } = call;
-        let asks_head = method == Method::HEAD;
         let request =
             OutgoingRequest { origin, method, target, headers, body, upgrades, asks_first: false };
         let answer = self.client.send(request).await.map_err(|why| failed(&name, why))?;
         let mut body = answer.body;
         let length = body.length();
-        let length_told = headers::text(&answer.headers, &header::CONTENT_LENGTH).parse().ok();
+        let length_told = headers::length(&answer.headers);
         let told = headers::from_function(answer.headers);
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             let stream = FunctionStream { begun: None, body, name, left: None, _slot: slot };
             let body = AnswerBody::Upgraded(Box::new(stream));
             return Ok(Answer { status: answer.status, headers: told, body, held: None });
         }
-        if asks_head || answer.status == StatusCode::NOT_MODIFIED {
+        if answer.leaves_body_out {
             return Ok(Answer {
                 status: answer.status,
                 headers: told,

@@ -92,7 +92,7 @@ pub async fn call_body(
         return Ok((take_session(request, payload, &worker.uploads), held));
     }
     let settings = &worker.node.settings;
-    let announced = headers::text(request.headers(), &header::CONTENT_LENGTH).parse().ok();
+    let announced = headers::length(request.headers());
     let whole = worker.functions.takes_whole(name, announced);
     let rules = UploadRules {
         bytes_max: settings.body_bytes_max,

@@ -58,7 +58,7 @@ pub async fn take_body(
 ) -> Result<(RequestBody, Reservation), Error> {
     let uploads = &worker.uploads;
     let from = request.headers();
-    let announced = headers::text(from, &header::CONTENT_LENGTH).parse::<u64>().ok();
+    let announced = headers::length(from);
     let chunked = from.contains_key(header::TRANSFER_ENCODING);
     let small = announced.unwrap_or(0) <= rules.kept_bytes_max as u64 && !chunked;
     let bytes_max = rules.bytes_max.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));

@@ -38,6 +38,7 @@ impl PeerClient {
         let sent = self.calls.send(request).await;
         let mut answer = sent.inspect_err(|failure| self.report(&peer.host, failure))?;
         let peers = passed(&answer.headers).map_err(ForwardFailure::Nothing)?;
+        let length_told = headers::length(&answer.headers);
         let headers = headers::from_function(answer.headers);
         let broke = |why| match why {
             BodyFailure::Request(why) => ForwardFailure::Body(why),
@@ -48,6 +49,8 @@ impl PeerClient {
         };
         let body = if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             AnswerBody::Upgraded(stream(None, answer.body))
+        } else if answer.leaves_body_out {
+            AnswerBody::LeftOut { length: length_told }
         } else {
             let length = answer.body.length();
             let (begun, whole) = answer.body.whole_or_begun().await.map_err(broke)?;

@@ -142,6 +142,11 @@ pub fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
     headers.get(name).and_then(utf8).unwrap_or_default()
 }
 
+/// The length that a message's head tells of its body.
+pub fn length(headers: &HeaderMap) -> Option<u64> {
+    text(headers, &header::CONTENT_LENGTH).parse().ok()
+}
+
 /// The time that a call has left by its client's word.
 ///
 /// # Errors

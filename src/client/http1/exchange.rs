@@ -360,6 +360,11 @@ impl Exchange {
         }
     }
 
+    /// Whether an answer of `status` tells of a body that does not come.
+    pub(super) fn leaves_body_out(&self, status: StatusCode) -> bool {
+        self.method == Method::HEAD || status == StatusCode::NOT_MODIFIED
+    }
+
     /// Bytes of the body that are left, where that is known.
     pub(super) fn length(&self) -> Option<u64> {
         match self.end {

@@ -12,6 +12,7 @@ mod pool;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -21,6 +22,7 @@ use actix_rt::net::TcpStream;
 use actix_web::http::header::HeaderMap;
 use actix_web::http::{Method, StatusCode};
 use bytes::{Bytes, BytesMut};
+use futures_util::future::LocalBoxFuture;
 
 use self::exchange::{Exchange, NoHead};
 use self::head::{BodyEnd, RequestHead};
@@ -107,6 +109,9 @@ pub struct IncomingAnswer {
     pub headers: HeaderMap,
     /// Its body.
     pub body: IncomingBody,
+    /// Whether its headers tell of a body that it leaves out, for the request asked for none (HEAD) or
+    /// the client has it already (304).
+    pub leaves_body_out: bool,
 }
 
 /// An answer's body. Dropping it before its end closes the connection.
@@ -123,8 +128,12 @@ pub struct IncomingBody {
 #[derive(Clone)]
 pub struct HttpClient(Rc<Inner>);
 
+/// Finds the addresses of a host and its port.
+type LookUp = dyn Fn(String, u16) -> LocalBoxFuture<'static, io::Result<Vec<SocketAddr>>>;
+
 struct Inner {
     rules: ClientRules,
+    look_up: Box<LookUp>,
     pool: RefCell<Pool>,
     first_byte: TimeLimit,
     next_byte: TimeLimit,
@@ -132,9 +141,14 @@ struct Inner {
 }
 
 impl HttpClient {
-    /// A client that keeps to `rules`.
+    /// A client that keeps to `rules`, and finds hosts by the system's resolver.
     pub fn new(rules: ClientRules) -> Self {
+        Self::looking_up(rules, Box::new(|host, port| Box::pin(super::addresses(host, port))))
+    }
+
+    fn looking_up(rules: ClientRules, look_up: Box<LookUp>) -> Self {
         Self(Rc::new(Inner {
+            look_up,
             first_byte: TimeLimit::new(rules.first_byte),
             next_byte: TimeLimit::new(rules.next_byte),
             whole: TimeLimit::new(WHOLE_TIME),
@@ -222,14 +236,19 @@ impl HttpClient {
             silence.poll_expired(cx).map(|()| Err(Err(late)))
         })
         .await?;
-        let body = IncomingBody {
+        let leaves_body_out = exchange.leaves_body_out(head.status);
+        let mut body = IncomingBody {
             exchange: Some(exchange),
             client: self.clone(),
             address: (origin.clone(), address),
             silence: self.0.next_byte.silence(),
             trailers: HeaderMap::new(),
         };
-        Ok(IncomingAnswer { status: head.status, headers: head.headers, body })
+        // The connection is free with the last byte, and not when somebody asks for more.
+        if body.length() == Some(0) {
+            body.ended();
+        }
+        Ok(IncomingAnswer { status: head.status, headers: head.headers, body, leaves_body_out })
     }
 }
 
@@ -254,7 +273,6 @@ impl IncomingBody {
         }
         match polled {
             Poll::Ready(Some(Ok(piece))) => {
-                // The connection is free with the last byte, and not when somebody asks for more.
                 if exchange.length() == Some(0) {
                     self.ended();
                 }
@@ -293,7 +311,8 @@ impl IncomingBody {
         std::mem::take(&mut self.trailers)
     }
 
-    /// All of it, if that is there or comes in a moment; else as much as has come, and the rest.
+    /// All of it, if that is there or comes in a moment; else as much as has come, of one whose rest, or
+    /// trailers, must still be asked for.
     ///
     /// # Errors
     /// It is not whole.
@@ -306,7 +325,8 @@ impl IncomingBody {
             loop {
                 match self.poll_piece(cx) {
                     Poll::Ready(None) => {
-                        return Poll::Ready(Ok((std::mem::take(&mut begun), true)));
+                        let whole = self.trailers.is_empty();
+                        return Poll::Ready(Ok((std::mem::take(&mut begun), whole)));
                     }
                     Poll::Ready(Some(Err(why))) => return Poll::Ready(Err(why)),
                     Poll::Ready(Some(Ok(piece))) => {

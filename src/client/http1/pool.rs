@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{HttpClient, Inner, Origin};
 use crate::client::socket::end_when_silent;
-use crate::client::{Hosts, SendFailure, addresses, hosts_fault_of, is_near};
+use crate::client::{Hosts, SendFailure, hosts_fault_of, is_near};
 
 /// Idle connections are given up before the servers at the other end (75 s here, unlimited in v1)
 /// give them up.
@@ -27,8 +27,6 @@ const NAME_TIME: Duration = Duration::from_secs(5);
 /// Idle connections kept to one host at most, and hosts that are remembered.
 const IDLE_MAX: usize = 1024;
 const HOSTS_MAX: usize = 4096;
-/// A connection used that short a time ago is not looked at before it is used again.
-const FRESH: Duration = Duration::from_millis(20);
 /// Pauses between two tries to connect to a host that refuses: the first, and the longest.
 const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
@@ -98,7 +96,7 @@ impl HttpClient {
         if let Some(known) = known {
             return Ok(known);
         }
-        let lookup = addresses(origin.host.to_string(), origin.port);
+        let lookup = (self.0.look_up)(origin.host.to_string(), origin.port);
         let found = timeout(self.0.rules.connect / 2, lookup).await;
         let late = |_| SendFailure::UnknownHost("its name was not resolved in time".to_owned());
         let found = found.map_err(late)?;
@@ -138,9 +136,8 @@ impl HttpClient {
             return None;
         }
         while let Some(Idle { stream, address, since }) = host.idle.pop() {
-            let idle = now.duration_since(since);
             // The event loop may not have heard yet that the other side is gone.
-            if idle < FRESH || idle < IDLE && !has_ended(&stream) {
+            if now.duration_since(since) < IDLE && !has_ended(&stream) {
                 return Some((stream, address));
             }
         }

@@ -13,6 +13,7 @@ use crate::call::function::Answer;
 use crate::client::SendFailure;
 use crate::client::http1::OutgoingRequest;
 use crate::types::Peer;
+use crate::wire::content_type::sniffed;
 use crate::wire::{
     MACHINE_AGENT, PeerHop, headers, message_bytes_max, read_peer_answer, six_decimals,
 };
@@ -151,14 +152,13 @@ pub(crate) fn read_answer(
     Ok(PeerReply { answer, peers: read.peers_list.unwrap_or_default() })
 }
 
-/// v1 does not say what type the function's output has; its own clients get a guess, too.
+/// v1 does not say what type the function's output has; its own clients are told a guess, too.
 fn guessed_type(mut headers: HeaderMap, body: &[u8]) -> HeaderMap {
-    let guess = match std::str::from_utf8(body) {
-        Ok(_) => header::HeaderValue::from_static("text/plain; charset=utf-8"),
-        Err(_) => header::HeaderValue::from_static("application/octet-stream"),
-    };
     // The type that came by HTTP is that of the peer's own JSON.
-    headers.insert(header::CONTENT_TYPE, guess);
+    headers.remove(header::CONTENT_TYPE);
+    if let Some(guess) = sniffed(body) {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(guess));
+    }
     headers
 }
 

@@ -3,6 +3,7 @@
 
 pub mod chunks;
 pub mod codes;
+pub mod content_type;
 pub mod frames;
 pub mod headers;
 pub mod json;

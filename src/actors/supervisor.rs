@@ -7,7 +7,7 @@
 //! Every second it asks each child for its state ([`super::observe`]) and publishes what it knows. A
 //! child that has been silent for too long is left to itself: its next incarnation begins behind the
 //! same [`Handle`], and it ends once it comes back. Incarnations have numbers, so that its end is not
-//! taken for that of its successor. Where [`ABANDONED_MAX`] incarnations of a child hang, a further
+//! taken for that of its successor. Where three incarnations of a child hang, a further
 //! one would hang as well: then it stays stuck, which `/health` shows to whoever can restart the node.
 //!
 //! A Supervisor whose own thread hangs can replace nobody. That shows too: what it has published

@@ -15,13 +15,17 @@ use super::body::{AnswerStream, NextPiece};
 use crate::memory::budget::{Budget, Reservation};
 use std::sync::Arc;
 
+/// Bytes of any answer that are held without a share of the budget, and the steps in which shares grow.
+const FREE_BYTES: usize = 16 << 10;
+const STEP_BYTES: u64 = 32 << 10;
+
 /// How far an answer is read ahead.
 pub(super) struct AheadRules {
-    /// Bytes that are held of any answer.
+    /// Bytes that are held of any answer, as far as the budget has room for them.
     pub(super) window_bytes: usize,
     /// Bytes of an answer that may be held whole, if the budget has room for them.
     pub(super) whole_bytes_max: usize,
-    /// What all that are held whole share.
+    /// What all that is held shares.
     pub(super) budget: Arc<Budget>,
 }
 
@@ -30,11 +34,31 @@ struct Ahead {
     pieces: VecDeque<Result<bytes::Bytes, crate::error::Error>>,
     bytes: usize,
     bytes_max: usize,
+    window_bytes: usize,
     ended: bool,
     trailers: HeaderMap,
     held: Option<Reservation>,
     reader: Option<Waker>,
     filler: Option<Waker>,
+}
+
+impl Ahead {
+    /// Whether one more piece may be held.
+    fn has_room(&mut self, budget: &Arc<Budget>) -> bool {
+        if self.bytes >= self.bytes_max {
+            return false;
+        }
+        let covered = self.held.as_ref().map_or(0, Reservation::bytes) + FREE_BYTES as u64;
+        if (self.bytes as u64) < covered {
+            return true;
+        }
+        match (&mut self.held, budget.take(STEP_BYTES)) {
+            (Some(held), Some(more)) => held.join(more),
+            (held, Some(more)) => *held = Some(more),
+            (_, None) => return false,
+        }
+        true
+    }
 }
 
 /// The reader's end. Dropping it drops the answer.
@@ -57,13 +81,16 @@ pub(super) fn read_ahead(
         Some(_) => whole.map_or(rules.window_bytes, |bytes| bytes.saturating_add(1)),
         None => rules.window_bytes,
     };
-    let shared = Rc::new(RefCell::new(Ahead { bytes_max, held, ..Ahead::default() }));
+    let window_bytes = rules.window_bytes;
+    let ahead = Ahead { bytes_max, window_bytes, held, ..Ahead::default() };
+    let shared = Rc::new(RefCell::new(ahead));
     let of_filler = Rc::clone(&shared);
+    let budget = Arc::clone(&rules.budget);
     let filler = actix_rt::spawn(async move {
         loop {
             let next = poll_fn(|cx| {
                 let mut shared = of_filler.borrow_mut();
-                if shared.bytes >= shared.bytes_max {
+                if !shared.has_room(&budget) {
                     shared.filler = Some(cx.waker().clone());
                     return Poll::Pending;
                 }
@@ -108,7 +135,9 @@ impl AnswerStream for ReadAhead {
         {
             filler.wake();
         }
-        if piece.is_none() {
+        // A share is for what waits. One that was taken for the whole stays until that is through.
+        if shared.pieces.is_empty() && (piece.is_none() || shared.bytes_max <= shared.window_bytes)
+        {
             shared.held = None;
         }
         Poll::Ready(piece)
@@ -201,5 +230,32 @@ mod tests {
         drop(ahead);
         settled().await;
         assert!(dropped.get());
+    }
+
+    #[actix_rt::test]
+    async fn what_waits_has_a_share_of_the_budget_and_gives_it_back() {
+        let mut rules = AheadRules {
+            window_bytes: 256 << 10,
+            whole_bytes_max: 0,
+            budget: Budget::new(40 << 10),
+        };
+        for (budget, pieces) in [(40 << 10, (48 << 10) / 10 + 1), (0, (16 << 10) / 10 + 1)] {
+            rules.budget = Budget::new(budget);
+            let (count, dropped) = (Rc::default(), Rc::default());
+            let tens = Tens { left: 100_000, taken: Rc::clone(&count), dropped };
+            let mut ahead = read_ahead(Box::new(tens), None, &rules);
+            settled().await;
+            assert_eq!(count.get(), pieces, "bounded by the budget");
+            let before = count.get();
+            for _ in 0..before {
+                let piece = poll_fn(|cx| ahead.poll_piece(cx)).await;
+                assert!(piece.is_some());
+            }
+            settled().await;
+            assert!(count.get() > before, "it goes on when it is read");
+            drop(ahead);
+            settled().await;
+            assert_eq!(rules.budget.held(), 0);
+        }
     }
 }

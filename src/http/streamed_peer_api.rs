@@ -1,6 +1,7 @@
 //! `/peer/2/function/{fn}` and what is below it: calls that other nodes hand on by peer protocol 2.
 
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -10,7 +11,7 @@ use super::accompanied::{self, Along};
 use super::errors;
 use super::function_api::{asks_for_websocket, call_body, from_answer, function_and_path};
 use super::gateway_worker::GatewayWorker;
-use crate::call::body::AnswerBody;
+use crate::call::body::{AnswerBody, AnswerStream, NextPiece};
 use crate::call::function::Invocation;
 use crate::call::{Call, CallReport};
 use crate::error::Error;
@@ -50,6 +51,7 @@ pub async fn call(
             (code, (errors::begin(status), AnswerBody::Whole(body.into())))
         }
     };
+    let ran_here = outcome == EXECUTED && elsewhere.is_none();
     let mut passed = elsewhere.unwrap_or_default();
     let me = worker.node.published.load().identity.clone();
     passed.push(PeerHop { machine_ip: me.ip_text(), machine_id: me.id, timings });
@@ -57,8 +59,46 @@ pub async fn call(
         .insert_header((headers::PEER_OUTCOME.clone(), outcome))
         .insert_header((headers::PEER_PATH.clone(), path_text(&passed)))
         .insert_header((headers::PEER_TIMES.clone(), times_text(&passed)));
+    let body = match body {
+        AnswerBody::Streamed { stream, length: None } => {
+            let stream = Box::new(Timed { stream, passed, arrival, ran_here });
+            AnswerBody::Streamed { stream, length: None }
+        }
+        body => body,
+    };
     worker.end_if_stopping(&mut builder);
     accompanied::hand_on(&mut builder, body, along, &request)
+}
+
+/// An answer in chunks: behind it come the times up to its last byte.
+struct Timed {
+    stream: Box<dyn AnswerStream>,
+    /// The nodes passed, this one last, with the times up to the answer's beginning.
+    passed: Vec<PeerHop>,
+    arrival: Instant,
+    ran_here: bool,
+}
+
+impl AnswerStream for Timed {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<NextPiece> {
+        self.stream.poll_piece(cx)
+    }
+
+    fn trailers(&mut self) -> HeaderMap {
+        let mut trailers = self.stream.trailers();
+        if let Some(here) = self.passed.last_mut() {
+            let total = self.arrival.elapsed().as_secs_f64();
+            let since = total - here.timings.total_time.unwrap_or(total);
+            here.timings.total_time = Some(total);
+            let execution = here.timings.execution_time.filter(|_| self.ran_here);
+            here.timings.execution_time =
+                execution.map(|time| time + since).or(here.timings.execution_time);
+        }
+        if let Ok(times) = HeaderValue::from_str(&times_text(&self.passed)) {
+            trailers.insert(headers::PEER_TIMES.clone(), times);
+        }
+        trailers
+    }
 }
 
 async fn read(

@@ -59,6 +59,8 @@ impl PeerClient {
         let probe = Duration::from_millis(settings.probe_timeout_ms);
         let silence = Settings::seconds(settings.peer_silence_timeout_s);
         let forward = Settings::seconds(settings.forward_timeout_s);
+        // As long as the functions behind it may be silent.
+        let idle = Settings::seconds(settings.function_idle_timeout_s).max(forward);
         let client = |connect, first_byte| {
             HttpClient::new(ClientRules {
                 hosts: Hosts::Any,
@@ -66,7 +68,7 @@ impl PeerClient {
                 insists: false,
                 machine_silence: silence,
                 first_byte,
-                next_byte: forward,
+                next_byte: idle,
             })
         };
         Self {

@@ -356,6 +356,7 @@ fn use_scheduler(name: &str, parameter: &str) {
     once(SCHEDULER, "/configuration/scheduler", &body);
 }
 
+#[expect(clippy::too_many_lines, reason = "a list of what is measured")]
 fn over_the_network(taken: &Taken) {
     let rate = |clients| median((0..rounds()).map(|_| train_over_http(clients)).collect());
     for clients in [1, 4] {

@@ -1,5 +1,7 @@
 //! `GET /health` and the metrics of the actors, on real nodes: what is well, and what hangs.
 
+#![expect(clippy::disallowed_methods, reason = "what is tested goes on in real time")]
+
 mod common;
 
 use std::io::{Read, Write};

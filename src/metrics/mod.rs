@@ -1,5 +1,6 @@
 //! Every metric of a node, by name. One registry per node, also where several run in one process.
 
+mod actor;
 mod function;
 mod learner;
 
@@ -8,12 +9,12 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::proto::Metric;
 use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use self::actor::ActorMetrics;
+use self::function::CallMetrics;
 pub use self::function::FunctionMetrics;
 use self::learner::LearnerMetrics;
 use crate::error::RefusalKind;
@@ -28,31 +29,19 @@ const FUNCTIONS_MAX: usize = 256;
 /// Peers told apart at most, since machines come and go.
 const PEERS_MAX: usize = 1024;
 
-/// Seconds; from a trivial call on loopback to a slow one on a board.
-const BUCKETS: &[f64] = &[
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-    60.0,
-];
-
 /// The metrics of one node.
 pub struct Metrics {
     registry: Registry,
-    requests: IntCounterVec,
     running: IntGauge,
     waiting: IntGauge,
     k: IntGauge,
     forwards: IntCounterVec,
     probes: IntCounterVec,
-    execution: HistogramVec,
-    queueing: HistogramVec,
-    total: HistogramVec,
-    first_byte: HistogramVec,
     machines: IntGaugeVec,
-    restarts: IntCounterVec,
-    actor_ok: IntGaugeVec,
-    mailbox_age: GaugeVec,
     fallbacks: IntCounter,
     log_lines_dropped: IntCounter,
+    calls: CallMetrics,
+    actors: ActorMetrics,
     learner: LearnerMetrics,
     /// In the order of [`RefusalKind::KINDS`].
     refusals: Vec<IntCounter>,
@@ -86,10 +75,6 @@ impl Metrics {
         let gauge = |name: &str, help: &str| {
             register(&registry, IntGauge::with_opts(Opts::new(name, help)))
         };
-        let histogram = |name: &str, help: &str| {
-            let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
-            register(&registry, HistogramVec::new(opts, &["function"]))
-        };
         let refusals = counter(
             "p2pfaas_refusals_total",
             "What was refused or ended so that others are served, by kind",
@@ -100,11 +85,6 @@ impl Metrics {
                 .iter()
                 .map(|(_, label)| refusals.with_label_values(&[label]))
                 .collect(),
-            requests: counter(
-                "p2pfaas_requests_total",
-                "Calls that ended, by function, scheduler and outcome",
-                &["function", "scheduler", "outcome"],
-            ),
             running: gauge("p2pfaas_running", "Functions that run now"),
             waiting: gauge("p2pfaas_waiting", "Calls that wait for a slot"),
             k: gauge("p2pfaas_k", "Functions that may run at once"),
@@ -114,46 +94,11 @@ impl Metrics {
                 &["peer", "result"],
             ),
             probes: counter("p2pfaas_probes_total", "Probes of peers, by result", &["result"]),
-            execution: histogram(
-                "p2pfaas_execution_seconds",
-                "The call to the function alone, for calls that ran here",
-            ),
-            queueing: histogram("p2pfaas_queueing_seconds", "Time spent waiting for a slot here"),
-            total: histogram("p2pfaas_total_seconds", "Arrival to completion at this node"),
-            first_byte: histogram(
-                "p2pfaas_first_byte_seconds",
-                "Arrival to the beginning of the answer at this node",
-            ),
             machines: register(
                 &registry,
                 IntGaugeVec::new(
                     Opts::new("p2pfaas_machines", "Known machines by standing"),
                     &["standing"],
-                ),
-            ),
-            restarts: counter(
-                "p2pfaas_actor_restarts_total",
-                "Actors that ended unasked or were stuck, and were started again",
-                &["actor", "cause"],
-            ),
-            actor_ok: register(
-                &registry,
-                IntGaugeVec::new(
-                    Opts::new(
-                        "p2pfaas_actor_ok",
-                        "Whether an actor answers: 1, or 0 if it is stuck",
-                    ),
-                    &["actor"],
-                ),
-            ),
-            mailbox_age: register(
-                &registry,
-                GaugeVec::new(
-                    Opts::new(
-                        "p2pfaas_actor_mailbox_age_seconds",
-                        "How long a message to an actor waits",
-                    ),
-                    &["actor"],
                 ),
             ),
             fallbacks: register(
@@ -170,6 +115,8 @@ impl Metrics {
                     "Lines that the process left out of its log, because there were too many alike",
                 ),
             ),
+            calls: CallMetrics::new(&registry),
+            actors: ActorMetrics::new(&registry),
             learner: LearnerMetrics::new(&registry),
             rendering: Mutex::default(),
             functions: Mutex::default(),
@@ -190,7 +137,7 @@ impl Metrics {
         if functions.len() >= FUNCTIONS_MAX {
             return None;
         }
-        let made = Arc::new(self.labelled(name));
+        let made = Arc::new(self.calls.labelled(name));
         functions.insert(name.to_owned(), Arc::clone(&made));
         Some(made)
     }
@@ -212,19 +159,7 @@ impl Metrics {
 
     /// The metrics of calls of functions whose names are not told apart.
     pub fn of_others(&self) -> Arc<FunctionMetrics> {
-        Arc::clone(self.others.get_or_init(|| Arc::new(self.labelled("other"))))
-    }
-
-    fn labelled(&self, label: &str) -> FunctionMetrics {
-        FunctionMetrics {
-            label: label.to_owned(),
-            requests: self.requests.clone(),
-            counters: Mutex::default(),
-            execution: self.execution.with_label_values(&[label]),
-            queueing: self.queueing.with_label_values(&[label]),
-            total: self.total.with_label_values(&[label]),
-            first_byte: self.first_byte.with_label_values(&[label]),
-        }
+        Arc::clone(self.others.get_or_init(|| Arc::new(self.calls.labelled("other"))))
     }
 
     /// A call was handed to `peer`, with that result.
@@ -266,23 +201,17 @@ impl Metrics {
 
     /// An actor was started again.
     pub fn restarted(&self, actor: &str, cause: &str) {
-        self.restarts.with_label_values(&[actor, cause]).inc();
+        self.actors.restarted(actor, cause);
     }
 
     /// How often an actor was started again, whatever the cause.
     pub fn restarts(&self, actor: &str) -> u64 {
-        let of_actor = |metric: &&Metric| {
-            metric.get_label().iter().any(|l| l.name() == "actor" && l.value() == actor)
-        };
-        let families = self.restarts.collect();
-        let metrics = families.iter().flat_map(|family| family.get_metric());
-        metrics.filter(of_actor).map(|metric| metric.get_counter().get_value() as u64).sum()
+        self.actors.restarts(actor)
     }
 
     /// Whether an actor answers, and how long a message to it waits.
     pub fn actor(&self, actor: &str, ok: bool, mailbox_age: Duration) {
-        self.actor_ok.with_label_values(&[actor]).set(ok.into());
-        self.mailbox_age.with_label_values(&[actor]).set(mailbox_age.as_secs_f64());
+        self.actors.observed(actor, ok, mailbox_age);
     }
 
     /// Everything in Prometheus' text format; the queue's and the learner's figures are those given.
@@ -327,6 +256,7 @@ mod tests {
     use crate::types::Load;
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a list of all metrics")]
     fn every_metric_is_rendered_under_its_name() {
         let metrics = Metrics::new();
         let function = metrics.of_function("fn-a").expect("there is room");

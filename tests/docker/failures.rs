@@ -123,6 +123,7 @@ fn share(told: &[&Told], share: f64) -> Duration {
 
 /// Breaks the third node by `event`, watches, mends it by `mend`, watches again. A call that was
 /// running there is lost, or `waits` until the node is back. Both are arguments for `docker`.
+#[expect(clippy::too_many_lines, reason = "one course of events")]
 async fn without_the_third(
     name: &str,
     waits: bool,

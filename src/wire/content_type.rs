@@ -146,6 +146,7 @@ mod tests {
     const BINARY: &str = "application/octet-stream";
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn every_signature_has_the_name_that_go_gives_it() {
         let embedded: Vec<u8> = [&[7; 34][..], b"LP\0"].concat();
         let cases: &[(&[u8], &str)] = &[

@@ -175,7 +175,10 @@ impl Reading<'_> {
         self.enter(Phase::Body);
         self.holds(&held);
         let mut body = BytesMut::new();
-        while let Some(piece) = self.next().await {
+        // One that offers to become a WebSocket ends nowhere by its parser, but has the length it tells.
+        while announced.is_none_or(|all| (body.len() as u64) < all)
+            && let Some(piece) = self.next().await
+        {
             let piece = piece?;
             let bytes = body.len() + piece.len();
             if bytes > limit_bytes {

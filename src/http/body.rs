@@ -15,7 +15,6 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
-use super::upload::PAUSE;
 use crate::config::Settings;
 use crate::connections::{Bodies, Connection, EndReason, Phase};
 use crate::error::Error;
@@ -28,6 +27,8 @@ use crate::wire::headers;
 const DRAINED_BYTES_MAX: usize = 32 << 20;
 /// The longest pause in a refused body after which its sender is answered all the same.
 const DRAINED_PAUSE: Duration = Duration::from_secs(1);
+/// A pause in the beginning of a long body after which its call is scheduled all the same.
+const PAUSE: Duration = Duration::from_millis(50);
 /// A piece of a body that shows that its client sends: more than one that drips.
 const MOVING_BYTES: usize = 4 << 10;
 /// What a body in chunks takes of its budget at least: its chunks may be of one byte each.
@@ -175,7 +176,10 @@ impl Reading<'_> {
         self.enter(Phase::Body);
         self.holds(&held);
         let mut body = BytesMut::new();
-        while let Some(piece) = self.next().await {
+        // One that offers to become a WebSocket ends nowhere by its parser, but has the length it tells.
+        while announced.is_none_or(|all| (body.len() as u64) < all)
+            && let Some(piece) = self.next().await
+        {
             let piece = piece?;
             let bytes = body.len() + piece.len();
             if bytes > limit_bytes {

@@ -99,7 +99,7 @@ pub async fn call_body(
         whole_bytes_max: whole.then(|| settings.whole_body_bytes_max()),
         kept_bytes_max: settings.retry_body_bytes_max,
     };
-    take_body(request, payload, worker, rules).await
+    take_body(request, payload, &worker.uploads, &worker.node, rules).await
 }
 
 /// Which scheduler the headers ask for: Bypass wins over Forward, Forward over Reject; any

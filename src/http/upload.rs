@@ -10,7 +10,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, web};
@@ -18,7 +17,6 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 
 use super::body::{Uploads, check_announced, read_body};
-use super::gateway_worker::GatewayWorker;
 use crate::call::body::{BodySource, NextPiece, RequestBody};
 use crate::call::state::NodeState;
 use crate::call::turns::UploadTurn;
@@ -32,8 +30,6 @@ use crate::wire::headers;
 /// What a body that streams takes of the budget of bodies, beside what is kept of it: what is on its
 /// way from one connection to the other.
 const ON_ITS_WAY_BYTES: u64 = 64 << 10;
-/// A pause in the beginning of a body after which the call is scheduled all the same.
-pub const PAUSE: Duration = Duration::from_millis(50);
 
 /// How a call's body is taken.
 #[derive(Clone, Copy, Debug)]
@@ -53,10 +49,10 @@ pub struct UploadRules {
 pub async fn take_body(
     request: &HttpRequest,
     payload: web::Payload,
-    worker: &GatewayWorker,
+    uploads: &Uploads,
+    node: &NodeState,
     rules: UploadRules,
 ) -> Result<(RequestBody, Reservation), Error> {
-    let uploads = &worker.uploads;
     let from = request.headers();
     let announced = headers::length(from);
     let chunked = from.contains_key(header::TRANSFER_ENCODING);
@@ -101,7 +97,7 @@ pub async fn take_body(
         let body = Bytes::from(upload.kept.concat());
         return Ok((RequestBody::Whole(body), held));
     }
-    upload.wait_for_turn(&worker.node).await?;
+    upload.wait_for_turn(node).await?;
     let source = Rc::new(RefCell::new(upload));
     Ok((RequestBody::Streamed { source, length: announced }, held))
 }

@@ -6,6 +6,7 @@
 pub mod process;
 pub mod raw;
 pub mod websocket;
+pub mod wire;
 
 use std::future::Future;
 use std::net::Ipv4Addr;

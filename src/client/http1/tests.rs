@@ -267,7 +267,7 @@ fn ends_at_reuse() -> Script {
 }
 
 #[actix_rt::test]
-async fn what_a_kept_connection_took_to_its_end_is_sent_again_once_if_its_method_is_safe() {
+async fn what_a_connection_took_to_its_end_is_sent_again_once_if_its_method_is_safe() {
     let answers = || script(|mut wire| drop(wire.answer(OK)));
     for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
         let answer = match method {
@@ -291,12 +291,20 @@ async fn what_a_kept_connection_took_to_its_end_is_sent_again_once_if_its_method
         assert!(broke(&once), "{method}: {once:?}");
         served.join().expect("served");
     }
-    let ends = script(|mut wire| drop(wire.head()));
-    let (address, served) = server(vec![ends_at_reuse(), ends]);
+    let ends = || script(|mut wire| drop(wire.head()));
+    let (address, served) = server(vec![ends_at_reuse(), ends()]);
     let client = client();
     assert_eq!(get(&client, address).await, ok());
     let twice = get(&client, address).await;
     assert!(broke(&twice), "no third time: {twice:?}");
+    served.join().expect("served");
+    // Who stops has connections that he accepts no more: a new one may end likewise.
+    let (address, served) = server(vec![ends(), answers()]);
+    assert_eq!(get(&self::client(), address).await, ok());
+    served.join().expect("served");
+    let (address, served) = server(vec![ends()]);
+    let once = outcome(&self::client(), Method::POST, address, RequestBody::EMPTY).await;
+    assert!(broke(&once), "{once:?}");
     served.join().expect("served");
 }
 
@@ -429,8 +437,7 @@ async fn a_body_that_is_not_whole_is_an_error() {
 
 #[actix_rt::test]
 async fn a_head_that_is_not_whole_or_cannot_be_read_breaks_the_call() {
-    for head in ["", "HTTP/1.1 200", "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n", "SSH-2.0\r\n"]
-    {
+    for head in ["HTTP/1.1 200", "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n", "SSH-2.0\r\n"] {
         let (address, served) = server(vec![script(move |mut wire| drop(wire.answer(head)))]);
         let got = get(&client(), address).await;
         assert!(broke(&got), "{head:?}: {got:?}");

@@ -409,7 +409,7 @@ impl Settings {
             problems.push(problem("scheduler", why));
         }
         for name in self.routes.0.keys().chain(&self.fns_list) {
-            if let Err(why) = FunctionName::parse(name) {
+            if let Err(why) = FunctionName::parse_listed(name) {
                 let key = if self.routes.0.contains_key(name) { "routes" } else { "fns_list" };
                 problems.push(problem(key, format!("{name:?}: {why}")));
             }

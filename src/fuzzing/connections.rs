@@ -108,7 +108,7 @@ impl Given {
         let table = Connections::new(8, 1 << 30, 0, METRICS.with(Arc::clone));
         let here = IpAddr::from([10, 0, 0, 1]);
         let (connection, held) = table.open(here).expect("there is room");
-        let guarded = Guarded::new(Socket(Rc::clone(&script)), connection, held);
+        let guarded = Guarded::new(Socket(Rc::clone(&script)), connection, held, None);
         Self { script, guarded, given: 0 }
     }
 

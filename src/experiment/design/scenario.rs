@@ -274,7 +274,7 @@ impl Scenario {
                 self.name
             ));
         }
-        if let Err(why) = FunctionName::parse(&self.function) {
+        if let Err(why) = FunctionName::parse_listed(&self.function) {
             problems.push(format!("function: {why}"));
         }
         for words in &self.schedulers.0 {

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use actix_codec::{AsyncRead, AsyncWrite, Decoder, ReadBuf};
 use actix_http::h1::{Codec, Message, MessageType};
-use actix_http::{HttpMessage, ServiceConfig, header};
+use actix_http::{HttpMessage, Request, ServiceConfig, header};
 use bytes::BytesMut;
 
 use super::Bytes;
@@ -240,6 +240,16 @@ impl Parser {
             Ok(None) => Next::More,
             Err(_) => Next::Broken,
         }
+    }
+}
+
+/// The request that the parser reads of `head`.
+pub(super) fn parsed(head: &[u8]) -> Option<Request> {
+    let mut buffer = BytesMut::from(head);
+    let mut codec = Codec::new(CONFIG.with(|(_, config)| config.clone()));
+    match codec.decode(&mut buffer) {
+        Ok(Some(Message::Item(request))) => Some(request),
+        _ => None,
     }
 }
 

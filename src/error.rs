@@ -28,6 +28,12 @@ pub enum Error {
     /// A body that comes more slowly than the least rate.
     #[error("The body came too slowly")]
     BodyTooSlow,
+    /// A request's head that did not come to its end in time.
+    #[error("The request's head came too slowly")]
+    HeadTooSlow,
+    /// A request's head over the limit, or for which there is no room.
+    #[error("The request's head is too large")]
+    HeadTooLarge,
     /// There is no room now for a request like this; others needed it more.
     #[error("The node has no room for this now: try again")]
     Busy,
@@ -56,7 +62,8 @@ pub enum Error {
     /// The function's name leads to this machine itself, or only to its link.
     #[error(
         "Function {0} was not called: its name leads to this machine itself or to an address of its \
-         link; a route (P2PFAAS_ROUTES={0}=URL) allows it"
+         link; a list of functions with it (P2PFAAS_FNS_LIST={0}) or a route (P2PFAAS_ROUTES={0}=URL) \
+         allows it"
     )]
     NearFunction(FunctionName),
     /// The function's server does not take connections. It did not run.
@@ -152,7 +159,10 @@ impl Error {
             Self::WrongMethod => ErrorCode::WRONG_METHOD,
             Self::NotAWebSocket => ErrorCode::NO_HANDSHAKE,
             Self::BodyTooLarge { .. } => ErrorCode::TOO_LARGE,
-            Self::BodyTimedOut { .. } | Self::BodyTooSlow => ErrorCode::TOO_SLOW,
+            Self::BodyTimedOut { .. } | Self::BodyTooSlow | Self::HeadTooSlow => {
+                ErrorCode::TOO_SLOW
+            }
+            Self::HeadTooLarge => ErrorCode::HEAD_TOO_LARGE,
             Self::Busy => ErrorCode::BUSY,
             Self::FunctionUnreachable { .. }
             | Self::FunctionBroke { .. }

@@ -1,6 +1,7 @@
 //! The nouns that every layer speaks of. No IO, no clock.
 
 mod address;
+mod function_name;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,65 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use self::address::{may_be_machine, may_be_own};
-
-/// A function's name: one DNS label, underscores allowed, 1 to 63 characters.
-///
-/// A name becomes a host name (`http://<fn>:8080/`), so what a resolver would read as an address
-/// (`127`, `0x7f000001`) or as this machine (`localhost`) is refused: nobody reaches another host
-/// through a node by naming it as a function.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FunctionName(Arc<str>);
-
-/// Why a string is not a [`FunctionName`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadFunctionName {
-    /// Empty, or longer than 63 characters.
-    #[error("a function name has 1 to 63 characters")]
-    Length,
-    /// A character outside `a-z A-Z 0-9 - _`, or a hyphen at an end.
-    #[error(
-        "a function name has letters, digits, underscores and inner hyphens only (one DNS label)"
-    )]
-    Characters,
-    /// Something a resolver takes for an IP address or for this machine.
-    #[error("a function name is neither an IP address nor localhost")]
-    Address,
-}
-
-impl FunctionName {
-    /// Checks `name` and takes it over.
-    pub fn parse(name: &str) -> Result<Self, BadFunctionName> {
-        if name.is_empty() || name.len() > 63 {
-            return Err(BadFunctionName::Length);
-        }
-        let allowed = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
-        if !name.bytes().all(allowed) || name.starts_with('-') || name.ends_with('-') {
-            return Err(BadFunctionName::Characters);
-        }
-        // The resolver's inet_aton forms: decimal and octal are all digits, hexadecimal begins 0x.
-        let digits = name.bytes().all(|c| c.is_ascii_digit());
-        let lower = name.to_ascii_lowercase();
-        let hex = lower
-            .strip_prefix("0x")
-            .is_some_and(|rest| rest.bytes().all(|c| c.is_ascii_hexdigit()));
-        let this_machine = ["localhost", "ip6-localhost", "ip6-loopback"].contains(&&*lower);
-        if digits || hex || this_machine {
-            return Err(BadFunctionName::Address);
-        }
-        Ok(Self(name.into()))
-    }
-
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for FunctionName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+pub use self::function_name::{BadFunctionName, FunctionName};
 
 /// The service class of a call, as clients send it: a number, 0 when none was given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
@@ -352,41 +295,6 @@ mod tests {
         let long = "a".repeat(64);
         for wrong in ["", ".", "10.0.0", "10.0.0.256", "node:19000", "http://node", "a..b", &long] {
             assert!(wrong.parse::<InitServer>().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_function_name_is_one_dns_label_with_underscores() {
-        for good in ["fn-echo", "a", "Fn_2", "_x", "0xfn", "9lives"] {
-            assert_eq!(FunctionName::parse(good).map(|n| n.to_string()), Ok(good.to_owned()));
-        }
-        for (bad, why) in [
-            ("", BadFunctionName::Length),
-            (&*"a".repeat(64), BadFunctionName::Length),
-            ("a.b", BadFunctionName::Characters),
-            ("-a", BadFunctionName::Characters),
-            ("a-", BadFunctionName::Characters),
-            ("a/b", BadFunctionName::Characters),
-            ("é", BadFunctionName::Characters),
-            ("[::1]", BadFunctionName::Characters),
-            ("127.0.0.1", BadFunctionName::Characters),
-        ] {
-            assert_eq!(FunctionName::parse(bad), Err(why), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_function_name_that_a_resolver_reads_as_an_address_is_refused() {
-        for bad in [
-            "localhost",
-            "LocalHost",
-            "ip6-localhost",
-            "2130706433",
-            "017700000001",
-            "0x7f000001",
-            "0x",
-        ] {
-            assert_eq!(FunctionName::parse(bad), Err(BadFunctionName::Address), "{bad:?}");
         }
     }
 

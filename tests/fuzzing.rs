@@ -173,6 +173,7 @@ targets! {
     numbers_shown
     patches
     peer_answer
+    peer_head
     peer_request
     saved_files
     scenario

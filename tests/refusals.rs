@@ -2,32 +2,9 @@
 
 mod common;
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
-
+use common::raw::spoken as raw;
 use common::{TestNode, get, send};
 use serde_json::Value;
-
-/// Sends `request` in pieces of `step` bytes and reads until the node closes the connection, on a
-/// thread of its own.
-async fn raw(ip: Ipv4Addr, port: u16, request: impl Into<Vec<u8>>, step: usize) -> String {
-    let request = request.into();
-    let asked = move || {
-        let mut stream = TcpStream::connect((ip, port)).expect("connects");
-        stream.set_nodelay(true).expect("a socket");
-        stream.set_read_timeout(Some(common::PATIENCE)).expect("a socket");
-        for piece in request.chunks(step) {
-            // A node that has refused it reads no more.
-            if stream.write_all(piece).is_err() {
-                break;
-            }
-        }
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        String::from_utf8_lossy(&answer).into_owned()
-    };
-    actix_rt::task::spawn_blocking(asked).await.expect("joins")
-}
 
 #[actix_rt::test]
 async fn a_page_of_another_site_changes_nothing() {

@@ -17,7 +17,8 @@ use crate::http::accompanied::{self, Along};
 use crate::http::body::{Uploads, read_body};
 use crate::http::errors;
 use crate::http::function_api::from_answer;
-use crate::http::server::{bind, serve};
+use crate::http::routes::get;
+use crate::http::server::{ServeRules, bind, serve};
 use crate::memory::budget::Budget;
 use crate::metrics::Metrics;
 use crate::telemetry;
@@ -87,7 +88,7 @@ pub(super) fn run(args: &FunctionArgs) -> Result<(), Failure> {
                     uploads: Uploads::new(&settings, bodies.clone()),
                     body_bytes_max,
                 }))
-                .route("/_/health", web::get().to(HttpResponse::Ok))
+                .route("/_/health", get().to(HttpResponse::Ok))
                 .default_service(web::to(call))
         }
     };
@@ -101,8 +102,9 @@ pub(super) fn run(args: &FunctionArgs) -> Result<(), Failure> {
             .shutdown_timeout(drain_s)
             .disable_signals();
         let listener = bind(args.listen.ip(), args.listen.port()).map_err(unavailable)?;
-        let limits = Arc::new(move |_: &str| Some(body_bytes_max));
-        let server = serve(builder, listener, Arc::clone(&connections), limits, app)
+        let rules =
+            ServeRules { body_bytes_max: Box::new(move |_| Some(body_bytes_max)), machine: None };
+        let server = serve(builder, listener, Arc::clone(&connections), rules, app)
             .map_err(unavailable)?
             .run();
         actix_rt::spawn(connections.sweeping());

@@ -42,7 +42,7 @@ impl Settings {
             ("fns_list", self.fns_list.iter().collect()),
         ] {
             for name in names {
-                if let Err(why) = FunctionName::parse(name) {
+                if let Err(why) = FunctionName::parse_listed(name) {
                     problem(key, format!("{name:?}: {why}"));
                 }
             }

@@ -20,11 +20,16 @@ const PORT: u16 = 8080;
 ///
 /// # Errors
 /// None.
-pub fn prepare(_: &Settings) -> Result<Option<PreparedBackend>, BadBackend> {
+pub fn prepare(settings: &Settings) -> Result<Option<PreparedBackend>, BadBackend> {
+    let hosts = match settings.fns_list.is_empty() {
+        // The name is what a client typed: it must not lead to this machine itself.
+        true => Hosts::Others,
+        // It is one of those that the operator lists.
+        false => Hosts::Any,
+    };
     Ok(Some(PreparedBackend {
         names: Vec::new(),
-        // The name is what a client typed: it must not lead to this machine itself.
-        make: Box::new(|thread| Box::new(Container { remote: thread.remote(Hosts::Others) })),
+        make: Box::new(move |thread| Box::new(Container { remote: thread.remote(hosts) })),
     }))
 }
 

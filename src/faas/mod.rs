@@ -10,6 +10,7 @@ pub mod openfaas;
 mod remote;
 pub mod route;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,6 +126,8 @@ impl Backends {
 pub struct Functions {
     backends: Vec<Box<dyn FunctionBackend>>,
     served: Vec<String>,
+    /// The names that the operator gave, here or in a route.
+    named: HashSet<String>,
 }
 
 impl Functions {
@@ -134,6 +137,7 @@ impl Functions {
         Self {
             backends: backends.0.iter().map(|backend| (backend.make)(&context)).collect(),
             served: settings.fns_list.clone(),
+            named: settings.fns_list.iter().chain(backends.names()).cloned().collect(),
         }
     }
 
@@ -146,7 +150,10 @@ impl Functions {
     /// # Errors
     /// The name is none, or not among those that the node serves.
     pub fn check(&self, name: &str) -> Result<FunctionName, Error> {
-        let name = FunctionName::parse(name)?;
+        let name = match self.named.contains(name) {
+            true => FunctionName::parse_listed(name)?,
+            false => FunctionName::parse(name)?,
+        };
         if self.served.is_empty() || self.served.iter().any(|served| served == name.as_str()) {
             Ok(name)
         } else {

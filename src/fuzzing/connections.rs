@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use actix_codec::{AsyncRead, AsyncWrite, Decoder, ReadBuf};
 use actix_http::h1::{Codec, Message, MessageType};
-use actix_http::{HttpMessage, ServiceConfig, header};
+use actix_http::{HttpMessage, Request, ServiceConfig, header};
 use bytes::BytesMut;
 
 use super::Bytes;
@@ -108,7 +108,7 @@ impl Given {
         let table = Connections::new(8, 1 << 30, 0, METRICS.with(Arc::clone));
         let here = IpAddr::from([10, 0, 0, 1]);
         let (connection, held) = table.open(here).expect("there is room");
-        let guarded = Guarded::new(Socket(Rc::clone(&script)), connection, held);
+        let guarded = Guarded::new(Socket(Rc::clone(&script)), connection, held, None);
         Self { script, guarded, given: 0 }
     }
 
@@ -240,6 +240,16 @@ impl Parser {
             Ok(None) => Next::More,
             Err(_) => Next::Broken,
         }
+    }
+}
+
+/// The request that the parser reads of `head`.
+pub(super) fn parsed(head: &[u8]) -> Option<Request> {
+    let mut buffer = BytesMut::from(head);
+    let mut codec = Codec::new(CONFIG.with(|(_, config)| config.clone()));
+    match codec.decode(&mut buffer) {
+        Ok(Some(Message::Item(request))) => Some(request),
+        _ => None,
     }
 }
 

@@ -94,7 +94,14 @@ pub(super) fn experiment_answer(bytes: &[u8]) {
 /// What is accepted as a name stands in a URL as its host, and is no address.
 pub(super) fn function_name(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
+    let listed = FunctionName::parse_listed(&text);
+    if let Ok(name) = &listed {
+        let uri: Uri = format!("http://{name}:8080/").parse().expect("a URL");
+        assert_eq!(uri.host(), Some(name.as_str()));
+        assert!(name.as_str().parse::<IpAddr>().is_err());
+    }
     let Ok(name) = FunctionName::parse(&text) else { return };
+    assert_eq!(listed.as_ref(), Ok(&name));
     assert_eq!(FunctionName::parse(name.as_str()).as_ref(), Ok(&name));
     let uri: Uri = format!("http://{name}:8080/").parse().expect("a URL");
     assert_eq!((uri.host(), uri.port_u16()), (Some(name.as_str()), Some(8080)));

@@ -40,7 +40,8 @@ fn keeps(value: &Value, depth: usize, values: &mut usize, bounds: &Bounds) {
             *values += map.len();
             for (key, value) in map {
                 assert!(key.len() <= bounds.string_bytes);
-                let long = depth == 0 && bounds.long.contains(&&**key);
+                let long =
+                    depth == 0 && bounds.long.iter().any(|long| long.eq_ignore_ascii_case(key));
                 assert!(long || value.as_str().is_none_or(|s| s.len() <= bounds.string_bytes));
                 keeps(value, depth + 1, values, bounds);
             }

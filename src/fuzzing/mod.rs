@@ -6,6 +6,7 @@
 
 mod connections;
 mod functions;
+mod heads;
 mod http;
 mod learning;
 mod messages;
@@ -40,6 +41,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("numbers_shown", messages::numbers_shown),
     ("patches", settings::patches),
     ("peer_answer", messages::peer_answer),
+    ("peer_head", heads::peer_head),
     ("peer_request", messages::peer_request),
     ("saved_files", settings::saved_files),
     ("scenario", settings::scenario),

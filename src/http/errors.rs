@@ -9,7 +9,7 @@ use crate::wire::codes::{ErrorCode, WireError};
 /// Bytes of an error's message at most.
 const MESSAGE_BYTES_MAX: usize = 1 << 10;
 /// Seconds after which a client that was refused for want of room may try again.
-const RETRY_AFTER_S: &str = "1";
+pub const RETRY_AFTER_S: &str = "1";
 
 /// An error's status and its JSON body.
 pub fn status_and_body(error: &Error) -> (StatusCode, Vec<u8>) {
@@ -21,10 +21,15 @@ pub fn status_and_body(error: &Error) -> (StatusCode, Vec<u8>) {
 pub fn begin(status: StatusCode) -> HttpResponseBuilder {
     let mut response = HttpResponse::build(status);
     response.content_type("application/json");
-    if status == StatusCode::TOO_MANY_REQUESTS {
+    if may_try_again(status) {
         response.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
     }
     response
+}
+
+/// Whether a client that is answered so may try again in a moment.
+pub fn may_try_again(status: StatusCode) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS
 }
 
 /// An answer that says what went wrong.
@@ -72,6 +77,8 @@ mod tests {
             (Error::BodyTooLarge { limit_bytes: 1 }, 4, 413),
             (Error::BodyTimedOut { limit }, 4, 408),
             (Error::BodyTooSlow, 4, 408),
+            (Error::HeadTooSlow, 4, 408),
+            (Error::HeadTooLarge, 4, 431),
             (Error::Busy, 400, 429),
             (Error::Foreign(why.clone()), 1, 403),
             (Error::UnknownPath, 3, 404),

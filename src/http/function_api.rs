@@ -235,8 +235,7 @@ fn executed_elsewhere(
     if let Some(time) = passed.first().and_then(|hop| hop.timings.execution_time) {
         builder.insert_header((headers::EXECUTION_TIME.clone(), six_decimals(time)));
     }
-    let me = worker.node.published.load().identity.clone();
-    let here = PeerHop { machine_ip: me.ip_text(), machine_id: me.id, timings };
+    let here = PeerHop { timings, ..PeerHop::at(&worker.node.published.load().identity) };
     let hops: Vec<&PeerHop> = std::iter::once(&here).chain(passed.iter().rev()).collect();
     let times = |pick: fn(&Timings) -> Option<f64>| {
         let texts: Vec<String> =

@@ -3,7 +3,8 @@
 //!
 //! The server's parser takes what it is given: hundreds of requests that come in one piece would all
 //! be parsed at once, and a head may grow for as long as its client likes. So it is given one request
-//! at a time: what comes after a head waits here until the request wants its body or is answered.
+//! at a time: what comes after a head waits here until the request wants its body or is answered. And of
+//! another node's head it is given what a call between nodes needs ([`super::peer_head`]).
 
 use std::cell::RefCell;
 use std::io;
@@ -15,8 +16,10 @@ use actix_rt::net::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::Framing;
+use super::last_words::{self, TellMachine};
+use super::peer_head::{HEAD_BYTES_MAX, KEPT_BYTES_MAX, PeerHead};
 use crate::connections::{CONNECTION_BYTES, Connection, EndReason, NoRoom, Phase};
-use crate::error::RefusalKind;
+use crate::error::{Error, RefusalKind};
 use crate::memory::budget::Reservation;
 
 /// Bytes of a body that ends by itself that the parser is given at once.
@@ -30,14 +33,6 @@ const TURN_BYTES: usize = 16 << 10;
 /// What the parser may make of such a piece: a chunk of one byte, or a whole request behind the last
 /// one, takes many times as many bytes in memory as on the wire.
 const OPEN_MEMORY: u64 = 192 << 10;
-
-/// What a client reads whose request is given up before it was whole.
-const TOO_SLOW: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-const NO_ROOM: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\n\
-    connection: close\r\ncontent-length: 0\r\n\r\n";
-const TOO_LARGE: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\n\
-    connection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// Why the parser is given nothing of a head.
 enum NotGiven {
@@ -72,24 +67,41 @@ pub struct Guarded<S: Stream = TcpStream> {
     held: Reservation,
     /// Read and not given to the parser yet.
     carry: Vec<u8>,
+    /// What the parser is given before that, of a head that was cut down.
+    ready: Vec<u8>,
+    /// Whether it stands for what was read last.
+    is_instead: bool,
     /// The parser was given something to look at: it gets nothing more before it has.
     paused: bool,
     /// Bytes of a body that it was given since it last had.
     given: usize,
     framing: Framing,
+    peer_head: PeerHead,
+    /// Who answers calls between nodes; `None`: no other node calls here.
+    machine: Option<Arc<TellMachine>>,
 }
 
 impl<S: Stream> Guarded<S> {
-    /// A connection just accepted, and its share of the budget.
-    pub fn new(io: S, connection: Arc<Connection>, held: Reservation) -> Self {
+    /// A connection just accepted, and its share of the budget. Other nodes that call are answered by
+    /// `machine`, if there is one.
+    pub fn new(
+        io: S,
+        connection: Arc<Connection>,
+        held: Reservation,
+        machine: Option<Arc<TellMachine>>,
+    ) -> Self {
         Self {
             io,
             connection,
             held,
             carry: Vec::new(),
+            ready: Vec::new(),
+            is_instead: false,
             paused: false,
             given: 0,
             framing: Framing::default(),
+            peer_head: PeerHead::default(),
+            machine,
         }
     }
 
@@ -99,8 +111,9 @@ impl<S: Stream> Guarded<S> {
     }
 
     /// Writes a last word, as far as the kernel takes it at once.
-    fn say(&self, last: &[u8]) {
-        self.io.say(last);
+    fn say(&self, last: &Error) {
+        let machine = self.machine.as_ref().filter(|_| self.peer_head.is_of_peer());
+        self.io.say(&last_words::written(last, machine.map(|machine| machine())));
     }
 
     /// What a read comes to on a connection that is to end; `None`: it is read as ever.
@@ -110,7 +123,7 @@ impl<S: Stream> Guarded<S> {
             Phase::Idle if self.carry.is_empty() && !self.connection.is_doomed() => None,
             Phase::Idle | Phase::Session => Some(Poll::Ready(Ok(()))),
             Phase::Head => {
-                self.say(if why == EndReason::Slow { TOO_SLOW } else { NO_ROOM });
+                self.say(if why == EndReason::Slow { &Error::HeadTooSlow } else { &Error::Busy });
                 Some(Poll::Ready(Ok(())))
             }
             // Its handler answers.
@@ -152,19 +165,22 @@ impl<S: Stream> Guarded<S> {
     fn share_of_head(&mut self, came: &[u8]) -> Result<usize, NotGiven> {
         if self.connection.phase() == Phase::Idle {
             self.framing.begin();
+            self.peer_head.begin();
             self.connection.enter(Phase::Head, 0);
         }
-        let length = self.connection.bytes_moved() + came.len() as u64;
-        if length > COVERED_BYTES as u64 {
-            // The parser's buffer doubles as it grows.
-            let wanted = CONNECTION_BYTES + length.next_power_of_two();
-            self.connection.grow(&mut self.held, wanted).map_err(|no_room| match no_room {
-                NoRoom::Yet => NotGiven::Yet,
-                NoRoom::AtAll => NotGiven::TooLarge,
-            })?;
-        }
+        self.room_for_head(came.len() as u64)?;
         let of_head = self.framing.head(came);
         self.connection.moved(of_head);
+        if self.machine.is_some()
+            && let Some(instead) = self.peer_head.take(came.get(..of_head).unwrap_or(came))
+        {
+            self.ready.extend(instead);
+            self.is_instead = true;
+            if self.framing.head_ended() && !self.framing.has_length() {
+                let _ = self.connection.grow(&mut self.held, CONNECTION_BYTES + OPEN_MEMORY);
+            }
+            return Ok(of_head);
+        }
         if !self.framing.head_ended() {
             return Ok(of_head);
         }
@@ -178,10 +194,31 @@ impl<S: Stream> Guarded<S> {
         Ok(of_head + of_body)
     }
 
+    /// Makes room for `more` bytes of the head under way.
+    fn room_for_head(&mut self, more: u64) -> Result<(), NotGiven> {
+        let length = self.connection.bytes_moved() + more;
+        let held = match self.peer_head.kept() {
+            Some(kept) if length > HEAD_BYTES_MAX || kept > KEPT_BYTES_MAX => {
+                return Err(NotGiven::TooLarge);
+            }
+            Some(kept) => kept as u64 + more,
+            None => length,
+        };
+        if held <= COVERED_BYTES as u64 {
+            return Ok(());
+        }
+        // The parser's buffer doubles as it grows.
+        let wanted = CONNECTION_BYTES + held.next_power_of_two();
+        self.connection.grow(&mut self.held, wanted).map_err(|no_room| match no_room {
+            NoRoom::Yet => NotGiven::Yet,
+            NoRoom::AtAll => NotGiven::TooLarge,
+        })
+    }
+
     /// What is too large is answered here, and then nothing more is read.
     fn too_large(&self) -> Poll<io::Result<()>> {
         self.connection.table().refused(RefusalKind::BadHead);
-        self.say(TOO_LARGE);
+        self.say(&Error::HeadTooLarge);
         Poll::Ready(Ok(()))
     }
 
@@ -214,14 +251,30 @@ impl<S: Stream> Guarded<S> {
         let shared = self.share(came);
         let (given, rest) =
             came.split_at_checked(*shared.as_ref().unwrap_or(&0)).unwrap_or((came, &[]));
-        buf.put_slice(given);
         self.carry.extend_from_slice(rest);
+        let is_instead = std::mem::take(&mut self.is_instead);
+        if !is_instead {
+            buf.put_slice(given);
+        }
         match shared {
             Err(NotGiven::Yet) => self.in_a_moment(cx),
             Err(NotGiven::TooLarge) => self.too_large(),
             Ok(0) => self.wait(cx),
+            Ok(_) if is_instead => self.poll_ready(cx, buf),
             Ok(_) => Poll::Ready(Ok(())),
         }
+    }
+
+    /// Gives the parser what stands for a head that was cut down; it is asked again where that is nothing
+    /// yet.
+    fn poll_ready(&mut self, cx: &Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ready.is_empty() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let rest = self.ready.split_off(self.ready.len().min(buf.remaining()));
+        buf.put_slice(&std::mem::replace(&mut self.ready, rest));
+        Poll::Ready(Ok(()))
     }
 
     /// Reads nothing until the request under way has changed its phase.
@@ -246,6 +299,9 @@ impl<S: Stream> AsyncRead for Guarded<S> {
         if std::mem::take(&mut this.paused) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
+        }
+        if !this.ready.is_empty() {
+            return this.poll_ready(cx, buf);
         }
         if !this.carry.is_empty() {
             return this.poll_carry(cx, buf);
@@ -293,6 +349,10 @@ impl<S: Stream> AsyncWrite for Guarded<S> {
             // Nobody was asked: the parser answers by itself.
             this.connection.table().refused(RefusalKind::BadHead);
             this.connection.enter(Phase::Answering, 0);
+            if let Some(error) = last_words::of_parser(buf) {
+                this.say(&error);
+                return Poll::Ready(Ok(buf.len()));
+            }
         }
         if buf.len() > COVERED_BYTES {
             let wanted = CONNECTION_BYTES + buf.len().min(WRITE_BUFFER_MAX) as u64;

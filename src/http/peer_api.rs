@@ -31,6 +31,7 @@ use crate::queue::Refusal;
 use crate::types::{TaskType, cut};
 use crate::wire::headers;
 use crate::wire::message_bytes_max;
+use crate::wire::v1_json::read_base64;
 use crate::wire::{MACHINE_AGENT, NAME_BYTES_MAX, PeerAnswer, PeerHop, Timings, read_peer_request};
 
 /// Serves one call that another node hands on.
@@ -41,7 +42,9 @@ pub async fn call(
 ) -> HttpResponse {
     let arrival = Instant::now();
     if request.method() != Method::POST {
-        return errors::response(&Error::WrongMethod);
+        let mut answer = refusal(&Error::WrongMethod, here(&worker));
+        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return answer;
     }
     if headers::text(request.headers(), &header::USER_AGENT) != MACHINE_AGENT {
         return errors::response(&Error::NotAMachine);
@@ -83,8 +86,7 @@ async fn read(
     let (message, held) = read_body(request, payload, message_max, &worker.uploads).await?;
     let read = read_peer_request(&message, message_max).map_err(Error::Malformed)?;
     drop(message);
-    let body = BASE64_STANDARD
-        .decode(read.payload.unwrap_or_default())
+    let body = read_base64(&read.payload.unwrap_or_default())
         .map_err(|why| Error::Malformed(format!("payload is no base64: {why}")))?;
     if body.len() > limit_bytes {
         return Err(Error::BodyTooLarge { limit_bytes });
@@ -142,9 +144,26 @@ fn for_function(
     headers
 }
 
-/// The answer to a call that is refused before this node has looked at it.
-pub fn refusal(error: &Error) -> HttpResponse {
-    answer_with(error_answer(error), vec![PeerHop::default()], None)
+/// The answer to a path below `/peer` that leads nowhere.
+pub async fn unknown_path(worker: web::Data<Rc<GatewayWorker>>) -> HttpResponse {
+    refusal(&Error::UnknownPath, here(&worker))
+}
+
+/// This node, as one that a call has passed.
+fn here(worker: &GatewayWorker) -> PeerHop {
+    PeerHop::at(&worker.node.published.load().identity)
+}
+
+/// The answer to a call that is refused here before this node, `machine`, has looked at it.
+pub fn refusal(error: &Error, machine: PeerHop) -> HttpResponse {
+    answer_with(error_answer(error), vec![machine], None)
+}
+
+/// The status of that answer and its body.
+pub fn refusal_message(error: &Error, machine: PeerHop) -> (StatusCode, Vec<u8>) {
+    let answer = error_answer(error);
+    // Strings, numbers and maps of strings always serialise.
+    (answer.status, serde_json::to_vec(&message(&answer, vec![machine])).unwrap_or_default())
 }
 
 /// An answer of which all is there.
@@ -179,8 +198,7 @@ fn respond(
     connection: Option<&Arc<Connection>>,
 ) -> HttpResponse {
     let answer = result.unwrap_or_else(|error| error_answer(&error));
-    let me = worker.node.published.load().identity.clone();
-    passed.push(PeerHop { machine_ip: me.ip_text(), machine_id: me.id, timings });
+    passed.push(PeerHop { timings, ..here(worker) });
     let mut response = answer_with(answer, passed, connection);
     if worker.stops() {
         response.head_mut().set_connection_type(ConnectionType::Close);
@@ -193,16 +211,10 @@ fn answer_with(
     passed: Vec<PeerHop>,
     connection: Option<&Arc<Connection>>,
 ) -> HttpResponse {
-    let message = PeerAnswer {
-        peers_list: Some(passed),
-        body: Some(BASE64_STANDARD.encode(&answer.body)),
-        status_code: Some(answer.status.as_u16()),
-        headers: Some(headers::to_json(&answer.headers)),
-    };
+    let message = message(&answer, passed);
     let mut response = HttpResponse::build(http_status(answer.status));
-    // v1 passes on the function's own headers by HTTP.
-    for (name, value) in answer.headers.iter().filter(|(name, _)| name.as_str().starts_with("x-")) {
-        response.append_header((name.clone(), value.clone()));
+    for header in headers::through_v1(&answer.headers) {
+        response.append_header(header);
     }
     response.insert_header((header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
     match serde_json::to_vec(&message) {
@@ -211,6 +223,16 @@ fn answer_with(
             accompanied::respond(&mut response, message, along, connection)
         }
         Err(why) => errors::response(&Error::Internal(why.to_string())),
+    }
+}
+
+/// An answer as v1 reads it.
+fn message(answer: &WholeAnswer, passed: Vec<PeerHop>) -> PeerAnswer {
+    PeerAnswer {
+        peers_list: Some(passed),
+        body: Some(BASE64_STANDARD.encode(&answer.body)),
+        status_code: Some(answer.status.as_u16()),
+        headers: Some(headers::to_json(&answer.headers)),
     }
 }
 

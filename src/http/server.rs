@@ -14,8 +14,8 @@ use actix_rt::net::TcpStream;
 use actix_server::{Server as ActixServer, ServerBuilder, ServerHandle};
 use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::dev::AppConfig;
-use actix_web::http::header::{self, HeaderValue};
-use actix_web::{App, HttpResponse, Resource, web};
+use actix_web::http::header;
+use actix_web::{App, web};
 use futures_util::future::LocalBoxFuture;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::io::ReadBuf;
@@ -25,20 +25,16 @@ use super::discovery_api::DiscoveryWorker;
 use super::framing::Framing;
 use super::gateway_worker::GatewayWorker;
 use super::guarded::Guarded;
+use super::last_words::{TellMachine, is_of_peers};
 use super::learner_api::LearnerWorker;
 use super::watched::Watched;
-use super::{
-    discovery_api, errors, function_api, health, learner_api, learner_ws, node_api, peer_api,
-    streamed_peer_api,
-};
+use super::{errors, learner_api, peer_api, routes};
 use crate::actors::gateway::{Serve, Server};
 use crate::call::state::NodeState;
 use crate::config::Settings;
 use crate::connections::{Connection, Connections};
-use crate::error::Error;
-use crate::wire::headers;
 use crate::wire::json::Bounds;
-use crate::wire::message_bytes_max;
+use crate::wire::{PeerHop, headers, message_bytes_max};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -133,17 +129,20 @@ impl Servers {
             App::new()
                 .app_data(web::Data::new(share()))
                 // The last word where the routes have none.
-                .default_service(web::to(unknown_path))
+                .default_service(web::to(routes::unknown_path))
                 .configure(routes)
         };
-        let settings = Arc::clone(&self.node.settings);
-        let limits = Arc::new(move |path: &str| body_bytes_max(path, &settings));
+        let (settings, node) = (Arc::clone(&self.node.settings), Arc::clone(&self.node));
+        let rules = ServeRules {
+            body_bytes_max: Box::new(move |path: &str| body_bytes_max(path, &settings)),
+            machine: Some(Arc::new(move || PeerHop::at(&node.published.load().identity))),
+        };
         let builder = ActixServer::build()
             .workers(workers)
             .shutdown_timeout(self.shutdown_timeout_s())
             .disable_signals();
         let connections = Arc::clone(&self.node.connections);
-        Ok(serve(builder, listener.try_clone()?, connections, limits, app)?.run())
+        Ok(serve(builder, listener.try_clone()?, connections, rules, app)?.run())
     }
 
     fn all(&self, listeners: &Listeners) -> io::Result<Vec<ActixServer>> {
@@ -158,10 +157,10 @@ impl Servers {
         let of_discovery = move || Rc::new(DiscoveryWorker::new(Arc::clone(&node)));
         // Nothing runs before it is spawned, so a failure here leaves nothing behind.
         [
-            scheduler.as_ref().map(|l| self.server(l, workers, worker, scheduler_routes)),
-            discovery.as_ref().map(|l| self.server(l, 1, of_discovery, discovery_routes)),
-            learner.as_ref().map(|l| self.server(l, 1, of_learner.clone(), learner_routes)),
-            learner_ws.as_ref().map(|l| self.server(l, 1, of_learner, learner_ws_routes)),
+            scheduler.as_ref().map(|l| self.server(l, workers, worker, routes::scheduler)),
+            discovery.as_ref().map(|l| self.server(l, 1, of_discovery, routes::discovery)),
+            learner.as_ref().map(|l| self.server(l, 1, of_learner.clone(), routes::learner)),
+            learner_ws.as_ref().map(|l| self.server(l, 1, of_learner, routes::learner_ws)),
         ]
         .into_iter()
         .flatten()
@@ -215,8 +214,15 @@ fn body_bytes_max(path: &str, settings: &Settings) -> Option<usize> {
     })
 }
 
-/// Has `builder` serve `app` on `listener`. Each connection is counted among `connections`; whoever
-/// asks whether to send a body is told so only if `limits` allow it.
+/// What holds for requests before any handler sees them.
+pub struct ServeRules {
+    /// Whoever asks whether to send a body is told so only if this allows it.
+    pub body_bytes_max: Box<BodyLimits>,
+    /// Who answers calls between nodes; `None`: no other node calls here.
+    pub machine: Option<Arc<TellMachine>>,
+}
+
+/// Has `builder` serve `app` on `listener` by `rules`. Each connection is counted among `connections`.
 ///
 /// # Errors
 /// As the system says.
@@ -224,7 +230,7 @@ pub fn serve<F, I, S, B>(
     builder: ServerBuilder,
     listener: TcpListener,
     connections: Arc<Connections>,
-    limits: Arc<BodyLimits>,
+    rules: ServeRules,
     app: F,
 ) -> io::Result<ServerBuilder>
 where
@@ -236,14 +242,16 @@ where
     S::Response: Into<Response<B>> + 'static,
     B: actix_http::body::MessageBody + 'static,
 {
+    let rules = Arc::new(rules);
     let stopping = builder.graceful_shutdown_signal();
     let name = format!("{:?}", listener.local_addr()?);
     // The table ends the least useful connections before this many are there; these are those that
     // are ending.
     let builder = builder.max_concurrent_connections(usize::MAX >> 1);
     builder.listen(name, listener, move || {
-        let (connections, limits, stopping) =
-            (Arc::clone(&connections), Arc::clone(&limits), stopping.clone());
+        let (connections, rules, stopping) =
+            (Arc::clone(&connections), Arc::clone(&rules), stopping.clone());
+        let machine = rules.machine.clone();
         let app = app().into_factory().map_err(|error: S::Error| {
             let error: actix_web::Error = error.into();
             Response::<BoxBody>::from(error.error_response())
@@ -258,7 +266,7 @@ where
             // Without this a client that hangs up does not end its call.
             .h1_allow_half_closed(false)
             .expect(fn_service(move |request: Request| {
-                let invited = invite(&request, &*limits);
+                let invited = invite(&request, &rules);
                 async { invited.map(|()| request) }
             }))
             .on_connect_ext(|guarded: &Guarded, data| {
@@ -266,8 +274,8 @@ where
             })
             .h1(Watched { routes: map_config(app, |()| AppConfig::default()) });
         fn_service(move |stream: TcpStream| {
-            let connections = Arc::clone(&connections);
-            async move { open(stream, &connections).await }
+            let (connections, machine) = (Arc::clone(&connections), machine.clone());
+            async move { open(stream, &connections, machine).await }
         })
         .and_then(http)
     })
@@ -277,12 +285,13 @@ where
 async fn open(
     stream: TcpStream,
     connections: &Arc<Connections>,
+    machine: Option<Arc<TellMachine>>,
 ) -> Result<(Guarded, Option<SocketAddr>), actix_http::error::DispatchError> {
     // Best effort: without it the connection works, only slower.
     let _ = stream.set_nodelay(true);
     let peer = stream.peer_addr()?;
     match connections.open_soon(peer.ip(), whole_request(&stream)).await {
-        Ok((connection, held)) => Ok((Guarded::new(stream, connection, held), Some(peer))),
+        Ok((connection, held)) => Ok((Guarded::new(stream, connection, held, machine), Some(peer))),
         Err(_) => Err(io::Error::from(io::ErrorKind::QuotaExceeded).into()),
     }
 }
@@ -308,104 +317,16 @@ async fn whole_request(stream: &TcpStream) {
 }
 
 /// Whether a client may send the body that it asks about.
-fn invite(request: &Request, limits: &BodyLimits) -> Result<(), Response<BoxBody>> {
+fn invite(request: &Request, rules: &ServeRules) -> Result<(), Response<BoxBody>> {
     let length = headers::text(request.head().headers(), &header::CONTENT_LENGTH).parse::<u64>();
-    let limit = limits(request.path());
+    let limit = (rules.body_bytes_max)(request.path());
     let (Ok(announced), Some(limit_bytes)) = (length, limit) else { return Ok(()) };
     check_announced(announced, limit_bytes).map_err(|error| {
-        let answer = match request.path().starts_with("/peer/function/") {
-            true => peer_api::refusal(&error),
-            false => errors::response(&error),
+        let machine = rules.machine.as_deref().filter(|_| is_of_peers(request.path()));
+        let answer = match machine {
+            Some(machine) => peer_api::refusal(&error, machine()),
+            None => routes::with_version(errors::response(&error)),
         };
-        with_version(answer).map_into_boxed_body().into()
+        answer.map_into_boxed_body().into()
     })
-}
-
-/// A path whose other methods are 405.
-fn at(path: &str) -> Resource {
-    web::resource(path).default_service(web::to(wrong_method))
-}
-
-fn scheduler_routes(app: &mut web::ServiceConfig) {
-    // Scopes match by prefix; a pattern would run a regular expression for every call.
-    app.service(web::scope("/function").default_service(web::to(function_api::call)))
-        .service(web::scope("/peer/function").default_service(web::to(peer_api::call)))
-        .service(web::scope("/peer/2/function").default_service(web::to(streamed_peer_api::call)))
-        .service(at("/monitoring/load").route(web::get().to(node_api::load)))
-        .service(
-            at("/")
-                .route(web::get().to(node_api::greeting))
-                .route(web::post().to(node_api::greeting)),
-        )
-        .service(
-            at("/configuration")
-                .route(web::get().to(node_api::configuration))
-                .route(web::post().to(node_api::change_configuration)),
-        )
-        .service(
-            at("/configuration/scheduler")
-                .route(web::get().to(node_api::scheduler))
-                .route(web::post().to(node_api::change_scheduler)),
-        )
-        .service(at("/metrics").route(web::get().to(node_api::metrics)))
-        .service(at("/health").route(web::get().to(health::health)))
-        .service(
-            at("/system/functions")
-                .route(web::get().to(node_api::openfaas_api))
-                .route(web::post().to(node_api::openfaas_api))
-                .route(web::put().to(node_api::openfaas_api))
-                .route(web::delete().to(node_api::openfaas_api)),
-        )
-        .service(at("/system/function/{fn}").route(web::get().to(node_api::openfaas_api)))
-        .service(at("/system/scale-function/{fn}").route(web::post().to(node_api::openfaas_api)))
-        .service(at("/monitoring/scale-delay/{fn}").route(web::get().to(node_api::scale_delay)));
-}
-
-fn discovery_routes(app: &mut web::ServiceConfig) {
-    app.service(at("/").route(web::get().to(discovery_api::greeting)))
-        .service(at("/list").route(web::get().to(discovery_api::list)))
-        .service(
-            at("/configuration")
-                .route(web::get().to(discovery_api::configuration))
-                .route(web::post().to(discovery_api::change_configuration)),
-        )
-        .service(at("/reset").route(web::get().to(discovery_api::reset)));
-}
-
-fn learner_routes(app: &mut web::ServiceConfig) {
-    app.service(at("/").route(web::get().to(learner_api::greeting)))
-        .service(at("/act").route(web::get().to(learner_api::act)))
-        .service(at("/train").route(web::get().to(learner_api::train)))
-        .service(at("/train_batch").route(web::post().to(learner_api::train_batch)))
-        .service(
-            at("/learner/parameters")
-                .route(web::get().to(learner_api::parameters))
-                .route(web::post().to(learner_api::change_parameters)),
-        )
-        .service(at("/learner/stats").route(web::get().to(learner_api::stats)))
-        .service(at("/learner/weights").route(web::get().to(learner_api::weights)))
-        .service(
-            at("/learner/model")
-                .route(web::get().to(learner_api::model))
-                .route(web::post().to(learner_api::import_model)),
-        )
-        .service(at("/learner/reset").route(web::get().to(learner_api::reset)));
-}
-
-fn learner_ws_routes(app: &mut web::ServiceConfig) {
-    app.default_service(web::to(learner_ws::connect));
-}
-
-fn with_version(mut response: HttpResponse) -> HttpResponse {
-    let version = HeaderValue::from_static(crate::VERSION);
-    response.headers_mut().insert(headers::VERSION.clone(), version);
-    response
-}
-
-async fn unknown_path() -> HttpResponse {
-    with_version(errors::response(&Error::UnknownPath))
-}
-
-async fn wrong_method() -> HttpResponse {
-    with_version(errors::response(&Error::WrongMethod))
 }

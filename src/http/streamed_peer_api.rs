@@ -53,8 +53,7 @@ pub async fn call(
     };
     let ran_here = outcome == EXECUTED && elsewhere.is_none();
     let mut passed = elsewhere.unwrap_or_default();
-    let me = worker.node.published.load().identity.clone();
-    passed.push(PeerHop { machine_ip: me.ip_text(), machine_id: me.id, timings });
+    passed.push(PeerHop { timings, ..PeerHop::at(&worker.node.published.load().identity) });
     builder
         .insert_header((headers::PEER_OUTCOME.clone(), outcome))
         .insert_header((headers::PEER_PATH.clone(), path_text(&passed)))

@@ -2,8 +2,6 @@
 
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use futures_util::future::LocalBoxFuture;
 
 use super::{PeerClient, message};
@@ -14,6 +12,7 @@ use crate::client::SendFailure;
 use crate::client::http1::OutgoingRequest;
 use crate::types::Peer;
 use crate::wire::content_type::sniffed;
+use crate::wire::v1_json::read_base64;
 use crate::wire::{
     MACHINE_AGENT, PeerHop, headers, message_bytes_max, read_peer_answer, six_decimals,
 };
@@ -132,8 +131,7 @@ pub(crate) fn read_answer(
     if read.peers_list.is_none() && read.status_code.is_none() {
         return Err("the answer has neither peers_list nor status_code".to_owned());
     }
-    let body = BASE64_STANDARD
-        .decode(read.body.unwrap_or_default())
+    let body = read_base64(&read.body.unwrap_or_default())
         .map_err(|why| format!("its body is no base64: {why}"))?;
     let status = match read.status_code {
         Some(code) => {

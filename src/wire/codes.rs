@@ -41,7 +41,9 @@ impl ErrorCode {
     pub const NO_HANDSHAKE: Self = Self::new(4, StatusCode::UPGRADE_REQUIRED);
     /// The body is too large.
     pub const TOO_LARGE: Self = Self::new(4, StatusCode::PAYLOAD_TOO_LARGE);
-    /// The body comes too slowly.
+    /// The head is too large.
+    pub const HEAD_TOO_LARGE: Self = Self::new(4, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    /// The request comes too slowly.
     pub const TOO_SLOW: Self = Self::new(4, StatusCode::REQUEST_TIMEOUT);
     /// The function did not answer properly.
     pub const FUNCTION_FAILED: Self = Self::new(5, StatusCode::BAD_GATEWAY);

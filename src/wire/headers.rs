@@ -101,6 +101,8 @@ names! {
     FORWARDED_HOST = "x-forwarded-host";
     /// Proxies: the scheme by which the client asked.
     FORWARDED_PROTO = "x-forwarded-proto";
+    /// To v1 nodes: where a function's answer redirects its client to. Ours.
+    LOCATION_BY_V1 = "x-location";
 }
 
 /// The prefix of headers that are between nodes and clients, not for functions.
@@ -203,6 +205,21 @@ pub fn from_function(mut from: HeaderMap) -> HeaderMap {
         is_end_to_end(name) && !named.iter().any(|token| token == name)
     });
     from
+}
+
+/// The headers of a function's answer that a v1 node hands on to its client: of those that come by HTTP
+/// it knows the `X-…` alone, the first of each name. A `Location` would have it call there by itself, so
+/// that travels by another name.
+pub fn through_v1(from: &HeaderMap) -> HeaderMap {
+    let own = |(name, _): &(&HeaderName, &HeaderValue)| name.as_str().starts_with("x-");
+    let mut passed: HeaderMap =
+        from.iter().filter(own).map(|(name, value)| (name.clone(), value.clone())).collect();
+    if let Some(location) = from.get(header::LOCATION)
+        && !passed.contains_key(&LOCATION_BY_V1)
+    {
+        passed.insert(LOCATION_BY_V1.clone(), location.clone());
+    }
+    passed
 }
 
 /// Adds to a client's headers what proxies tell a server: whose request it is, and how it was asked.
@@ -318,6 +335,17 @@ mod tests {
         assert_eq!(names(&passed), ["content-type", "location", "server", "set-cookie", "x-mine"]);
         let cookies: Vec<_> = passed.get_all(header::SET_COOKIE).collect();
         assert_eq!(cookies, ["a=1", "b=2"]);
+    }
+
+    #[test]
+    fn through_a_v1_node_the_functions_own_headers_travel_and_where_it_redirects_to() {
+        let passed =
+            through_v1(&map(&[("location", "/a"), ("x-fn", "1"), ("x-fn", "2"), ("etag", "e")]));
+        assert_eq!(names(&passed), ["x-fn", "x-fn", "x-location"]);
+        assert_eq!(text(&passed, &LOCATION_BY_V1), "/a");
+        let passed = through_v1(&map(&[("location", "/a"), ("x-location", "/own")]));
+        assert_eq!(text(&passed, &LOCATION_BY_V1), "/own");
+        assert_eq!(passed.len(), 1);
     }
 
     #[test]

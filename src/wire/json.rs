@@ -30,7 +30,7 @@ pub struct Bounds {
     pub string_bytes: usize,
     /// Values in all, keys included.
     pub values: usize,
-    /// Keys of the outermost map whose strings are bounded by `bytes` alone.
+    /// Keys of the outermost map, in any case, whose strings are bounded by `bytes` alone.
     pub long: &'static [&'static str],
 }
 
@@ -191,8 +191,14 @@ impl<'a> Walk<'a> {
             }
         };
         let string = self.text.get(start..end).unwrap_or_default();
-        let is_long =
-            || self.depth == 1 && self.bounds.long.iter().any(|long| long.as_bytes() == self.key);
+        let is_long = || {
+            self.depth == 1
+                && self
+                    .bounds
+                    .long
+                    .iter()
+                    .any(|long| long.as_bytes().eq_ignore_ascii_case(self.key))
+        };
         if string.len() > self.bounds.string_bytes && !is_long() {
             let max = self.bounds.string_bytes;
             return Err(self.beyond(format!("a string of {} bytes, above {max}", string.len())));
@@ -243,6 +249,7 @@ mod tests {
             r#""0123456789""#,
             r#"{"payload":"0123456789012345678901234567890"}"#,
             r#"{"a":"\"\"\\\"","payload": "0123456789\\\"0123"}"#,
+            r#"{"PayLoad":"0123456789012345678901234567890"}"#,
             " { } ",
         ] {
             assert_eq!(check(good.as_bytes(), &SOME), Ok(()), "{good}");

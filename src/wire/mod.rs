@@ -8,6 +8,7 @@ pub mod frames;
 pub mod headers;
 pub mod json;
 pub mod peer2;
+pub mod v1_json;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,15 +17,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::json::Bounds;
+use self::v1_json::read_as_v1;
+use crate::types::Identity;
 pub use crate::types::NAME_BYTES_MAX;
-use crate::types::null_as_default;
 
 /// The user agent by which nodes know each other.
 pub const MACHINE_AGENT: &str = "Machine";
 
 /// The body of `POST /peer/function/{fn}`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct PeerRequest {
     /// A number that the sender gives the call.
     pub service_id_request: Option<i128>,
@@ -51,8 +52,7 @@ pub struct PeerRequest {
 }
 
 /// The body of every answer to a peer call.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct PeerAnswer {
     /// The node that executed the call first, then every node on the way back.
     pub peers_list: Option<Vec<PeerHop>>,
@@ -66,23 +66,18 @@ pub struct PeerAnswer {
 }
 
 /// A node that a call passed, and what it took there.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PeerHop {
     /// The machine's id.
-    #[serde(deserialize_with = "null_as_default")]
     pub machine_id: String,
     /// The machine's address; empty while it has none.
-    #[serde(deserialize_with = "null_as_default")]
     pub machine_ip: String,
     /// The times taken there.
-    #[serde(deserialize_with = "null_as_default")]
     pub timings: Timings,
 }
 
 /// Times in seconds; those not taken are left out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Timings {
     /// The call to the function alone, queueing excluded.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,6 +92,43 @@ pub struct Timings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probing_time: Option<f64>,
 }
+
+impl PeerHop {
+    /// This machine, with no times taken yet.
+    pub fn at(machine: &Identity) -> Self {
+        let (machine_id, machine_ip) = (machine.id.clone(), machine.ip_text());
+        Self { machine_id, machine_ip, timings: Timings::default() }
+    }
+}
+
+read_as_v1!(PeerRequest {
+    service_id_request: i128,
+    service_id_tracing: String,
+    function_name: String,
+    hops: i128,
+    peers_list: Vec<PeerHop>,
+    payload: String,
+    content_type: String,
+    headers: BTreeMap<String, String>,
+    method: String,
+    query: String,
+});
+
+read_as_v1!(PeerAnswer {
+    peers_list: Vec<PeerHop>,
+    body: String,
+    status_code: u16,
+    headers: BTreeMap<String, String>,
+});
+
+read_as_v1!(PeerHop { machine_id: String, machine_ip: String, timings: Timings });
+
+read_as_v1!(Timings {
+    execution_time: f64,
+    total_time: f64,
+    scheduling_time: f64,
+    probing_time: f64,
+});
 
 /// A machine in discovery's list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -179,13 +211,17 @@ const MACHINE_VALUES_MAX: usize = 32;
 /// Bytes of a machine in a list: name and group at their longest, escaped, and all else.
 const MACHINE_BYTES_MAX: usize = 2048;
 
+/// Bytes of a string of a peer message: v1 takes heads of 1 MiB, and what stands there, a tracing id or
+/// a content type, comes in its messages.
+const PEER_STRING_BYTES_MAX: usize = (1 << 20) - 1;
+
 /// Bounds of a peer message of at most `bytes`, question or answer.
 fn peer_bounds(bytes: usize) -> Bounds {
     Bounds {
         bytes,
         depth: 6,
         entries: 512,
-        string_bytes: 128 << 10,
+        string_bytes: PEER_STRING_BYTES_MAX,
         values: PEER_VALUES_MAX,
         long: &["payload", "body"],
     }
@@ -196,7 +232,7 @@ fn peer_bounds(bytes: usize) -> Bounds {
 /// # Errors
 /// What is wrong with it.
 pub fn read_peer_request(message: &[u8], bytes: usize) -> Result<PeerRequest, String> {
-    let read: PeerRequest = read_object(message, &peer_bounds(bytes))?;
+    let read: PeerRequest = v1_json::read_object(message, &peer_bounds(bytes))?;
     check_hops(read.peers_list.as_deref().unwrap_or_default())?;
     check_headers(read.headers.as_ref())?;
     Ok(read)
@@ -207,7 +243,7 @@ pub fn read_peer_request(message: &[u8], bytes: usize) -> Result<PeerRequest, St
 /// # Errors
 /// What is wrong with it.
 pub fn read_peer_answer(message: &[u8], bytes: usize) -> Result<PeerAnswer, String> {
-    let read: PeerAnswer = read_object(message, &peer_bounds(bytes))?;
+    let read: PeerAnswer = v1_json::read_object(message, &peer_bounds(bytes))?;
     check_hops(read.peers_list.as_deref().unwrap_or_default())?;
     check_headers(read.headers.as_ref())?;
     Ok(read)
@@ -215,7 +251,7 @@ pub fn read_peer_answer(message: &[u8], bytes: usize) -> Result<PeerAnswer, Stri
 
 /// Bytes of a peer message that carries a body of `body_bytes` in base64, with headers to spare.
 pub fn message_bytes_max(body_bytes: usize) -> usize {
-    body_bytes / 3 * 4 + (1 << 20)
+    body_bytes / 3 * 4 + (2 << 20)
 }
 
 /// Bytes of header names and values together.

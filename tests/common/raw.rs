@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -171,4 +171,25 @@ fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Request> {
             Ok(read) => buffer.extend_from_slice(&chunk[..read]),
         }
     }
+}
+
+/// Sends `request` in pieces of `step` bytes and reads until the node closes the connection, on a
+/// thread of its own.
+pub async fn spoken(ip: Ipv4Addr, port: u16, request: impl Into<Vec<u8>>, step: usize) -> String {
+    let request = request.into();
+    let asked = move || {
+        let mut stream = TcpStream::connect((ip, port)).expect("connects");
+        stream.set_nodelay(true).expect("a socket");
+        stream.set_read_timeout(Some(super::PATIENCE)).expect("a socket");
+        for piece in request.chunks(step) {
+            // A node that has refused it reads no more.
+            if stream.write_all(piece).is_err() {
+                break;
+            }
+        }
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    actix_rt::task::spawn_blocking(asked).await.expect("joins")
 }

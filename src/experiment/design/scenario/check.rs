@@ -43,7 +43,7 @@ impl Scenario {
             let name = &self.name;
             problem("name", format!("{name:?} is no name of letters, digits, '-', '_' and '.'"));
         }
-        if let Err(why) = FunctionName::parse(&self.function) {
+        if let Err(why) = FunctionName::parse_listed(&self.function) {
             problem("function", why.to_string());
         }
         for words in &self.schedulers.0 {

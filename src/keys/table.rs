@@ -81,7 +81,7 @@ fn refusal(key: &Key, unreadable: &Unreadable) -> String {
 }
 
 /// Makes a struct of a table. An entry is `/// What it does.`, then `name: Type = default;`, or
-/// `name: Type = default => fact: value, …;` with the facts of [`Key`](super::Key) that its type does not tell. The
+/// `name: Type = default => fact: value, …;` with the facts of [`Key`] that its type does not tell. The
 /// struct gets its defaults, `KEYS`, and `read_keys`. `beside` it can have fields that are no keys.
 macro_rules! key_table {
     (

@@ -641,13 +641,10 @@ async fn a_function_can_send_no_more_than_its_client_reads_but_for_what_buffers_
 
 #[actix_rt::test]
 async fn a_client_can_send_no_more_than_its_function_reads_but_for_what_buffers_hold() {
-    let function = Scripted::start(fresh_ip(), |mut wire| {
+    let (go, goes) = word();
+    let function = Scripted::start(fresh_ip(), move |mut wire| {
         wire.head();
-        // It reads nothing, and looks only whether anybody is there.
-        let mut byte = [0];
-        while wire.stream.peek(&mut byte).is_ok_and(|peeked| peeked > 0) {
-            std::thread::park_timeout(std::time::Duration::from_millis(20));
-        }
+        goes.wait();
     });
     for place in places(function.url(), |_| {}).await {
         let mut client = place.client();
@@ -658,6 +655,7 @@ async fn a_client_can_send_no_more_than_its_function_reads_but_for_what_buffers_
         })
         .await;
         assert!(sent < FLOOD / 2, "{sent} bytes were taken of it");
+        go.send(()).expect("the function waits");
         drop(client);
         place.runs(0).await;
     }

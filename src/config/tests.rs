@@ -128,7 +128,14 @@ fn routes_are_a_table_or_a_list() {
     let table = load("[routes]\nfn-a = \"http://10.0.0.1:1/\"", &[], &[]).expect("good");
     let list = load("", &[("P2PFAAS_ROUTES", "fn-a=http://10.0.0.1:1/")], &[]).expect("good");
     assert_eq!(table.settings.routes, list.settings.routes);
-    for bad in ["fn-a = \"10.0.0.1\"", "fn-a = \"https://x/\"", "\"a.b\" = \"http://x/\""] {
+    load("fns_list = [\"fn.edge.local\"]\n[routes]\n\"a.b\" = \"http://x/\"", &[], &[])
+        .expect("good");
+    for bad in [
+        "fn-a = \"10.0.0.1\"",
+        "fn-a = \"https://x/\"",
+        "\"a..b\" = \"http://x/\"",
+        "\"10.0.0.1\" = \"http://x/\"",
+    ] {
         assert_eq!(problem_keys(load(&format!("[routes]\n{bad}"), &[], &[])), ["routes"]);
     }
 }

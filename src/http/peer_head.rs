@@ -66,7 +66,7 @@ pub struct PeerHead {
     length: usize,
     /// NULs and carriage returns in it.
     odd: usize,
-    /// Whether the request line was there; empty lines before it are skipped.
+    /// Whether the request line was there.
     began: bool,
     /// Bytes handed on.
     kept: usize,
@@ -94,7 +94,7 @@ impl PeerHead {
             Kind::Client | Kind::Streamed => None,
             Kind::V1 => Some(self.lines(came)),
             Kind::Unknown if self.start.is_empty() => match self.look(came) {
-                Kind::V1 => Some(self.lines(came)),
+                Kind::V1 => Some(self.first_lines(came)),
                 Kind::Client | Kind::Streamed => None,
                 // Empty lines; the parser skips them.
                 Kind::Unknown if without_empty_lines(came).is_empty() => None,
@@ -107,7 +107,7 @@ impl PeerHead {
                 let mut all = std::mem::take(&mut self.start);
                 all.extend_from_slice(came);
                 Some(match self.look(&all) {
-                    Kind::V1 => self.lines(&all),
+                    Kind::V1 => self.first_lines(&all),
                     Kind::Client | Kind::Streamed => all,
                     Kind::Unknown => {
                         self.start = all;
@@ -133,6 +133,13 @@ impl PeerHead {
             _ => Kind::Client,
         };
         self.kind
+    }
+
+    /// The beginning of a head; the parser skips the empty lines before it.
+    fn first_lines(&mut self, all: &[u8]) -> Vec<u8> {
+        let start = without_empty_lines(all);
+        let before = all.strip_suffix(start).unwrap_or_default();
+        [before, &self.lines(start)].concat()
     }
 
     fn lines(&mut self, came: &[u8]) -> Vec<u8> {
@@ -176,7 +183,7 @@ impl PeerHead {
         }
         let is_whole = line.len() == length;
         match (self.began, length) {
-            (false, 0) => return,
+            (_, 0) => {}
             (false, _) => {
                 self.began = true;
                 match (is_whole, memchr(b' ', &line), end.iter().rposition(|c| *c == b' ')) {
@@ -190,7 +197,6 @@ impl PeerHead {
                     _ => return kept.extend_from_slice(NO_HEADER),
                 }
             }
-            (true, 0) => {}
             (true, _) => match Line::of(&line, odd > 0) {
                 Line::Dropped => return,
                 Line::Kept if is_whole => kept.extend_from_slice(&line),
@@ -292,7 +298,7 @@ mod tests {
         let head = "\r\nPOST /peer/function/f HTTP/1.1\r\nHost: n\r\nUser-Agent: Machine\nX-A: 1\r\n\
             content-length: 3\r\nAccept-Encoding: gzip\r\nX-P2pfaas-Scheduler-Task-Tracing-Id: t\r\n\
             Cookie: a\r\nConnection: close\r\n\r\n";
-        let want = "POST /peer/function/f HTTP/1.1\r\nHost: n\r\nUser-Agent: Machine\r\n\
+        let want = "\r\nPOST /peer/function/f HTTP/1.1\r\nHost: n\r\nUser-Agent: Machine\r\n\
             content-length: 3\r\nX-P2pfaas-Scheduler-Task-Tracing-Id: t\r\nConnection: close\r\n\r\n";
         assert_eq!(kept(head), want);
         for target in ["/peer/2", "/peer/2x", "/peer/", "/peer/function/f/2/"] {

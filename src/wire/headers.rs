@@ -211,9 +211,10 @@ pub fn from_function(mut from: HeaderMap) -> HeaderMap {
 /// it knows the `X-…` alone, the first of each name. A `Location` would have it call there by itself, so
 /// that travels by another name.
 pub fn through_v1(from: &HeaderMap) -> HeaderMap {
-    let own = |(name, _): &(&HeaderName, &HeaderValue)| name.as_str().starts_with("x-");
-    let mut passed: HeaderMap =
-        from.iter().filter(own).map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut passed = HeaderMap::new();
+    for (name, value) in from.iter().filter(|(name, _)| name.as_str().starts_with("x-")) {
+        passed.append(name.clone(), value.clone());
+    }
     if let Some(location) = from.get(header::LOCATION)
         && !passed.contains_key(&LOCATION_BY_V1)
     {

@@ -4,7 +4,7 @@
 //! What is sent again, and what is not, follows from what is certain. Nothing has been processed while no
 //! connection was there, or while the kernel took nothing of the request: then it is sent on another
 //! connection. A request whose method is safe (RFC 9110, 9.2.1) may be sent twice in any case. Either is
-//! done once. All else may have run, and is an error.
+//! done once on a new connection, and once more if that ends likewise. All else may have run, and is an error.
 
 mod exchange;
 mod head;
@@ -181,8 +181,10 @@ impl HttpClient {
         let asks_first = head.asks_first;
         let head = Bytes::from(head.bytes());
         let mut kept = self.kept(&request.origin);
+        // Whether the new connection is the first one.
         let mut first = true;
         loop {
+            let reused = kept.is_some();
             let (stream, address) = match kept.take() {
                 Some(kept) => kept,
                 None => self.connect(&request.origin).await?,
@@ -190,9 +192,9 @@ impl HttpClient {
             let exchange = self.begin(&request, head.clone(), framing, stream, asks_first);
             match self.exchange(exchange, &request.origin, address).await {
                 Ok(answer) => return Ok(answer),
-                // Idle ones are closed, and new ones not served any more by who stops at this moment.
+                // Who stops at this moment closes idle ones, and serves new ones no more.
                 Err(Ok(NoHead::Ended { sent, .. }))
-                    if std::mem::take(&mut first)
+                    if (reused || std::mem::take(&mut first))
                         && (sent == 0 || is_safe(&request.method))
                         && request.body.rewind() => {}
                 Err(Ok(no_head)) => return Err(no_head.into_failure()),

@@ -267,7 +267,7 @@ fn ends_at_reuse() -> Script {
 }
 
 #[actix_rt::test]
-async fn what_a_connection_took_to_its_end_is_sent_again_once_if_its_method_is_safe() {
+async fn what_a_connection_took_to_its_end_is_sent_again_if_its_method_is_safe() {
     let answers = || script(|mut wire| drop(wire.answer(OK)));
     for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
         let answer = match method {
@@ -292,18 +292,26 @@ async fn what_a_connection_took_to_its_end_is_sent_again_once_if_its_method_is_s
         served.join().expect("served");
     }
     let ends = || script(|mut wire| drop(wire.head()));
-    let (address, served) = server(vec![ends_at_reuse(), ends()]);
-    let client = client();
-    assert_eq!(get(&client, address).await, ok());
-    let twice = get(&client, address).await;
-    assert!(broke(&twice), "no third time: {twice:?}");
-    served.join().expect("served");
-    // Who stops has connections that he accepts no more: a new one may end likewise.
-    let (address, served) = server(vec![ends(), answers()]);
-    assert_eq!(get(&self::client(), address).await, ok());
-    served.join().expect("served");
+    // Who stops closes idle connections and has new ones that he accepts no more.
+    for (scripts, answered) in [
+        (vec![ends_at_reuse(), ends(), answers()], true),
+        (vec![ends_at_reuse(), ends(), ends()], false),
+    ] {
+        let (address, served) = server(scripts);
+        let client = client();
+        assert_eq!(get(&client, address).await, ok());
+        let again = get(&client, address).await;
+        assert!(if answered { again == ok() } else { broke(&again) }, "{answered}: {again:?}");
+        served.join().expect("served");
+    }
+    for (scripts, answered) in [(vec![ends(), answers()], true), (vec![ends(), ends()], false)] {
+        let (address, served) = server(scripts);
+        let got = get(&client(), address).await;
+        assert!(if answered { got == ok() } else { broke(&got) }, "{answered}: {got:?}");
+        served.join().expect("served");
+    }
     let (address, served) = server(vec![ends()]);
-    let once = outcome(&self::client(), Method::POST, address, RequestBody::EMPTY).await;
+    let once = outcome(&client(), Method::POST, address, RequestBody::EMPTY).await;
     assert!(broke(&once), "{once:?}");
     served.join().expect("served");
 }

@@ -99,8 +99,9 @@ impl PeerHead {
                 // Empty lines; the parser skips them.
                 Kind::Unknown if without_empty_lines(came).is_empty() => None,
                 Kind::Unknown => {
-                    self.start.extend_from_slice(came);
-                    Some(Vec::new())
+                    let start = without_empty_lines(came);
+                    self.start.extend_from_slice(start);
+                    Some(came.strip_suffix(start).unwrap_or_default().to_vec())
                 }
             },
             Kind::Unknown => {

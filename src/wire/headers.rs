@@ -342,7 +342,8 @@ mod tests {
     fn through_a_v1_node_the_functions_own_headers_travel_and_where_it_redirects_to() {
         let passed =
             through_v1(&map(&[("location", "/a"), ("x-fn", "1"), ("x-fn", "2"), ("etag", "e")]));
-        assert_eq!(names(&passed), ["x-fn", "x-fn", "x-location"]);
+        assert_eq!(names(&passed), ["x-fn", "x-location"]);
+        assert_eq!(passed.len(), 3, "both of the repeated ones");
         assert_eq!(text(&passed, &LOCATION_BY_V1), "/a");
         let passed = through_v1(&map(&[("location", "/a"), ("x-location", "/own")]));
         assert_eq!(text(&passed, &LOCATION_BY_V1), "/own");

@@ -98,21 +98,21 @@ fn unit(text: &[u8]) -> Option<u16> {
 }
 
 /// A key, in small letters.
-pub(super) struct Key(pub(super) String);
+pub(super) struct LowerCaseKey(pub(super) String);
 
-impl<'de> Deserialize<'de> for Key {
+impl<'de> Deserialize<'de> for LowerCaseKey {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Text;
 
         impl Visitor<'_> for Text {
-            type Value = Key;
+            type Value = LowerCaseKey;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a key")
             }
 
-            fn visit_str<E>(self, key: &str) -> Result<Key, E> {
-                Ok(Key(key.chars().map(small).collect()))
+            fn visit_str<E>(self, key: &str) -> Result<LowerCaseKey, E> {
+                Ok(LowerCaseKey(key.chars().map(small).collect()))
             }
         }
 
@@ -150,7 +150,7 @@ macro_rules! read_as_v1 {
                         mut map: A,
                     ) -> Result<$name, A::Error> {
                         let mut read = $name::default();
-                        while let Some(key) = map.next_key::<$crate::wire::v1_json::Key>()? {
+                        while let Some(key) = map.next_key::<$crate::wire::v1_json::LowerCaseKey>()? {
                             match &*key.0 {
                                 $( stringify!($field) => {
                                     if let Some(value) = map.next_value::<Option<$type>>()? {

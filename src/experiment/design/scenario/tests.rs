@@ -42,7 +42,7 @@ fn rewards_are_for_good_answers_within_the_types_deadline() {
 #[test]
 fn everything_that_is_wrong_is_named() {
     let problems = read(
-        "duration_s = -1\nrates = []\nname = \"../x\"\nfunction = \"a.b\"\nschedulers = \"Nope\"",
+        "duration_s = -1\nrates = []\nname = \"../x\"\nfunction = \"a..b\"\nschedulers = \"Nope\"",
     )
     .expect_err("bad")
     .0;

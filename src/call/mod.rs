@@ -194,6 +194,10 @@ impl Dispatcher {
         scheduler: &Arc<Active>,
         course: &mut Course,
     ) -> Result<Answer, Error> {
+        // Before the decision, so that nothing comes between that and the slot: calls that arrive
+        // together must see each other. And before there is a slot, for names that lead nowhere would keep
+        // others waiting. A call that runs elsewhere does not need it to come to anything.
+        let prepared = self.backend.prepare(&call.invocation).await;
         let been_here = self.been_here(&call);
         let mut heard = Knowledge::default();
         for _ in 0..FORWARDS_MAX {
@@ -209,6 +213,7 @@ impl Dispatcher {
                 Decision::Reject => return Err(Error::Rejected),
                 Decision::Refuse => return Err(Error::RefusedByScheduler),
                 Decision::RunHere { may_wait } => {
+                    prepared?;
                     return self.run_here(call, may_wait, course).await;
                 }
                 Decision::Forward(_) if been_here => break,
@@ -236,6 +241,7 @@ impl Dispatcher {
                 Err(failure) => return Err(failure.into_error(&peer)),
             }
         }
+        prepared?;
         self.run_here(call, true, course).await
     }
 
@@ -284,8 +290,6 @@ impl Dispatcher {
         may_wait: bool,
         course: &mut Course,
     ) -> Result<Answer, Error> {
-        // Before there is a slot: names that lead nowhere would keep others waiting.
-        self.backend.prepare(&call.invocation).await?;
         let arrived = Instant::now();
         let bytes = call.invocation.body.held_bytes() as u64;
         let arriving = Arriving { bytes, may_wait, task_type: call.task.task_type };

@@ -29,8 +29,15 @@ use crate::types::{Identity, Load};
 struct Counted(RefCell<usize>);
 
 impl Backend for Counted {
-    fn prepare<'a>(&'a self, _: &'a Invocation) -> LocalBoxFuture<'a, Result<(), Error>> {
-        Box::pin(async { Ok(()) })
+    fn prepare<'a>(&'a self, call: &'a Invocation) -> LocalBoxFuture<'a, Result<(), Error>> {
+        Box::pin(async {
+            // As long as it takes to look a name up.
+            tokio::task::yield_now().await;
+            match call.name.as_str() {
+                "nowhere" => Err(Error::UnknownFunction(call.name.clone())),
+                _ => Ok(()),
+            }
+        })
     }
 
     fn call(&self, call: Invocation, slot: Slot) -> LocalBoxFuture<'_, Result<Answer, Error>> {
@@ -341,5 +348,17 @@ async fn an_answer_that_streams_is_counted_when_it_is_through() {
         assert_eq!(followed.body.collect(99).await.is_ok(), end.is_none());
         let line = format!(r#"function="f",outcome="{outcome}",scheduler="ForwardScheduler"}} 1"#);
         assert!(shown(&stage).contains(&line), "{}", shown(&stage));
+    }
+}
+
+#[actix_rt::test]
+async fn a_name_that_leads_nowhere_here_may_lead_somewhere_elsewhere_and_takes_no_slot() {
+    for (hosts, runs) in [(&["10.0.0.2"][..], true), (&[][..], false)] {
+        let stage = Stage::new(hosts, []);
+        let mut call = stage.call();
+        call.invocation.name = FunctionName::parse("nowhere").expect("a name");
+        let outcome = stage.dispatcher.carry_out(call).await;
+        assert_eq!(outcome.result.is_ok(), runs);
+        assert_eq!(stage.counts(), (0, usize::from(runs)));
     }
 }

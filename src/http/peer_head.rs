@@ -123,7 +123,9 @@ impl PeerHead {
     fn look(&mut self, all: &[u8]) -> Kind {
         let start = without_empty_lines(all);
         let method = start.get(..METHOD_BYTES_MAX).unwrap_or(start);
-        let target = memchr(b' ', method).map(|end| start.get(end + 1..).unwrap_or_default());
+        let space = memchr(b' ', method)
+            .filter(|end| memchr(b'\n', method.get(..*end).unwrap_or_default()).is_none());
+        let target = space.map(|end| start.get(end + 1..).unwrap_or_default());
         self.kind = match target {
             Some(target) if target.starts_with(STREAMED) => Kind::Streamed,
             Some(target) if STREAMED.starts_with(target) => Kind::Unknown,

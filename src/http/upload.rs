@@ -77,21 +77,7 @@ pub async fn take_body(
     if let Some(connection) = &connection {
         connection.holds_body(held.budget(), held.bytes());
     }
-    let mut upload = Upload {
-        payload,
-        connection,
-        limit: uploads.limit.clone(),
-        silence: uploads.limit.silence(),
-        bytes_max,
-        kept_bytes_max: rules.kept_bytes_max,
-        kept: Vec::new(),
-        kept_bytes: 0,
-        next: 0,
-        read: 0,
-        lost: false,
-        ended: false,
-        turn: None,
-    };
+    let mut upload = Upload::new(payload, connection, uploads, rules, bytes_max);
     upload.begin(&uploads.pause).await?;
     if upload.ended {
         let body = Bytes::from(upload.kept.concat());
@@ -109,21 +95,9 @@ pub fn take_session(
     uploads: &Uploads,
 ) -> RequestBody {
     let connection = request.conn_data::<Arc<Connection>>().cloned();
-    let source = Rc::new(RefCell::new(Upload {
-        payload,
-        connection,
-        limit: uploads.limit.clone(),
-        silence: uploads.limit.silence(),
-        bytes_max: None,
-        kept_bytes_max: 0,
-        kept: Vec::new(),
-        kept_bytes: 0,
-        next: 0,
-        read: 0,
-        lost: false,
-        ended: false,
-        turn: None,
-    }));
+    let rules = UploadRules { bytes_max: None, whole_bytes_max: None, kept_bytes_max: 0 };
+    let upload = Upload::new(payload, connection, uploads, rules, None);
+    let source = Rc::new(RefCell::new(upload));
     RequestBody::Streamed { source, length: None }
 }
 
@@ -147,6 +121,31 @@ struct Upload {
 }
 
 impl Upload {
+    /// Nothing of it is read yet.
+    fn new(
+        payload: web::Payload,
+        connection: Option<Arc<Connection>>,
+        uploads: &Uploads,
+        rules: UploadRules,
+        bytes_max: Option<usize>,
+    ) -> Self {
+        Self {
+            payload,
+            connection,
+            limit: uploads.limit.clone(),
+            silence: uploads.limit.silence(),
+            bytes_max,
+            kept_bytes_max: rules.kept_bytes_max,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            next: 0,
+            read: 0,
+            lost: false,
+            ended: false,
+            turn: None,
+        }
+    }
+
     /// Waits until it may take a slot though it is not whole.
     async fn wait_for_turn(&mut self, node: &NodeState) -> Result<(), Error> {
         if let Some(connection) = &self.connection {

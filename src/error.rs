@@ -1,10 +1,11 @@
-//! What can go wrong with a call, as types, each with its code of the wire contract.
+//! What can go wrong with a call, as types, each with its code of the wire contract, whose fault it is, and
+//! whether the call may be sent again without running twice.
 
 use std::time::Duration;
 
 use crate::policy::params::BadParameters;
 use crate::queue::Refusal;
-use crate::types::{BadFunctionName, FunctionName};
+use crate::types::{BadFunctionName, Cause, FunctionName};
 use crate::wire::codes::ErrorCode;
 
 /// Why a request was not answered as its sender wished.
@@ -67,20 +68,22 @@ pub enum Error {
     )]
     NearFunction(FunctionName),
     /// The function's server does not take connections. It did not run.
-    #[error("Function {name} cannot be contacted: {why}")]
+    #[error("Function {name} cannot be contacted: {cause}")]
     FunctionUnreachable {
         /// The function.
         name: FunctionName,
         /// What the connection said.
-        why: String,
+        #[source]
+        cause: Cause,
     },
     /// The connection to the function ended before its answer did. It may have run.
-    #[error("Function {name} did not answer properly: {why}")]
+    #[error("Function {name} did not answer properly: {cause}")]
     FunctionBroke {
         /// The function.
         name: FunctionName,
         /// What the connection said.
-        why: String,
+        #[source]
+        cause: Cause,
     },
     /// An answer that is needed whole, and is larger than that can be.
     #[error("The answer is larger than {limit_bytes} bytes")]
@@ -106,20 +109,22 @@ pub enum Error {
     #[error("Job has been deliberately rejected")]
     Rejected,
     /// The connection to the peer broke after the call was sent. It may have run there.
-    #[error("Job cannot be forwarded to neighbor {peer}: {why}")]
+    #[error("Job cannot be forwarded to neighbor {peer}: {cause}")]
     ForwardBroke {
         /// The peer.
         peer: String,
         /// What the connection said.
-        why: String,
+        #[source]
+        cause: Cause,
     },
     /// The peer answered, but not with a peer answer.
-    #[error("Neighbor {peer} answered with nothing: {why}")]
+    #[error("Neighbor {peer} answered with nothing: {cause}")]
     PeerAnsweredNothing {
         /// The peer.
         peer: String,
         /// What was wrong with its answer.
-        why: String,
+        #[source]
+        cause: Cause,
     },
     /// A peer route was called by somebody who is no node.
     #[error("Generic Error: only nodes call this, with the user agent Machine")]
@@ -132,7 +137,7 @@ pub enum Error {
     NoGateway,
     /// The OpenFaaS gateway does not answer, or not as its API says.
     #[error("OpenFaaS gateway error: {0}")]
-    Gateway(String),
+    Gateway(#[source] Cause),
     /// The operator closed the routes that change the node.
     #[error("This node does not let itself be changed from here")]
     AdminClosed,
@@ -141,7 +146,7 @@ pub enum Error {
     Stopped,
     /// A part of the node failed.
     #[error("Generic Error: {0}")]
-    Internal(String),
+    Internal(#[source] Cause),
 }
 
 impl Error {
@@ -177,6 +182,64 @@ impl Error {
         }
     }
 
+    /// Whose doing it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Malformed(_)
+            | Self::BodyTooLarge { .. }
+            | Self::BodyTimedOut { .. }
+            | Self::BodyTooSlow
+            | Self::HeadTooSlow
+            | Self::HeadTooLarge
+            | Self::Foreign(_)
+            | Self::UnknownPath
+            | Self::WrongMethod
+            | Self::NotAWebSocket
+            | Self::BadFunctionName(_)
+            | Self::FunctionNotServed(_)
+            | Self::UnknownFunction(_)
+            | Self::NearFunction(_)
+            | Self::NotAMachine
+            | Self::BadScheduler(_)
+            | Self::NoGateway
+            | Self::AdminClosed => Fault::Client,
+            Self::FunctionUnreachable { .. }
+            | Self::FunctionBroke { .. }
+            | Self::FunctionTimedOut { .. }
+            | Self::AnswerTooLarge { .. }
+            | Self::Gateway(_) => Fault::Function,
+            Self::ForwardBroke { .. } | Self::PeerAnsweredNothing { .. } => Fault::Peer,
+            Self::Busy
+            | Self::CannotSchedule(_)
+            | Self::RefusedByScheduler
+            | Self::Rejected
+            | Self::Stopped
+            | Self::Internal(_) => Fault::Node,
+        }
+    }
+
+    /// Whether the function certainly did not run, so that the same call may be sent again, here or
+    /// elsewhere, and will not run twice.
+    pub fn retry_is_safe(&self) -> bool {
+        match self {
+            // It was sent, or may have been.
+            Self::FunctionBroke { .. }
+            | Self::FunctionTimedOut { .. }
+            | Self::AnswerTooLarge { .. }
+            | Self::ForwardBroke { .. }
+            | Self::PeerAnsweredNothing { .. }
+            | Self::Gateway(_)
+            | Self::Stopped
+            | Self::Internal(_)
+            // A body that streams ends so when the function has begun to read it.
+            | Self::BodyTooLarge { .. }
+            | Self::BodyTimedOut { .. }
+            | Self::BodyTooSlow
+            | Self::Malformed(_) => false,
+            _ => true,
+        }
+    }
+
     /// What became of a call that ended so.
     pub fn outcome(&self) -> CallOutcome {
         match self {
@@ -209,6 +272,31 @@ impl Error {
             // Those that were ended for it were counted then.
             _ => return None,
         })
+    }
+}
+
+/// Whose doing an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Whoever sent the request: it is wrong, or not allowed, or came too slowly.
+    Client,
+    /// The function, or what stands before it.
+    Function,
+    /// Another node.
+    Peer,
+    /// This node: it has no room, its algorithm does not want the call, or a part of it failed.
+    Node,
+}
+
+impl Fault {
+    /// Its label in logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Function => "function",
+            Self::Peer => "peer",
+            Self::Node => "node",
+        }
     }
 }
 

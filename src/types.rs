@@ -1,6 +1,7 @@
 //! The nouns that every layer speaks of. No IO, no clock.
 
 mod address;
+mod cause;
 mod function_name;
 
 use std::borrow::Cow;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use self::address::{may_be_machine, may_be_own};
+pub use self::cause::Cause;
 pub use self::function_name::{BadFunctionName, FunctionName};
 
 /// The service class of a call, as clients send it: a number, 0 when none was given.

@@ -7,7 +7,7 @@ use futures_util::future::LocalBoxFuture;
 
 use super::function::{Answer, Invocation};
 use crate::error::Error;
-use crate::types::Peer;
+use crate::types::{Cause, Peer};
 use crate::wire::PeerHop;
 
 /// A call as it is handed to a peer.
@@ -58,24 +58,24 @@ pub trait Forwarder {
 pub enum ForwardFailure {
     /// The peer was not connected to.
     #[error("it cannot be connected to: {0}")]
-    NotSent(String),
+    NotSent(#[source] Cause),
     /// The peer takes no call as large as that. It did not run.
     #[error("it does not take the call: {0}")]
-    Refused(String),
+    Refused(#[source] Cause),
     /// The connection ended, or the time was up, after the call was sent. It may have run.
     #[error("the connection broke: {0}")]
-    Broke(String),
+    Broke(#[source] Cause),
     /// The peer answered, but nothing that could be read. It may have run.
     #[error("its answer cannot be read: {0}")]
-    Nothing(String),
+    Nothing(#[source] Cause),
     /// The call's own body failed, which is the client's doing.
     #[error("{0}")]
-    Body(Error),
+    Body(#[source] Error),
 }
 
 impl ForwardFailure {
     /// Whether the call certainly did not run there, so that it may be tried elsewhere.
-    pub fn may_be_retried(&self) -> bool {
+    pub fn retry_is_safe(&self) -> bool {
         matches!(self, Self::NotSent(_) | Self::Refused(_))
     }
 
@@ -83,10 +83,10 @@ impl ForwardFailure {
     pub fn into_error(self, peer: &Peer) -> Error {
         let peer = peer.host.to_string();
         match self {
-            Self::NotSent(why) | Self::Refused(why) | Self::Broke(why) => {
-                Error::ForwardBroke { peer, why }
+            Self::NotSent(cause) | Self::Refused(cause) | Self::Broke(cause) => {
+                Error::ForwardBroke { peer, cause }
             }
-            Self::Nothing(why) => Error::PeerAnsweredNothing { peer, why },
+            Self::Nothing(cause) => Error::PeerAnsweredNothing { peer, cause },
             Self::Body(why) => why,
         }
     }

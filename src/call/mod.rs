@@ -3,7 +3,7 @@
 //! What is lost to failures: nothing that was not started. A peer that cannot be connected to has
 //! not taken the call, so another candidate is tried, or the call runs here. A connection that
 //! breaks after the call was sent may have run it: that is an error (403), never a second run.
-//! (A failure says of itself whether it may be retried: [`ForwardFailure::may_be_retried`].)
+//! (A failure says of itself whether it may be retried: [`ForwardFailure::retry_is_safe`].)
 //!
 //! Functions and other nodes are behind ports ([`Backend`], [`Forwarder`]), so that these rules are
 //! tested without sockets.
@@ -234,7 +234,7 @@ impl Dispatcher {
                     answer.held.get_or_insert(call.held);
                     return Ok(answer);
                 }
-                Err(failure) if failure.may_be_retried() && call.invocation.body.rewind() => {
+                Err(failure) if failure.retry_is_safe() && call.invocation.body.rewind() => {
                     tracing::debug!(peer = %peer.host, why = %failure, "a peer did not take a call");
                     heard.unreachable.push(peer.host);
                 }

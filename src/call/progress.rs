@@ -36,8 +36,11 @@ impl Count {
         let typed = matches!(error, Error::UnknownFunction(_) | Error::NearFunction(_));
         span.in_scope(|| match self.outcome.is_failure() && !typed {
             true => {
-                let outcome = self.outcome.label();
-                tracing::warn!(scheduler, outcome, ?total, %error, "a call failed");
+                let (outcome, fault) = (self.outcome.label(), error.fault().label());
+                let retry_is_safe = error.retry_is_safe();
+                tracing::warn!(
+                    scheduler, outcome, fault, retry_is_safe, ?total, %error, "a call failed"
+                );
             }
             false => self.ended(),
         });

@@ -22,7 +22,7 @@ use crate::queue::Limits;
 use crate::rl::learner::Learner;
 use crate::rl::parameters::Parameters;
 use crate::saved::model_file::ModelFile;
-use crate::types::{Identity, Load};
+use crate::types::{Cause, Identity, Load};
 
 /// A function that counts how often it ran.
 #[derive(Default)]
@@ -151,7 +151,7 @@ impl Stage {
 }
 
 fn not_sent() -> ForwardFailure {
-    ForwardFailure::NotSent("refused".to_owned())
+    ForwardFailure::NotSent(Cause::of("refused"))
 }
 
 #[actix_rt::test]
@@ -169,7 +169,7 @@ async fn a_peer_that_was_not_connected_to_is_not_tried_again_and_another_one_is(
 #[actix_rt::test]
 async fn a_call_that_no_peer_takes_runs_here_after_three_tries() {
     let hosts = ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"];
-    let refused = ForwardFailure::Refused("its bodies are smaller".to_owned());
+    let refused = ForwardFailure::Refused(Cause::of("its bodies are smaller"));
     let stage = Stage::new(&hosts, [not_sent(), refused, not_sent(), not_sent()]);
     let outcome = stage.dispatcher.carry_out(stage.call()).await;
     let body = outcome.result.expect("it ran").body;
@@ -180,10 +180,10 @@ async fn a_call_that_no_peer_takes_runs_here_after_three_tries() {
 
 #[actix_rt::test]
 async fn a_call_that_may_have_run_elsewhere_never_runs_twice() {
-    let broke = ForwardFailure::Broke("reset".to_owned());
-    let nothing = ForwardFailure::Nothing("no JSON".to_owned());
+    let broke = ForwardFailure::Broke(Cause::of("reset"));
+    let nothing = ForwardFailure::Nothing(Cause::of("no JSON"));
     for (failure, code) in [(broke, 403), (nothing, 404)] {
-        assert!(!failure.may_be_retried());
+        assert!(!failure.retry_is_safe());
         let stage = Stage::new(&["10.0.0.2", "10.0.0.3"], [failure]);
         let outcome = stage.dispatcher.carry_out(stage.call()).await;
         assert_eq!(outcome.result.expect_err("it failed").code().code, code);
@@ -331,7 +331,7 @@ impl AnswerStream for Piecewise {
 
 #[actix_rt::test]
 async fn an_answer_that_streams_is_counted_when_it_is_through() {
-    let broke = || Error::ForwardBroke { peer: "p".to_owned(), why: "reset".to_owned() };
+    let broke = || Error::ForwardBroke { peer: "p".to_owned(), cause: Cause::of("reset") };
     for (end, outcome) in [(None, "executed"), (Some(Err(broke())), "forward_failed")] {
         let stage = Stage::new(&[], []);
         let count = Count {

@@ -14,6 +14,7 @@ use super::socket::ENDED;
 use crate::connections::Bodies;
 use crate::error::Error;
 use crate::memory::budget::Reservation;
+use crate::types::Cause;
 
 /// Bytes up to which a body of a known length takes no share of a budget; in steps of as many the
 /// others do.
@@ -39,13 +40,13 @@ pub enum BodyFailure {
     Silent(Duration),
     /// The request's own body failed meanwhile.
     #[error("{0}")]
-    Request(Error),
+    Request(#[source] Error),
     /// There is no room for it among the bodies and answers that the node holds.
     #[error("there is no room for the answer")]
     NoRoom,
     /// Anything else.
     #[error("{0}")]
-    Unreadable(String),
+    Unreadable(#[source] Cause),
 }
 
 /// Reads the body of `response`, `limit_bytes` at most.
@@ -135,7 +136,7 @@ where
     match next.await {
         (None, ended) if ended && delimited => Err(BodyFailure::Truncated),
         (None, _) => Ok(None),
-        (Some(Err(why)), _) => Err(BodyFailure::Unreadable(why.to_string())),
+        (Some(Err(why)), _) => Err(BodyFailure::Unreadable(Cause::of(why.to_string()))),
         (Some(Ok(chunk)), _) => Ok(Some(chunk)),
     }
 }

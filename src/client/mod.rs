@@ -29,6 +29,7 @@ use tokio::time::Instant;
 pub use self::body::{BodyFailure, read_body, read_held_body, read_start};
 use self::socket::Socket;
 use crate::error::Error;
+use crate::types::Cause;
 
 /// Idle connections are given up before the servers at the other end (75 s here, unlimited in v1)
 /// give them up.
@@ -183,28 +184,59 @@ impl Resolve for Names {
 }
 
 /// How far a request came that got no answer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SendFailure {
     /// The host's name resolves to nothing. Nothing was sent.
-    UnknownHost(String),
-    /// No connection. Nothing was sent; it is safe to try elsewhere.
-    NotConnected {
-        /// What the connection said.
-        why: String,
-        /// Whether that speaks against the host; else it is this machine that cannot connect.
-        hosts_fault: bool,
-    },
+    #[error("the host is not known: {0}")]
+    UnknownHost(#[source] Cause),
+    /// No connection. Nothing was sent.
+    #[error("{0}")]
+    NotConnected(#[source] Cause),
     /// The host's name leads back to this machine, or to its link, which names that clients type may
     /// not. Nothing was sent.
+    #[error("it is on this machine")]
     NearHost,
     /// There is no such request. Nothing was sent, and nothing is said about the host.
-    Invalid(String),
+    #[error("{0}")]
+    Invalid(#[source] Cause),
     /// No answer came for so long. It may have been acted on.
+    #[error("no answer within {} s", .0.as_secs_f64())]
     NoAnswer(Duration),
-    /// The request's own body failed, whose answer this is.
-    RequestBody(Error),
+    /// The request's own body failed, whose answer this is. Part of it may have been acted on.
+    #[error("{0}")]
+    RequestBody(#[source] Error),
     /// The connection ended after the request went out. It may have been acted on.
-    Broke(String),
+    #[error("{0}")]
+    Broke(#[source] Cause),
+}
+
+impl SendFailure {
+    /// Whether nothing was sent, so that the request may be sent elsewhere.
+    pub fn retry_is_safe(&self) -> bool {
+        match self {
+            Self::UnknownHost(_) | Self::NotConnected(_) | Self::NearHost | Self::Invalid(_) => {
+                true
+            }
+            Self::NoAnswer(_) | Self::RequestBody(_) | Self::Broke(_) => false,
+        }
+    }
+
+    /// Whether a failed connection speaks against the host. Too few file descriptors or ports here do not.
+    pub fn is_hosts_fault(&self) -> bool {
+        use io::ErrorKind as K;
+        let Self::NotConnected(cause) = self else { return false };
+        cause.find::<io::Error>().is_some_and(|error| {
+            matches!(
+                error.kind(),
+                K::ConnectionRefused
+                    | K::ConnectionReset
+                    | K::ConnectionAborted
+                    | K::HostUnreachable
+                    | K::NetworkUnreachable
+                    | K::TimedOut
+            )
+        })
+    }
 }
 
 impl From<SendRequestError> for SendFailure {
@@ -212,47 +244,29 @@ impl From<SendRequestError> for SendFailure {
         match error {
             // The client says "disconnected" when a connection it had ended without an answer.
             SendRequestError::Connect(ConnectError::Disconnected) => {
-                Self::Broke("the connection was closed before an answer came".to_owned())
+                Self::Broke(Cause::of("the connection was closed before an answer came"))
             }
+            // Some of this client's errors stay on their thread: of them the words are kept.
             SendRequestError::Connect(ConnectError::Resolver(why)) => {
-                Self::UnknownHost(why.to_string())
+                Self::UnknownHost(Cause::of(why.to_string()))
             }
             SendRequestError::Connect(ConnectError::NoRecords) => {
-                Self::UnknownHost("the name has no address".to_owned())
+                Self::UnknownHost(Cause::of("the name has no address"))
             }
-            SendRequestError::Connect(why) => {
-                Self::NotConnected { why: why.to_string(), hosts_fault: hosts_fault(&why) }
+            SendRequestError::Connect(ConnectError::Io(why)) => Self::NotConnected(Cause::of(why)),
+            SendRequestError::Connect(why @ ConnectError::Timeout) => Self::NotConnected(
+                Cause::of(io::Error::new(io::ErrorKind::TimedOut, why.to_string())),
+            ),
+            SendRequestError::Connect(why) => Self::NotConnected(Cause::of(why.to_string())),
+            SendRequestError::Url(why) => Self::Invalid(Cause::of(why)),
+            SendRequestError::Http(why) => Self::Invalid(Cause::of(why)),
+            SendRequestError::Send(why) => Self::Broke(Cause::of(why)),
+            SendRequestError::Response(why) => {
+                Self::Broke(Cause::of(format!("unreadable answer: {why}")))
             }
-            SendRequestError::Url(why) => Self::Invalid(why.to_string()),
-            SendRequestError::Http(why) => Self::Invalid(why.to_string()),
-            SendRequestError::Send(why) => Self::Broke(why.to_string()),
-            SendRequestError::Response(why) => Self::Broke(format!("unreadable answer: {why}")),
-            why => Self::Broke(why.to_string()),
+            why => Self::Broke(Cause::of(why.to_string())),
         }
     }
-}
-
-/// Whether a failed connection speaks against the host. Too few file descriptors or ports here do
-/// not.
-fn hosts_fault(error: &ConnectError) -> bool {
-    match error {
-        ConnectError::Timeout => true,
-        ConnectError::Io(error) => hosts_fault_of(error),
-        _ => false,
-    }
-}
-
-fn hosts_fault_of(error: &io::Error) -> bool {
-    use io::ErrorKind as K;
-    matches!(
-        error.kind(),
-        K::ConnectionRefused
-            | K::ConnectionReset
-            | K::ConnectionAborted
-            | K::HostUnreachable
-            | K::NetworkUnreachable
-            | K::TimedOut
-    )
 }
 
 #[cfg(test)]
@@ -422,7 +436,7 @@ mod tests {
         drop(free);
         let client = client(Duration::from_secs(5), Hosts::Any);
         let refused = client.get(url).send().await.expect_err("nobody listens");
-        assert!(matches!(refused.into(), SendFailure::NotConnected { hosts_fault: true, .. }));
+        assert!(SendFailure::from(refused).is_hosts_fault());
         let unknown = client.get("http://no-such-host.invalid/").send().await;
         let failure = SendFailure::from(unknown.expect_err("no such host"));
         assert!(matches!(failure, SendFailure::UnknownHost(_)), "{failure:?}");

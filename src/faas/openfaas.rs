@@ -25,12 +25,12 @@ use super::{BadBackend, FunctionBackend, PreparedBackend};
 use crate::actors::queue::Slot;
 use crate::call::body::{AnswerBody, RequestBody};
 use crate::call::function::{Answer, Backend, Invocation};
+use crate::client::Hosts;
 use crate::client::http1::{HttpClient, Origin, OutgoingRequest};
-use crate::client::{Hosts, SendFailure};
 use crate::config::Settings;
 use crate::error::Error;
 use crate::storage::{SECRET_BYTES_MAX, read_text};
-use crate::types::{FunctionName, url_host};
+use crate::types::{Cause, FunctionName, url_host};
 use crate::wire::headers;
 use crate::wire::json::Bounds;
 use crate::wire::read_object;
@@ -142,7 +142,7 @@ impl OpenFaas {
         content_type: Option<&HeaderValue>,
         body: Bytes,
     ) -> Result<(StatusCode, HeaderMap, Bytes), Error> {
-        let failed = |why: String| Error::Gateway(format!("{}: {why}", self.access.base()));
+        let failed = |why| failed_at(self.access.base(), why);
         let mut told = HeaderMap::new();
         if let Some(authorization) = &self.access.authorization {
             told.insert(header::AUTHORIZATION, authorization.clone());
@@ -160,18 +160,18 @@ impl OpenFaas {
             asks_first: false,
         };
         let asked = async {
-            let answer = self.client.send(request).await.map_err(|why| failed(reason(why)))?;
+            let answer = self.client.send(request).await.map_err(|why| failed(Cause::of(why)))?;
             let body = answer.body.collect(API_BYTES_MAX).await;
-            let body = body.map_err(|why| failed(why.to_string()))?;
+            let body = body.map_err(|why| failed(Cause::of(why)))?;
             Ok::<_, Error>((answer.status, headers::from_function(answer.headers), body))
         };
-        let late = |_| failed(format!("no answer within {} s", API_TIME.as_secs()));
+        let late = |_| failed(Cause::of(format!("no answer within {} s", API_TIME.as_secs())));
         let answer = timeout(API_TIME, asked).await.map_err(late)??;
         match answer.0 {
-            StatusCode::UNAUTHORIZED => Err(failed(match self.access.authorization {
-                Some(_) => "it refuses this node's credentials".to_owned(),
-                None => "it asks for credentials and this node has none".to_owned(),
-            })),
+            StatusCode::UNAUTHORIZED => Err(failed(Cause::of(match self.access.authorization {
+                Some(_) => "it refuses this node's credentials",
+                None => "it asks for credentials and this node has none",
+            }))),
             _ => Ok(answer),
         }
     }
@@ -182,9 +182,9 @@ impl OpenFaas {
         match status {
             StatusCode::NOT_FOUND => Err(Error::UnknownFunction(name.clone())),
             status if status.is_success() => {
-                read_object(&body, &STATUS).map_err(|why| Error::Gateway(format!("{path}: {why}")))
+                read_object(&body, &STATUS).map_err(|why| failed_at(&path, Cause::of(why)))
             }
-            status => Err(Error::Gateway(format!("{path}: status {status}"))),
+            status => Err(failed_at(&path, Cause::of(format!("status {status}")))),
         }
     }
 
@@ -198,32 +198,29 @@ impl OpenFaas {
             return Ok(());
         }
         let said = String::from_utf8_lossy(body.get(..SAID_BYTES_MAX).unwrap_or(&body));
-        Err(Error::Gateway(format!("{path}: status {status}: {said}")))
+        Err(failed_at(&path, Cause::of(format!("status {status}: {said}"))))
     }
 }
 
-fn reason(failure: SendFailure) -> String {
-    match failure {
-        SendFailure::UnknownHost(why)
-        | SendFailure::NotConnected { why, .. }
-        | SendFailure::Invalid(why)
-        | SendFailure::Broke(why) => why,
-        SendFailure::NearHost => "it is on this machine".to_owned(),
-        SendFailure::NoAnswer(limit) => format!("no answer within {} s", limit.as_secs_f64()),
-        SendFailure::RequestBody(why) => why.to_string(),
-    }
+/// Something went wrong with the gateway at an address, or at a path of its API.
+#[derive(Debug, thiserror::Error)]
+#[error("{at}: {cause}")]
+struct GatewayFault {
+    at: String,
+    #[source]
+    cause: Cause,
+}
+
+fn failed_at(at: impl std::fmt::Display, cause: Cause) -> Error {
+    Error::Gateway(Cause::of(GatewayFault { at: at.to_string(), cause }))
 }
 
 impl OpenFaas {
     /// The gateway is not there; whether there is such a function nobody knows.
     fn gateway_failed(&self, error: Error) -> Error {
         match error {
-            Error::UnknownFunction(_) => {
-                Error::Gateway(format!("{}: no such host", self.access.base()))
-            }
-            Error::FunctionUnreachable { why, .. } => {
-                Error::Gateway(format!("{}: {why}", self.access.base()))
-            }
+            Error::UnknownFunction(_) => failed_at(self.access.base(), Cause::of("no such host")),
+            Error::FunctionUnreachable { cause, .. } => failed_at(self.access.base(), cause),
             error => error,
         }
     }

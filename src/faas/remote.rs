@@ -13,7 +13,7 @@ use crate::call::function::{Answer, Invocation};
 use crate::client::http1::{HttpClient, IncomingBody, Origin, OutgoingRequest};
 use crate::client::{BodyFailure, SendFailure};
 use crate::error::Error;
-use crate::types::FunctionName;
+use crate::types::{Cause, FunctionName};
 use crate::wire::headers;
 
 /// A worker thread's client for functions.
@@ -96,11 +96,11 @@ fn failed(name: &FunctionName, failure: SendFailure) -> Error {
     match failure {
         SendFailure::UnknownHost(_) => Error::UnknownFunction(name),
         SendFailure::NearHost => Error::NearFunction(name),
-        SendFailure::NotConnected { why, .. } => Error::FunctionUnreachable { name, why },
-        SendFailure::Invalid(why) => Error::Malformed(why),
+        SendFailure::NotConnected(cause) => Error::FunctionUnreachable { name, cause },
+        SendFailure::Invalid(why) => Error::Malformed(why.to_string()),
         SendFailure::NoAnswer(limit) => Error::FunctionTimedOut { name, limit },
         SendFailure::RequestBody(why) => why,
-        SendFailure::Broke(why) => Error::FunctionBroke { name, why },
+        SendFailure::Broke(cause) => Error::FunctionBroke { name, cause },
     }
 }
 
@@ -108,7 +108,7 @@ fn function_broke(name: &FunctionName, failure: BodyFailure) -> Error {
     match failure {
         BodyFailure::Request(why) => why,
         BodyFailure::Silent(limit) => Error::FunctionTimedOut { name: name.clone(), limit },
-        failure => Error::FunctionBroke { name: name.clone(), why: failure.to_string() },
+        failure => Error::FunctionBroke { name: name.clone(), cause: Cause::of(failure) },
     }
 }
 

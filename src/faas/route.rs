@@ -13,7 +13,7 @@ use crate::client::Hosts;
 use crate::client::http1::Origin;
 use crate::config::Settings;
 use crate::error::Error;
-use crate::types::FunctionName;
+use crate::types::{Cause, FunctionName};
 
 /// On if there are routes.
 ///
@@ -86,7 +86,7 @@ fn known(error: Error) -> Error {
     match error {
         Error::UnknownFunction(name) => Error::FunctionUnreachable {
             name,
-            why: "the host of its route cannot be resolved".to_owned(),
+            cause: Cause::of("the host of its route cannot be resolved"),
         },
         error => error,
     }

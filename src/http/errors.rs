@@ -58,53 +58,62 @@ fn body(code: u32, mut message: String) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Fault;
     use crate::policy::registry::SchedulerSpec;
     use crate::queue::Refusal;
-    use crate::types::{BadFunctionName, FunctionName};
+    use crate::types::{BadFunctionName, Cause, FunctionName};
     use std::time::Duration;
 
-    #[test]
-    fn every_error_has_the_code_and_status_of_the_contract() {
-        let name = FunctionName::parse("fn-a").expect("a name");
+    /// Errors with their code, status, whose fault each is, and whether the call may be sent again.
+    fn all() -> Vec<(Error, u32, u16, Fault, bool)> {
+        use Fault::{Client, Function, Node, Peer};
+        let name = || FunctionName::parse("fn-a").expect("a name");
         let limit = Duration::from_secs(1);
-        let (why, peer) = ("x".to_owned(), "10.0.0.1".to_owned());
-        let bad_scheduler = match SchedulerSpec::from_words("Nope").build() {
-            Err(bad) => bad,
-            Ok(_) => panic!("no such scheduler"),
+        let (why, cause, peer) = (|| "x".to_owned(), || Cause::of("x"), || "10.0.0.1".to_owned());
+        let Err(bad_scheduler) = SchedulerSpec::from_words("Nope").build() else {
+            panic!("no such scheduler")
         };
-        for (error, code, status) in [
-            (Error::Malformed(why.clone()), 4, 400),
-            (Error::BodyTooLarge { limit_bytes: 1 }, 4, 413),
-            (Error::BodyTimedOut { limit }, 4, 408),
-            (Error::BodyTooSlow, 4, 408),
-            (Error::HeadTooSlow, 4, 408),
-            (Error::HeadTooLarge, 4, 431),
-            (Error::Busy, 400, 429),
-            (Error::Foreign(why.clone()), 1, 403),
-            (Error::UnknownPath, 3, 404),
-            (Error::WrongMethod, 4, 405),
-            (Error::NotAWebSocket, 4, 426),
-            (Error::BadFunctionName(BadFunctionName::Length), 100, 400),
-            (Error::FunctionNotServed(name.clone()), 100, 400),
-            (Error::UnknownFunction(name.clone()), 3, 404),
-            (Error::FunctionUnreachable { name: name.clone(), why: why.clone() }, 5, 502),
-            (Error::FunctionBroke { name: name.clone(), why: why.clone() }, 5, 502),
-            (Error::FunctionTimedOut { name, limit }, 5, 504),
-            (Error::CannotSchedule(Refusal::NoSlot), 400, 500),
-            (Error::RefusedByScheduler, 400, 500),
-            (Error::Rejected, 401, 503),
-            (Error::ForwardBroke { peer: peer.clone(), why: why.clone() }, 403, 500),
-            (Error::PeerAnsweredNothing { peer, why: why.clone() }, 404, 500),
-            (Error::NotAMachine, 1, 500),
-            (Error::BadScheduler(bad_scheduler), 1, 500),
-            (Error::NoGateway, 300, 500),
-            (Error::Gateway(why.clone()), 300, 500),
-            (Error::AdminClosed, 1, 403),
-            (Error::Stopped, 1, 500),
-            (Error::Internal(why), 1, 500),
-        ] {
+        vec![
+            (Error::Malformed(why()), 4, 400, Client, false),
+            (Error::BodyTooLarge { limit_bytes: 1 }, 4, 413, Client, false),
+            (Error::BodyTimedOut { limit }, 4, 408, Client, false),
+            (Error::BodyTooSlow, 4, 408, Client, false),
+            (Error::HeadTooSlow, 4, 408, Client, true),
+            (Error::HeadTooLarge, 4, 431, Client, true),
+            (Error::Busy, 400, 429, Node, true),
+            (Error::Foreign(why()), 1, 403, Client, true),
+            (Error::UnknownPath, 3, 404, Client, true),
+            (Error::WrongMethod, 4, 405, Client, true),
+            (Error::NotAWebSocket, 4, 426, Client, true),
+            (Error::BadFunctionName(BadFunctionName::Length), 100, 400, Client, true),
+            (Error::FunctionNotServed(name()), 100, 400, Client, true),
+            (Error::UnknownFunction(name()), 3, 404, Client, true),
+            (Error::NearFunction(name()), 3, 404, Client, true),
+            (Error::FunctionUnreachable { name: name(), cause: cause() }, 5, 502, Function, true),
+            (Error::FunctionBroke { name: name(), cause: cause() }, 5, 502, Function, false),
+            (Error::AnswerTooLarge { limit_bytes: 1 }, 5, 502, Function, false),
+            (Error::FunctionTimedOut { name: name(), limit }, 5, 504, Function, false),
+            (Error::CannotSchedule(Refusal::NoSlot), 400, 500, Node, true),
+            (Error::RefusedByScheduler, 400, 500, Node, true),
+            (Error::Rejected, 401, 503, Node, true),
+            (Error::ForwardBroke { peer: peer(), cause: cause() }, 403, 500, Peer, false),
+            (Error::PeerAnsweredNothing { peer: peer(), cause: cause() }, 404, 500, Peer, false),
+            (Error::NotAMachine, 1, 500, Client, true),
+            (Error::BadScheduler(bad_scheduler), 1, 500, Client, true),
+            (Error::NoGateway, 300, 500, Client, true),
+            (Error::Gateway(cause()), 300, 500, Function, false),
+            (Error::AdminClosed, 1, 403, Client, true),
+            (Error::Stopped, 1, 500, Node, false),
+            (Error::Internal(cause()), 1, 500, Node, false),
+        ]
+    }
+
+    #[test]
+    fn every_error_has_its_code_and_status_of_the_contract_and_says_whose_it_is() {
+        for (error, code, status, fault, retry_is_safe) in all() {
             let got = error.code();
             assert_eq!((got.code, got.status.as_u16()), (code, status), "{error:?}");
+            assert_eq!((error.fault(), error.retry_is_safe()), (fault, retry_is_safe), "{error:?}");
             let (_, body) = status_and_body(&error);
             let body: WireError = serde_json::from_slice(&body).expect("JSON");
             assert_eq!((body.code, body.message), (code, error.to_string()));

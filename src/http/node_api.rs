@@ -23,12 +23,12 @@ use crate::actors::supervise::NoAnswer;
 use crate::actors::switch::SwapScheduler;
 use crate::call::state::{NodePhase, NodeState};
 use crate::config::Admin;
-use crate::error::Error;
-use crate::error::RefusalKind;
+use crate::error::{Error, RefusalKind};
 use crate::policy::Policy;
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::LimitsPatch;
-use crate::types::FunctionName;
+use crate::storage::StorageError;
+use crate::types::{Cause, FunctionName};
 use crate::wire::headers;
 use crate::wire::json::Bounds;
 use crate::wire::read_object;
@@ -120,8 +120,8 @@ fn failed(node: &NodeState, error: &Error) -> HttpResponse {
 pub const CHANGE_TIME: Duration = Patience::USUAL.stuck;
 
 /// An error of the node's own making.
-pub fn internal(why: impl std::fmt::Display) -> Error {
-    Error::Internal(why.to_string())
+pub fn internal(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::Internal(Cause::of(error))
 }
 
 /// `POST /configuration`, with the optional algorithm beside the limits.
@@ -211,7 +211,7 @@ async fn change_all(
 async fn swap(
     policy: Arc<dyn Policy>,
     node: &NodeState,
-) -> Result<Result<(), impl std::fmt::Display>, NoAnswer> {
+) -> Result<Result<(), StorageError>, NoAnswer> {
     let swap = || SwapScheduler(Arc::clone(&policy));
     node.switch.ask_within(CHANGE_TIME, swap).await
 }

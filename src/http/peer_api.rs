@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::memory::budget::Reservation;
 use crate::policy::Task;
 use crate::queue::Refusal;
-use crate::types::{TaskType, cut};
+use crate::types::{Cause, TaskType, cut};
 use crate::wire::headers;
 use crate::wire::message_bytes_max;
 use crate::wire::v1_json::read_base64;
@@ -222,7 +222,7 @@ fn answer_with(
             let along = Along { held: answer.held, ..Along::default() };
             accompanied::respond(&mut response, message, along, connection)
         }
-        Err(why) => errors::response(&Error::Internal(why.to_string())),
+        Err(why) => errors::response(&Error::Internal(Cause::of(why))),
     }
 }
 

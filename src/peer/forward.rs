@@ -10,7 +10,7 @@ use crate::call::forward::{Forward, ForwardFailure, Forwarder, PeerReply};
 use crate::call::function::Answer;
 use crate::client::SendFailure;
 use crate::client::http1::OutgoingRequest;
-use crate::types::Peer;
+use crate::types::{Cause, Peer};
 use crate::wire::content_type::sniffed;
 use crate::wire::v1_json::read_base64;
 use crate::wire::{
@@ -20,15 +20,9 @@ use crate::wire::{
 impl From<SendFailure> for ForwardFailure {
     fn from(failure: SendFailure) -> Self {
         match failure {
-            SendFailure::UnknownHost(why)
-            | SendFailure::NotConnected { why, .. }
-            | SendFailure::Invalid(why) => Self::NotSent(why),
-            SendFailure::NearHost => Self::NotSent("it is this machine".to_owned()),
-            SendFailure::NoAnswer(limit) => {
-                Self::Broke(format!("no answer within {} s", limit.as_secs_f64()))
-            }
             SendFailure::RequestBody(why) => Self::Body(why),
-            SendFailure::Broke(why) => Self::Broke(why),
+            failure if failure.retry_is_safe() => Self::NotSent(Cause::of(failure)),
+            failure => Self::Broke(Cause::of(failure)),
         }
     }
 }
@@ -73,10 +67,10 @@ impl PeerClient {
             .body
             .collect_held(limit, &self.bodies)
             .await
-            .map_err(|why| ForwardFailure::Broke(why.to_string()))?;
+            .map_err(|why| ForwardFailure::Broke(Cause::of(why)))?;
         let http_headers = headers::from_function(answer.headers);
-        let mut forwarded =
-            read_answer(&message, answer.status, http_headers).map_err(ForwardFailure::Nothing)?;
+        let mut forwarded = read_answer(&message, answer.status, http_headers)
+            .map_err(|why| ForwardFailure::Nothing(Cause::of(why)))?;
         forwarded.answer.held = held.map(|held| held.for_answer(message.len()));
         refused_for_size(forwarded)
     }
@@ -87,7 +81,7 @@ pub(super) fn refused_for_size(reply: PeerReply) -> Result<PeerReply, ForwardFai
     let executed = |hop: &PeerHop| hop.timings.execution_time.is_some();
     let too_large = reply.answer.status == StatusCode::PAYLOAD_TOO_LARGE;
     match too_large && !reply.peers.iter().any(executed) {
-        true => Err(ForwardFailure::Refused("its bodies are smaller".to_owned())),
+        true => Err(ForwardFailure::Refused(Cause::of("its bodies are smaller"))),
         false => Ok(reply),
     }
 }

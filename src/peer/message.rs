@@ -9,6 +9,7 @@ use crate::call::body::RequestBody;
 use crate::call::forward::{Forward, ForwardFailure};
 use crate::connections::Bodies;
 use crate::memory::budget::Reservation;
+use crate::types::Cause;
 use crate::wire::{PeerRequest, headers};
 
 /// Bytes of headers that a forwarded call may have before they take a share of the bodies' budget, and
@@ -23,12 +24,12 @@ pub(super) async fn of(
 ) -> Result<(Bytes, Reservation), ForwardFailure> {
     let invocation = call.invocation;
     let RequestBody::Whole(body) = &invocation.body else {
-        return Err(ForwardFailure::Refused("its bodies are whole".to_owned()));
+        return Err(ForwardFailure::Refused(Cause::of("its bodies are whole")));
     };
     if invocation.upgrades || invocation.path != "/" {
-        return Err(ForwardFailure::Refused(
-            "its wire has neither paths nor WebSockets".to_owned(),
-        ));
+        return Err(ForwardFailure::Refused(Cause::of(
+            "its wire has neither paths nor WebSockets",
+        )));
     }
     let mut passed = headers::to_json(&invocation.headers);
     let content_type = passed.remove("content-type");
@@ -46,11 +47,11 @@ pub(super) async fn of(
     };
     let body_bytes = request.payload.as_ref().map_or(0, String::len);
     let message = serde_json::to_vec(&request);
-    let message = message.map_err(|why| ForwardFailure::Refused(why.to_string()))?;
+    let message = message.map_err(|why| ForwardFailure::Refused(Cause::of(why)))?;
     // What the body takes, its own share stands for; its headers are held several times as well.
     let headers = message.len().saturating_sub(body_bytes);
     let bytes = headers.saturating_sub(HEADERS_COVERED).saturating_mul(HEADERS_TIMES);
     let held = bodies.take(bytes as u64, None).await;
-    let no_room = || ForwardFailure::Refused("there is no room for its message here".to_owned());
+    let no_room = || ForwardFailure::Refused(Cause::of("there is no room for its message here"));
     Ok((Bytes::from(message), held.ok_or_else(no_room)?))
 }

@@ -23,7 +23,7 @@ use crate::memory;
 use crate::memory::budget::Budget;
 use crate::metrics::Metrics;
 use crate::time::limit::TimeLimit;
-use crate::types::url_host;
+use crate::types::{Cause, url_host};
 
 /// Bytes that other machines' lists hold while they are read, at most a 32nd of the memory.
 const LISTS_BYTES_MAX: u64 = 16 << 20;
@@ -94,12 +94,12 @@ impl PeerClient {
 
     fn url(&self, host: &str, port: u16, path: &str) -> Result<Uri, SendFailure> {
         let url = format!("http://{}:{port}{path}", url_host(host));
-        url.parse().map_err(|why| SendFailure::Invalid(format!("{url}: {why}")))
+        url.parse().map_err(|why| SendFailure::Invalid(Cause::of(format!("{url}: {why}"))))
     }
 
     /// A failure at connection counts as a failed poll.
     fn report(&self, host: &str, failure: &SendFailure) {
-        if matches!(failure, SendFailure::NotConnected { hosts_fault: true, .. })
+        if failure.is_hosts_fault()
             && let Ok(ip) = host.parse()
         {
             self.discovery.tell(Unreachable(ip));

@@ -13,7 +13,7 @@ use crate::client::{SendFailure, addresses, is_link_local, read_body, read_held_
 use crate::config::Settings;
 use crate::membership::Introduction;
 use crate::saved::MachinePatch;
-use crate::types::{Identity, check_machine};
+use crate::types::{Cause, Identity, check_machine};
 use crate::wire::json::Bounds;
 use crate::wire::{MACHINE_AGENT, headers, list_bytes_max, read_machines, read_object};
 
@@ -61,15 +61,15 @@ impl PeerClient {
         }
         let mut response = request.send().await?;
         if !response.status().is_success() {
-            return Err(SendFailure::Broke(format!("status {}", response.status())));
+            return Err(SendFailure::Broke(Cause::of(format!("status {}", response.status()))));
         }
-        let broke = |why: &dyn std::fmt::Display| SendFailure::Broke(why.to_string());
         let machines_max = self.settings.machines_max;
         let (body, _held) =
             read_held_body(&mut response, list_bytes_max(machines_max), &self.lists)
                 .await
-                .map_err(|why| broke(&why))?;
-        let machines = read_machines(&body, machines_max).map_err(|why| broke(&why))?;
+                .map_err(|why| SendFailure::Broke(Cause::of(why)))?;
+        let machines =
+            read_machines(&body, machines_max).map_err(|why| SendFailure::Broke(Cause::of(why)))?;
         let told = response.headers();
         let introduction = |name: &str, group: &str| Introduction {
             name: name.to_owned(),

@@ -10,7 +10,7 @@ use crate::call::body::RequestBody;
 use crate::client::SendFailure;
 use crate::client::http1::OutgoingRequest;
 use crate::time::limit::Expired;
-use crate::types::{Load, Peer};
+use crate::types::{Cause, Load, Peer};
 use crate::wire::{MACHINE_AGENT, headers};
 
 /// Bytes of an answer to a probe; it has none.
@@ -43,7 +43,7 @@ impl PeerClient {
                 let _ = answer.body.collect(LOAD_BYTES_MAX).await;
                 Ok(Load { running, waiting })
             }
-            None => Err(SendFailure::Broke("the answer tells no load".to_owned())),
+            None => Err(SendFailure::Broke(Cause::of("the answer tells no load"))),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::call::function::Answer;
 use crate::client::BodyFailure;
 use crate::client::http1::{IncomingBody, OutgoingRequest};
 use crate::error::Error;
-use crate::types::Peer;
+use crate::types::{Cause, Peer};
 use crate::wire::peer2::{EXECUTED, path_text, read_path, read_times};
 use crate::wire::{PeerHop, headers, six_decimals};
 
@@ -37,12 +37,13 @@ impl PeerClient {
         };
         let sent = self.calls.send(request).await;
         let mut answer = sent.inspect_err(|failure| self.report(&peer.host, failure))?;
-        let peers = passed(&answer.headers).map_err(ForwardFailure::Nothing)?;
+        let peers =
+            passed(&answer.headers).map_err(|why| ForwardFailure::Nothing(Cause::of(why)))?;
         let length_told = headers::length(&answer.headers);
         let headers = headers::from_function(answer.headers);
         let broke = |why| match why {
             BodyFailure::Request(why) => ForwardFailure::Body(why),
-            why => ForwardFailure::Broke(format!("{why}")),
+            why => ForwardFailure::Broke(Cause::of(why)),
         };
         let stream = |begun, body| {
             Box::new(PeerStream { begun, body, peer: peer.host.to_string() }) as Box<_>
@@ -110,7 +111,7 @@ impl AnswerStream for PeerStream {
         }
         let broke = |why| match why {
             BodyFailure::Request(why) => why,
-            why => Error::ForwardBroke { peer: self.peer.clone(), why: format!("{why}") },
+            why => Error::ForwardBroke { peer: self.peer.clone(), cause: Cause::of(why) },
         };
         self.body.poll_piece(cx).map(|next| next.map(|piece| piece.map_err(broke)))
     }

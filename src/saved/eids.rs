@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::unusable;
 use crate::rl::{EID_MAX, Eid};
 use crate::storage::{self, StorageError};
+use crate::types::Cause;
 
 /// The largest EID that a file may reserve: what is left above outlasts any node.
 const RESERVED_MAX: Eid = EID_MAX - (1 << 40);
@@ -42,7 +43,7 @@ pub fn read_eids(folder: &Path) -> Result<ReservedEids, StorageError> {
     const WHAT: &str = "the reserved EIDs";
     let path = folder.join(storage::EIDS_FILE);
     let reserved: Option<ReservedEids> = storage::read(&path, WHAT)?;
-    reserved.unwrap_or_default().check().map_err(|why| unusable(&path, WHAT, why))
+    reserved.unwrap_or_default().check().map_err(|why| unusable(&path, WHAT, Cause::of(why)))
 }
 
 #[cfg(test)]

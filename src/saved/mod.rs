@@ -18,7 +18,7 @@ use crate::policy::registry::SchedulerSpec;
 use crate::queue::Limits;
 use crate::rl::parameters::Parameters;
 use crate::storage::{self, StorageError};
-use crate::types::{INIT_SERVERS_MAX, Identity, check_init_servers, check_machine};
+use crate::types::{Cause, INIT_SERVERS_MAX, Identity, check_init_servers, check_machine};
 
 /// `GET /configuration`, and a partial one to be merged over it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,8 +230,8 @@ impl Dynamic {
     }
 }
 
-fn unusable(path: &Path, what: &'static str, why: String) -> StorageError {
-    StorageError::Unreadable { path: path.to_owned(), what, why }
+fn unusable(path: &Path, what: &'static str, cause: Cause) -> StorageError {
+    StorageError::Unreadable { path: path.to_owned(), what, cause }
 }
 
 /// An address or a name that nobody saved stays unset on disk: those of the settings follow the
@@ -246,7 +246,7 @@ fn read_machine(path: &Path, settings: &Settings) -> Result<Layered<MachineConfi
     };
     let stored: MachinePatch = storage::read(path, WHAT)?.unwrap_or_default();
     // v1 keeps whatever init servers it was told: one that cannot be found is only warned of.
-    stored.check_identity().map_err(|why| unusable(path, WHAT, why))?;
+    stored.check_identity().map_err(|why| unusable(path, WHAT, Cause::of(why)))?;
     let set = |text: Option<String>| text.filter(|t| !t.is_empty());
     let mut init_servers = stored.init_servers;
     if let Some(servers) = init_servers.as_mut().filter(|servers| servers.len() > INIT_SERVERS_MAX)
@@ -269,7 +269,7 @@ fn read_scheduler(path: &Path) -> Result<Option<SchedulerSpec>, StorageError> {
     const WHAT: &str = "a scheduler's name and parameters";
     let stored: Option<SchedulerSpec> = storage::read(path, WHAT)?;
     if let Some(spec) = &stored {
-        spec.build().map_err(|why| unusable(path, WHAT, why.to_string()))?;
+        spec.build().map_err(|why| unusable(path, WHAT, Cause::of(why)))?;
     }
     Ok(stored)
 }
@@ -280,7 +280,7 @@ fn read_learner(path: &Path, memory_bytes: u64) -> Result<Parameters, StorageErr
     let stored = stored.map_or_else(Map::new, |file| file.learner_parameters);
     let memory_bytes = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
     let base = Parameters { memory_bytes, ..Parameters::default() };
-    base.merged(&stored).map_err(|why| unusable(path, WHAT, why.to_string()))
+    base.merged(&stored).map_err(|why| unusable(path, WHAT, Cause::of(why)))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::digest::{Digest, Digesting};
+use crate::types::Cause;
 use crate::wire::json::{Bounds, read_object};
 
 /// The files of the wire contract, and our own beside them.
@@ -45,14 +46,15 @@ pub enum StorageError {
         source: io::Error,
     },
     /// The file does not hold what it must. It is left as it is.
-    #[error("{}: not readable as {what}: {why}; mend it or move it away", path.display())]
+    #[error("{}: not readable as {what}: {cause}; mend it or move it away", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// What it should hold.
         what: &'static str,
         /// What the parser said.
-        why: String,
+        #[source]
+        cause: Cause,
     },
     /// Another node has the folder.
     #[error(
@@ -178,8 +180,8 @@ pub fn read_digested<T: DeserializeOwned>(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error(path)(error)),
     };
-    let unreadable = |why: String| StorageError::Unreadable { path: path.to_owned(), what, why };
-    let value = read_object(&bytes, bounds).map_err(|why| unreadable(why.to_string()))?;
+    let unreadable = |cause| StorageError::Unreadable { path: path.to_owned(), what, cause };
+    let value = read_object(&bytes, bounds).map_err(|why| unreadable(Cause::of(why)))?;
     Ok(Some((value, Digest::of(&bytes))))
 }
 

@@ -17,6 +17,7 @@ use super::head::{self, AnswerHead, BodyEnd};
 use super::{BodyFailure, SendFailure};
 use crate::call::body::RequestBody;
 use crate::error::Error;
+use crate::types::Cause;
 use crate::wire::chunks::{CHUNK_END, ChunkPiece, Chunks, LAST_CHUNK, chunk_head};
 
 /// Bytes of a request's body that are taken before they can be sent.
@@ -32,7 +33,7 @@ thread_local! {
 }
 
 /// How far a request is.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 enum Sending {
     /// Its body waits until the other side wants it.
     Asking,
@@ -41,7 +42,7 @@ enum Sending {
     /// All of it is written or about to be.
     Done,
     /// The connection takes no more of it.
-    Broken(String),
+    Broken(Cause),
 }
 
 /// See the module.
@@ -67,13 +68,18 @@ pub(super) struct Exchange {
     keeps: bool,
 }
 
+/// An answer came that is no HTTP/1.
+#[derive(Debug, thiserror::Error)]
+#[error("unreadable answer: {0}")]
+struct UnreadableAnswer(#[source] Cause);
+
 /// Why there is no head of an answer.
 #[derive(Debug)]
 pub(super) enum NoHead {
     /// The connection ended before anything came. `sent`: bytes of the request that the kernel took.
-    Ended { sent: u64, why: String },
+    Ended { sent: u64, cause: Cause },
     /// It cannot be read, or is not whole.
-    Bad(String),
+    Bad(Cause),
     /// The request's own body failed.
     Body(Error),
 }
@@ -81,8 +87,8 @@ pub(super) enum NoHead {
 impl NoHead {
     pub(super) fn into_failure(self) -> SendFailure {
         match self {
-            Self::Ended { why, .. } => SendFailure::Broke(why),
-            Self::Bad(why) => SendFailure::Broke(format!("unreadable answer: {why}")),
+            Self::Ended { cause, .. } => SendFailure::Broke(cause),
+            Self::Bad(cause) => SendFailure::Broke(Cause::of(UnreadableAnswer(cause))),
             Self::Body(why) => SendFailure::RequestBody(why),
         }
     }
@@ -221,7 +227,7 @@ impl Exchange {
                 }
                 // An answer may have come all the same: it is read.
                 Poll::Ready(Err(why)) => {
-                    self.sending = Sending::Broken(why.to_string());
+                    self.sending = Sending::Broken(Cause::of(why));
                     self.out.clear();
                     self.out_bytes = 0;
                 }
@@ -280,7 +286,8 @@ impl Exchange {
         loop {
             self.poll_send(cx).map_err(NoHead::Body)?;
             while !self.came.is_empty() {
-                let read = head::read(&self.came, &self.method).map_err(NoHead::Bad)?;
+                let read = head::read(&self.came, &self.method)
+                    .map_err(|why| NoHead::Bad(Cause::of(why)))?;
                 let Some((head, length)) = read else { break };
                 self.came.advance(length);
                 let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -292,7 +299,7 @@ impl Exchange {
                     continue;
                 }
                 if switches && !self.upgrades {
-                    return Poll::Ready(Err(NoHead::Bad("it switches protocols".to_owned())));
+                    return Poll::Ready(Err(NoHead::Bad(Cause::of("it switches protocols"))));
                 }
                 (self.end, self.keeps) = (head.end, head.keeps);
                 if switches {
@@ -304,15 +311,17 @@ impl Exchange {
             match ready!(self.poll_read(cx)) {
                 Ok(1..) => {}
                 ended if self.read == 0 => {
-                    let why = match (ended, &self.sending) {
-                        (_, Sending::Broken(why)) => why.clone(),
-                        (Err(why), _) => why.to_string(),
-                        _ => "the connection was closed before an answer came".to_owned(),
+                    let cause = match (ended, &self.sending) {
+                        (_, Sending::Broken(cause)) => cause.clone(),
+                        (Err(why), _) => Cause::of(why),
+                        _ => Cause::of("the connection was closed before an answer came"),
                     };
-                    return Poll::Ready(Err(NoHead::Ended { sent: self.written, why }));
+                    return Poll::Ready(Err(NoHead::Ended { sent: self.written, cause }));
                 }
-                Ok(0) => return Poll::Ready(Err(NoHead::Bad("its head ends early".to_owned()))),
-                Err(why) => return Poll::Ready(Err(NoHead::Bad(why.to_string()))),
+                Ok(0) => {
+                    return Poll::Ready(Err(NoHead::Bad(Cause::of("its head ends early"))));
+                }
+                Err(why) => return Poll::Ready(Err(NoHead::Bad(Cause::of(why)))),
             }
         }
     }
@@ -331,7 +340,7 @@ impl Exchange {
                 Ok(ChunkPiece::End) => return Poll::Ready(None),
                 Ok(ChunkPiece::More) => {}
                 Err(why) => {
-                    return Poll::Ready(Some(Err(BodyFailure::Unreadable(why.to_owned()))));
+                    return Poll::Ready(Some(Err(BodyFailure::Unreadable(Cause::of(why)))));
                 }
             }
             match ready!(self.poll_read(cx)) {
@@ -339,7 +348,7 @@ impl Exchange {
                 Ok(0) if self.end == BodyEnd::Connection => return Poll::Ready(None),
                 Ok(0) => return Poll::Ready(Some(Err(BodyFailure::Truncated))),
                 Err(why) => {
-                    return Poll::Ready(Some(Err(BodyFailure::Unreadable(why.to_string()))));
+                    return Poll::Ready(Some(Err(BodyFailure::Unreadable(Cause::of(why)))));
                 }
             }
         }

@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{HttpClient, Inner, Origin};
 use crate::client::socket::end_when_silent;
-use crate::client::{Hosts, SendFailure, hosts_fault_of, is_near};
+use crate::client::{Hosts, SendFailure, is_near};
+use crate::types::Cause;
 
 /// Idle connections are given up before the servers at the other end (75 s here, unlimited in v1)
 /// give them up.
@@ -98,9 +99,9 @@ impl HttpClient {
         }
         let lookup = (self.0.look_up)(origin.host.to_string(), origin.port);
         let found = timeout(self.0.rules.connect / 2, lookup).await;
-        let late = |_| SendFailure::UnknownHost("its name was not resolved in time".to_owned());
+        let late = |_| SendFailure::UnknownHost(Cause::of("its name was not resolved in time"));
         let found = found.map_err(late)?;
-        let found = found.map_err(|why| SendFailure::UnknownHost(why.to_string()))?;
+        let found = found.map_err(|why| SendFailure::UnknownHost(Cause::of(why)))?;
         let found = self.allowed(found)?;
         let mut pool = self.0.pool.borrow_mut();
         let host = pool.host(origin);
@@ -121,7 +122,7 @@ impl HttpClient {
             }
         }
         match found.is_empty() {
-            true => Err(SendFailure::UnknownHost("the name has no address".to_owned())),
+            true => Err(SendFailure::UnknownHost(Cause::of("the name has no address"))),
             false => Ok(found.into()),
         }
     }
@@ -185,8 +186,10 @@ impl HttpClient {
         let connected = timeout(limit, self.0.connected(self, origin, &failed)).await;
         match (connected, failed.take()) {
             (Ok(connected), _) => connected,
-            (Err(_), Some(why)) => Err(not_connected(&why)),
-            (Err(_), None) => Err(not_connected(&io::Error::from(io::ErrorKind::TimedOut))),
+            (Err(_), why) => {
+                let why = why.unwrap_or_else(|| io::ErrorKind::TimedOut.into());
+                Err(SendFailure::NotConnected(Cause::of(why)))
+            }
         }
     }
 }
@@ -215,17 +218,13 @@ impl Inner {
                 }
             }
             if !self.rules.insists || last.kind() != io::ErrorKind::ConnectionRefused {
-                return Err(not_connected(&last));
+                return Err(SendFailure::NotConnected(Cause::of(last)));
             }
             failed.set(Some(last));
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
-}
-
-fn not_connected(why: &io::Error) -> SendFailure {
-    SendFailure::NotConnected { why: why.to_string(), hosts_fault: hosts_fault_of(why) }
 }
 
 /// Whether the system knows that an idle connection has ended, or something came that nobody asked for.

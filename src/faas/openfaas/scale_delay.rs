@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::OpenFaas;
 use crate::error::Error;
 use crate::lock;
-use crate::types::FunctionName;
+use crate::types::{Cause, FunctionName};
 
 /// Between two looks whether a new replica is there: the error of a measured delay.
 const LOOK_TIME: Duration = Duration::from_millis(100);
@@ -107,10 +107,11 @@ impl OpenFaas {
         stopping: impl Future<Output = ()>,
     ) -> Result<ScaleDelay, Error> {
         let scaling = &self.access.scaling;
-        let busy = |_| Error::Gateway("a scale delay is being measured; ask again".to_owned());
+        let busy = |_| Error::Gateway(Cause::of("a scale delay is being measured; ask again"));
         let _alone = scaling.alone.try_lock().map_err(busy)?;
         let before = self.status(name).await?;
-        let too_many = || Error::Gateway(format!("{name} has {} replicas", before.replicas));
+        let too_many =
+            || Error::Gateway(Cause::of(format!("{name} has {} replicas", before.replicas)));
         let wanted = before.replicas.checked_add(1).ok_or_else(too_many)?;
         scaling.begin(name);
         let measured = tokio::select! {
@@ -142,7 +143,7 @@ impl OpenFaas {
             sleep(LOOK_TIME).await;
         }
         let limit_s = SCALE_TIME.as_secs();
-        Err(Error::Gateway(format!("{name} has no new replica within {limit_s} s")))
+        Err(Error::Gateway(Cause::of(format!("{name} has no new replica within {limit_s} s"))))
     }
 
     /// Takes back the replica that was measured, where nobody needs it.

@@ -110,6 +110,9 @@ async fn a_run_from_scenario_to_report() {
     let of = "SELECT COUNT(*) FROM jobs WHERE type_id = 0 AND payload_name = 'small.txt'";
     assert!(number(&db, of) > 0.0);
     // The entry node and the one that ran it, for every call.
+    let early = "SELECT COUNT(*) FROM timings JOIN jobs USING (node_id, req_id, payload_name) \
+        WHERE time_type = 'first_byte' AND time_value > 0 AND time_value <= time_total";
+    assert_eq!(number(&db, early), all);
     let of = "SELECT COUNT(*) FROM timings WHERE time_type = 'total' AND index_i = 1";
     assert_eq!(number(&db, of), all);
     let of = format!(

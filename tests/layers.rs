@@ -13,7 +13,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (0, "wire", "types"),
     (0, "telemetry", ""),
     (0, "time", ""),
-    (0, "storage", "wire"),
+    (0, "storage", "types wire"),
     (0, "memory", "storage"),
     (0, "keys", "types"),
     // Core: no IO, no clock, no chance of its own.

@@ -496,9 +496,12 @@ async fn an_offer_that_nobody_takes_is_passed_over_and_the_call_answered() {
 
 #[actix_rt::test]
 async fn a_client_that_hangs_up_ends_the_functions_request_and_frees_the_slot() {
+    let (ask, asked) = word();
     let (say, ended) = word();
     let function = Scripted::start(fresh_ip(), move |mut wire| {
-        if wire.head().starts_with("GET /answer ") {
+        let head = wire.head();
+        ask.send(()).expect("the test waits");
+        if head.starts_with("GET /answer ") {
             wire.say(CHUNKED);
             wire.say_chunk("one");
         }
@@ -514,8 +517,9 @@ async fn a_client_that_hangs_up_ends_the_functions_request_and_frees_the_slot() 
             let mut client = place.client();
             client.say(place.head(line, more) + body);
             place.runs(1).await;
-            let answers = line.ends_with("answer");
+            let (answers, asked) = (line.ends_with("answer"), Arc::clone(&asked));
             let client = beside(move || {
+                asked.wait();
                 if answers {
                     client.head();
                     client.chunks_of("one");
@@ -567,6 +571,44 @@ async fn an_answer_that_breaks_off_does_not_look_whole_to_the_client() {
             );
             place.runs(0).await;
         }
+    }
+}
+
+#[actix_rt::test]
+async fn a_call_that_outlasts_its_total_time_is_ended_whatever_its_client_does() {
+    let function =
+        Scripted::start(fresh_ip(), |mut wire| match wire.head().contains(" /silent ") {
+            true => drop(wire.rest()),
+            false => {
+                wire.say(CHUNKED);
+                while wire.stream.write_all(b"4\r\ntick\r\n").is_ok() {}
+            }
+        });
+    let change = |settings: &mut Settings| {
+        settings.function_total_timeouts_s.0.insert("fn".to_owned(), 0.3);
+    };
+    for place in places(function.url(), change).await {
+        for reads in [true, false] {
+            let mut client = place.client();
+            client.say(place.head("GET /function/fn/ticks", ""));
+            let (head, client) = beside(move || {
+                let head = client.head();
+                if reads {
+                    client.rest();
+                }
+                (head, client)
+            })
+            .await;
+            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+            // A client that does not read keeps no slot either.
+            place.runs(0).await;
+            drop(client);
+        }
+        let mut client = place.client();
+        client.say(place.head("GET /function/fn/silent", "connection: close\r\n"));
+        let answer = beside(move || client.rest()).await;
+        assert!(answer.starts_with(b"HTTP/1.1 504 "), "{}", String::from_utf8_lossy(&answer));
+        place.runs(0).await;
     }
 }
 

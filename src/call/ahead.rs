@@ -92,7 +92,7 @@ pub(super) fn read_ahead(
                 let mut shared = of_filler.borrow_mut();
                 if !shared.has_room(&budget) {
                     shared.filler = Some(cx.waker().clone());
-                    return Poll::Pending;
+                    return stream.poll_given_up(cx).map(|error| Some(Err(error)));
                 }
                 drop(shared);
                 stream.poll_piece(cx)

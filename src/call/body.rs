@@ -104,6 +104,11 @@ pub trait AnswerStream {
     /// not whole.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<NextPiece>;
 
+    /// Ready once the answer is given up, though nobody has room for its next piece.
+    fn poll_given_up(&mut self, _cx: &mut Context<'_>) -> Poll<Error> {
+        Poll::Pending
+    }
+
     /// Headers that came behind it.
     fn trailers(&mut self) -> HeaderMap {
         HeaderMap::new()

@@ -23,19 +23,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
 use self::ahead::{AheadRules, read_ahead};
 use self::body::{AnswerBody, RequestBody};
 use self::forward::{Forward, ForwardFailure, Forwarder, PeerReply};
 use self::function::{Answer, Backend, Invocation};
-use self::progress::{Count, Followed, Running};
+use self::progress::{Count, Followed, Running, TotalLimit};
 use self::state::{NodePhase, NodeState};
 use crate::actors::queue::Entrance;
 use crate::actors::replicas::{Replicas, Steer};
 use crate::actors::scheduler::Schedule;
 use crate::actors::switch::Active;
+use crate::config::Settings;
 use crate::connections::Bodies;
 use crate::error::{CallOutcome, Error};
 use crate::memory::budget::Reservation;
@@ -299,7 +300,14 @@ impl Dispatcher {
         };
         let name = call.invocation.name.clone();
         let started = Instant::now();
-        let mut answer = self.backend.call(call.invocation, slot).await?;
+        let total = self.total_limit(&name, started);
+        let ran = self.backend.call(call.invocation, slot);
+        let mut answer = match &total {
+            None => ran.await?,
+            Some(total) => {
+                timeout_at(total.until, ran).await.map_err(|_| total.error.clone())??
+            }
+        };
         answer.held.get_or_insert_with(|| match &answer.body {
             AnswerBody::Whole(body) => call.held.for_answer(body.len()),
             _ => call.held,
@@ -313,12 +321,23 @@ impl Dispatcher {
                 body
             }
             AnswerBody::Streamed { stream, length } => {
-                let stream = read_ahead(running.until_end_of(stream), length, &self.ahead());
+                let stream = running.until_end_of(stream, total);
+                let stream = read_ahead(stream, length, &self.ahead());
                 AnswerBody::Streamed { stream, length }
             }
-            AnswerBody::Upgraded(stream) => AnswerBody::Upgraded(running.until_end_of(stream)),
+            AnswerBody::Upgraded(stream) => {
+                AnswerBody::Upgraded(running.until_end_of(stream, total))
+            }
         };
         Ok(answer)
+    }
+
+    /// When a call of that function, which begins to run at `started`, is given up; `None`: never.
+    fn total_limit(&self, name: &FunctionName, started: Instant) -> Option<TotalLimit> {
+        let limits = &self.node.settings.function_total_timeouts_s.0;
+        let limit = Settings::seconds(*limits.get(name.as_str())?);
+        let error = Error::FunctionTimedOut { name: name.clone(), limit };
+        Some(TotalLimit { until: started + limit, error })
     }
 
     fn ahead(&self) -> AheadRules {

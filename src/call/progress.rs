@@ -1,12 +1,14 @@
 //! What goes on with a call until the last byte of its answer: its slot, its times, its outcome.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_web::http::header::HeaderMap;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::body::{AnswerBody, AnswerStream, NextPiece};
 use super::function::Answer;
@@ -71,10 +73,22 @@ impl Running {
         self.metrics.executed(self.queueing, self.started.elapsed());
     }
 
-    /// It runs until `stream` has come to its end.
-    pub(super) fn until_end_of(self, stream: Box<dyn AnswerStream>) -> Box<dyn AnswerStream> {
-        Box::new(RunningStream { stream, running: Some(self) })
+    /// It runs until `stream` has come to its end, or until it is given up.
+    pub(super) fn until_end_of(
+        self,
+        stream: Box<dyn AnswerStream>,
+        total: Option<TotalLimit>,
+    ) -> Box<dyn AnswerStream> {
+        let total = total.map(|total| (Box::pin(sleep_until(total.until)), total.error));
+        Box::new(RunningStream { stream, running: Some(self), total })
     }
+}
+
+/// When a call of a function that may not take longer is given up.
+pub(super) struct TotalLimit {
+    pub(super) until: Instant,
+    /// What it then ends with.
+    pub(super) error: Error,
 }
 
 /// An answer of a function that runs here.
@@ -82,10 +96,19 @@ struct RunningStream {
     stream: Box<dyn AnswerStream>,
     /// `None` once it has ended.
     running: Option<Running>,
+    total: Option<(Pin<Box<Sleep>>, Error)>,
 }
 
 impl AnswerStream for RunningStream {
+    fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let Some((sleep, error)) = &mut self.total else { return Poll::Pending };
+        sleep.as_mut().poll(cx).map(|()| error.clone())
+    }
+
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<NextPiece> {
+        if let Poll::Ready(error) = self.poll_given_up(cx) {
+            return Poll::Ready(Some(Err(error)));
+        }
         let polled = self.stream.poll_piece(cx);
         if matches!(polled, Poll::Ready(None))
             && let Some(running) = self.running.take()

@@ -23,13 +23,21 @@ thread_local! {
 /// # Errors
 /// As the system says.
 pub(super) fn end_when_silent(stream: &TcpStream, silence: Duration) -> io::Result<()> {
-    let socket = SockRef::from(stream);
-    socket.set_tcp_user_timeout(Some(silence))?;
+    end_unacknowledged(stream, silence)?;
     // The kernel counts in seconds and takes no 0.
     let at_least = |part: Duration| part.max(Duration::from_secs(1));
     let ask =
         TcpKeepalive::new().with_time(at_least(silence / 2)).with_interval(at_least(silence / 8));
-    socket.set_tcp_keepalive(&ask)
+    SockRef::from(stream).set_tcp_keepalive(&ask)
+}
+
+/// Ends the connection once for `silence` nothing that was sent was acknowledged, or there was no room for
+/// it at the other end.
+///
+/// # Errors
+/// As the system says.
+pub(super) fn end_unacknowledged(stream: &TcpStream, silence: Duration) -> io::Result<()> {
+    SockRef::from(stream).set_tcp_user_timeout(Some(silence))
 }
 
 /// A TCP stream that notices at once when it is idle and the other side has closed it.

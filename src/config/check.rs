@@ -39,12 +39,21 @@ impl Settings {
         }
         for (key, names) in [
             ("routes", self.routes.0.keys().collect::<Vec<_>>()),
+            ("function_total_timeouts_s", self.function_total_timeouts_s.0.keys().collect()),
             ("fns_list", self.fns_list.iter().collect()),
         ] {
             for name in names {
                 if let Err(why) = FunctionName::parse_listed(name) {
                     problem(key, format!("{name:?}: {why}"));
                 }
+            }
+        }
+        for (name, seconds) in &self.function_total_timeouts_s.0 {
+            if !(0.001..=604_800.0).contains(seconds) {
+                problem(
+                    "function_total_timeouts_s",
+                    format!("{name}: {seconds} is not 0.001–604800"),
+                );
             }
         }
         for (name, url) in &self.routes.0 {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::value::{Admin, MemoryShare, Routes, TimeDistribution};
+use super::value::{Admin, MemoryShare, Routes, TimeDistribution, TotalTimeouts};
 use crate::keys::{Worded, form, key_table, one_of, within};
 use crate::policy::registry::DEFAULT_ALGORITHM;
 use crate::telemetry::LogFormat;
@@ -136,6 +136,11 @@ key_table! {
                 => allowed: form(|| "function names".to_owned());
             /// Time that a function may take.
             function_timeout_s: f64 = 60.0 => unit: "seconds", allowed: within(0.001, 86400.0);
+            /// Time that a call of a function may take in all, from its start to the last byte of
+            /// its answer. Without one here, a stream may last for ever.
+            function_total_timeouts_s: TotalTimeouts = TotalTimeouts::default()
+                => unit: "seconds",
+                   allowed: form(|| "a table, or a list of NAME=SECONDS, each 0.001–604800".to_owned());
             /// Time that may pass between two pieces of a function's answer.
             function_idle_timeout_s: f64 = 300.0
                 => unit: "seconds", allowed: within(0.001, 604_800.0);

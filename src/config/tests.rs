@@ -124,6 +124,23 @@ fn init_servers_are_addresses_or_host_names() {
 }
 
 #[test]
+fn total_timeouts_are_a_table_or_a_list() {
+    let table = load("[function_total_timeouts_s]\nfn-a = 30\nfn-b = 0.5", &[], &[]).expect("good");
+    let list =
+        load("function_total_timeouts_s = [\"fn-a=30\", \"fn-b = 0.5\"]", &[], &[]).expect("good");
+    let named = table.settings.function_total_timeouts_s;
+    assert_eq!(named, list.settings.function_total_timeouts_s);
+    assert_eq!(
+        named.0.into_iter().collect::<Vec<_>>(),
+        [("fn-a".into(), 30.0), ("fn-b".into(), 0.5)]
+    );
+    for bad in ["fn-a = 0", "fn-a = 1e9", "fn-a = nan", "fn-a = \"x\"", "\"/\" = 1"] {
+        let loaded = load(&format!("[function_total_timeouts_s]\n{bad}"), &[], &[]);
+        assert_eq!(problem_keys(loaded), ["function_total_timeouts_s"], "{bad}");
+    }
+}
+
+#[test]
 fn routes_are_a_table_or_a_list() {
     let table = load("[routes]\nfn-a = \"http://10.0.0.1:1/\"", &[], &[]).expect("good");
     let list = load("", &[("P2PFAAS_ROUTES", "fn-a=http://10.0.0.1:1/")], &[]).expect("good");

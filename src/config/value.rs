@@ -1,6 +1,7 @@
 //! Types of settings that are this module's own.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,30 +33,53 @@ pub enum TimeDistribution {
 
 /// Function names with the URL that answers for them. Reads a table or a list of `NAME=URL`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "RoutesText")]
+#[serde(try_from = "ByFunction<String>")]
 pub struct Routes(pub BTreeMap<String, String>);
 
+/// Function names with the seconds that a call of each may take in all, from its start to its last byte.
+/// Reads a table or a list of `NAME=SECONDS`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "ByFunction<f64>")]
+pub struct TotalTimeouts(pub BTreeMap<String, f64>);
+
+/// A table by function names, or a list of pairs.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum RoutesText {
-    Table(BTreeMap<String, String>),
+enum ByFunction<T> {
+    Table(BTreeMap<String, T>),
     List(Vec<String>),
 }
 
-impl TryFrom<RoutesText> for Routes {
+impl<T: FromStr> ByFunction<T> {
+    fn read(self, form: &str) -> Result<BTreeMap<String, T>, String> {
+        let pair = |text: String| {
+            let pair = text.split_once('=');
+            let pair = pair.and_then(|(name, of)| Some((name, of.trim().parse().ok()?)));
+            match pair {
+                Some((name, of)) => Ok((name.trim().to_owned(), of)),
+                None => Err(format!("{text:?} is not {form}")),
+            }
+        };
+        match self {
+            Self::Table(table) => Ok(table),
+            Self::List(list) => list.into_iter().map(pair).collect(),
+        }
+    }
+}
+
+impl TryFrom<ByFunction<String>> for Routes {
     type Error = String;
 
-    fn try_from(text: RoutesText) -> Result<Self, String> {
-        let pair = |route: String| match route.split_once('=') {
-            Some((name, url)) => Ok((name.trim().to_owned(), url.trim().to_owned())),
-            None => Err(format!("{route:?} is not NAME=URL")),
-        };
-        match text {
-            RoutesText::Table(table) => Ok(Self(table)),
-            RoutesText::List(list) => {
-                list.into_iter().map(pair).collect::<Result<_, _>>().map(Self)
-            }
-        }
+    fn try_from(text: ByFunction<String>) -> Result<Self, String> {
+        text.read("NAME=URL").map(Self)
+    }
+}
+
+impl TryFrom<ByFunction<f64>> for TotalTimeouts {
+    type Error = String;
+
+    fn try_from(text: ByFunction<f64>) -> Result<Self, String> {
+        text.read("NAME=SECONDS").map(Self)
     }
 }
 
@@ -71,11 +95,18 @@ macro_rules! words {
 
 words!(Admin, LogFormat, TimeDistribution);
 
-impl KeyValue for Routes {
-    const NOTATION: Notation = Notation::Table;
-    const LIST: bool = true;
-    const NOUN: &'static str = "";
+/// Tables by function names, which check themselves.
+macro_rules! by_function {
+    ($($type:ty),+) => { $(
+        impl KeyValue for $type {
+            const NOTATION: Notation = Notation::Table;
+            const LIST: bool = true;
+            const NOUN: &'static str = "";
+        }
+    )+ };
 }
+
+by_function!(Routes, TotalTimeouts);
 
 /// A default that is a part of the memory that the node may use.
 pub(super) struct MemoryShare {

@@ -27,7 +27,6 @@ use crate::error::{Error, RefusalKind};
 use crate::policy::Policy;
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::LimitsPatch;
-use crate::storage::StorageError;
 use crate::types::{Cause, FunctionName};
 use crate::wire::headers;
 use crate::wire::json::Bounds;
@@ -211,7 +210,7 @@ async fn change_all(
 async fn swap(
     policy: Arc<dyn Policy>,
     node: &NodeState,
-) -> Result<Result<(), StorageError>, NoAnswer> {
+) -> Result<Result<(), impl std::error::Error + Send + Sync + 'static>, NoAnswer> {
     let swap = || SwapScheduler(Arc::clone(&policy));
     node.switch.ask_within(CHANGE_TIME, swap).await
 }

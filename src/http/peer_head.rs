@@ -202,7 +202,7 @@ impl PeerHead {
             }
             (true, _) => match Line::of(&line, odd > 0) {
                 Line::Dropped => return,
-                Line::Kept if is_whole => kept.extend_from_slice(&line),
+                Line::Kept | Line::TracingId if is_whole => kept.extend_from_slice(&line),
                 Line::TracingId => kept.extend_from_slice(whole_characters(&line)),
                 Line::Kept => return kept.extend_from_slice(NO_HEADER),
             },
@@ -304,6 +304,9 @@ mod tests {
         let want = "\r\nPOST /peer/function/f HTTP/1.1\r\nHost: n\r\nUser-Agent: Machine\r\n\
             content-length: 3\r\nX-P2pfaas-Scheduler-Task-Tracing-Id: t\r\nConnection: close\r\n\r\n";
         assert_eq!(kept(head), want);
+        // What is no text, where nothing was cut off, is the parser's to judge.
+        let id = b"GET /peer/f HTTP/1.1\r\nX-P2pfaas-Scheduler-Task-Tracing-Id: \xc3\r\n\r\n";
+        assert_eq!(given(id, 7), id);
         for target in ["/peer/2", "/peer/2x", "/peer/", "/peer/function/f/2/"] {
             let head = format!("GET {target} HTTP/1.1\r\nX-A: 1\r\n\r\n");
             assert_eq!(kept(&head), format!("GET {target} HTTP/1.1\r\n\r\n"));

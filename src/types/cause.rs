@@ -22,7 +22,11 @@ impl Cause {
             if let Some(found) = error.downcast_ref() {
                 return Some(found);
             }
-            next = error.source();
+            // One of these stands for the error that it holds, which is next.
+            next = match error.downcast_ref::<Self>() {
+                Some(cause) => Some(&*cause.0),
+                None => error.source(),
+            };
         }
         None
     }

@@ -27,6 +27,7 @@ use futures_util::future::LocalBoxFuture;
 use self::exchange::{Exchange, NoHead};
 use self::head::{BodyEnd, RequestHead};
 use self::pool::Pool;
+use super::socket::end_unacknowledged;
 use super::{BodyFailure, Hosts, SendFailure};
 use crate::call::body::RequestBody;
 use crate::connections::Bodies;
@@ -39,6 +40,8 @@ const WHOLE_BYTES: u64 = 16 << 10;
 /// How long the rest of such an answer may take before its beginning is handed on.
 const WHOLE_TIME: Duration = Duration::from_millis(2);
 
+/// Bytes of a request's body that the kernels take though nobody reads them.
+const BUFFERED_BYTES: u64 = 32 << 10;
 /// Bytes up to which a body that is read whole takes no share of a budget.
 const HELD_BYTES_MIN: u64 = 16 << 10;
 
@@ -53,6 +56,7 @@ pub struct ClientRules {
     /// listens soon.
     pub insists: bool,
     /// How long a machine may be silent, on a connection that is used or idle, before it is given up.
+    /// While a long body is on its way, the two limits below stand for it.
     pub machine_silence: Duration,
     /// How long it may take from the last byte that went to the answer's head.
     pub first_byte: Duration,
@@ -120,6 +124,8 @@ pub struct IncomingBody {
     exchange: Option<Exchange>,
     client: HttpClient,
     address: (Origin, SocketAddr),
+    /// Whether its request was so long that the other side might have had no room for it.
+    long: bool,
     silence: Silence,
     trailers: HeaderMap,
 }
@@ -179,6 +185,12 @@ impl HttpClient {
             asks_first: request.asks_first && matches!(request.body, RequestBody::Streamed { .. }),
         };
         let asks_first = head.asks_first;
+        let long = match &request.body {
+            RequestBody::Whole(body) => body.len() as u64 > BUFFERED_BYTES,
+            RequestBody::Streamed { length, .. } => {
+                request.upgrades || length.is_none_or(|length| length > BUFFERED_BYTES)
+            }
+        };
         let head = Bytes::from(head.bytes());
         let mut kept = self.kept(&request.origin);
         // Whether the new connection is the first one.
@@ -189,8 +201,14 @@ impl HttpClient {
                 Some(kept) => kept,
                 None => self.connect(&request.origin).await?,
             };
+            if long {
+                // The kernel also counts the time in which there is no room, and who does not read yet is
+                // not gone: that has as long as an answer has.
+                let rules = &self.0.rules;
+                let _ = end_unacknowledged(&stream, rules.first_byte.max(rules.next_byte));
+            }
             let exchange = self.begin(&request, head.clone(), framing, stream, asks_first);
-            match self.exchange(exchange, &request.origin, address).await {
+            match self.exchange(exchange, &request.origin, (address, long)).await {
                 Ok(answer) => return Ok(answer),
                 // Who stops at this moment closes idle ones, and serves new ones no more.
                 Err(Ok(NoHead::Ended { sent, .. }))
@@ -223,7 +241,7 @@ impl HttpClient {
         &self,
         mut exchange: Exchange,
         origin: &Origin,
-        address: SocketAddr,
+        (address, long): (SocketAddr, bool),
     ) -> Result<IncomingAnswer, Result<NoHead, SendFailure>> {
         let mut silence = self.0.first_byte.silence();
         let mut moved = 0;
@@ -244,6 +262,7 @@ impl HttpClient {
             exchange: Some(exchange),
             client: self.clone(),
             address: (origin.clone(), address),
+            long,
             silence: self.0.next_byte.silence(),
             trailers: HeaderMap::new(),
         };
@@ -304,6 +323,9 @@ impl IncomingBody {
         if let Some(mut exchange) = self.exchange.take() {
             self.trailers = exchange.trailers();
             if let Some(stream) = exchange.into_idle() {
+                if self.long {
+                    let _ = end_unacknowledged(&stream, self.client.0.rules.machine_silence);
+                }
                 self.client.keep(&self.address.0, self.address.1, stream);
             }
         }

@@ -16,6 +16,8 @@ use crate::error::Error;
 
 /// Nothing in these tests takes longer unless the client is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Bytes that no buffers hold.
+const LONG: usize = 64 << 20;
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// A connection at the server's end.
@@ -573,6 +575,32 @@ async fn a_server_that_falls_silent_is_given_up() {
     assert_eq!(piece(&mut body).await, Some(Err(BodyFailure::Silent(limit * 2))));
     drop(body);
     served.join().expect("the connections were closed");
+}
+
+#[actix_rt::test]
+async fn a_server_that_reads_nothing_of_a_body_yet_is_not_silent_for_the_kernel() {
+    let (go, goes) = channel();
+    let (address, served) = server(vec![script(move |mut wire| {
+        goes.recv_timeout(PATIENCE).expect("the word comes");
+        wire.head();
+        let mut left = LONG;
+        left -= wire.came.len();
+        std::io::copy(&mut Read::by_ref(&mut wire.stream).take(left as u64), &mut io::sink())
+            .expect("the body comes");
+        wire.say(OK);
+        wire.answer(OK);
+    })]);
+    let client =
+        HttpClient::new(ClientRules { machine_silence: Duration::from_secs(1), ..rules() });
+    let body = RequestBody::Whole(vec![b'x'; LONG].into());
+    let mut sent = Box::pin(outcome(&client, Method::POST, address, body));
+    // Longer than a kernel bears full buffers for that limit.
+    let waited = tokio::time::timeout(Duration::from_secs(4), &mut sent).await;
+    assert!(waited.is_err(), "it goes on: {waited:?}");
+    go.send(()).expect("the server waits");
+    assert_eq!(sent.await, ok());
+    assert_eq!(get(&client, address).await, ok(), "on the same connection");
+    served.join().expect("it went well");
 }
 
 #[actix_rt::test]

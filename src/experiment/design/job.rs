@@ -41,6 +41,8 @@ pub struct Job {
     pub rate: f64,
     /// Seconds from the planned time to the whole answer, or to the failure.
     pub total_s: f64,
+    /// Seconds from the planned time to the answer's beginning; `None`: there was none.
+    pub first_byte_s: Option<f64>,
     /// Seconds that the function ran, by the node's word.
     pub execution_s: Option<f64>,
     /// The status; 0 without an answer.

@@ -188,7 +188,7 @@ impl Sender {
         let late = when.planned.elapsed();
         let in_time = Instant::now() <= when.end + EVEN;
         self.pace.borrow_mut().sent(late, in_time);
-        if let Err(why) = self.ask(&mut job, seed).await {
+        if let Err(why) = self.ask(&mut job, seed, when.planned).await {
             job.net_error = Some(why);
         }
         job.total_s = when.planned.elapsed().as_secs_f64();
@@ -203,7 +203,7 @@ impl Sender {
     }
 
     /// Writes the answer into `job`, or says why there is none.
-    async fn ask(&self, job: &mut Job, seed: u64) -> Result<(), String> {
+    async fn ask(&self, job: &mut Job, seed: u64, planned: Instant) -> Result<(), String> {
         let place = self.addresses.get(job.node as usize).and_then(|of| of.get(job.payload));
         let (Some(place), Some(payload)) = (place, self.payloads.get(job.payload)) else {
             return Err("there is no such node or payload".to_owned());
@@ -223,8 +223,9 @@ impl Sender {
         let answered = async {
             let sent = request.send_body(body.bytes.clone()).await;
             let mut answer = sent.map_err(|why| why.to_string())?;
+            let first_byte = planned.elapsed();
             let body = read_start(&mut answer, ANSWER_BYTES_KEPT).await;
-            Ok::<_, String>((body.map_err(|why| why.to_string())?, answer))
+            Ok::<_, String>((body.map_err(|why| why.to_string())?, answer, first_byte))
         };
         let answered = std::pin::pin!(answered);
         let answered = tokio::select! {
@@ -234,7 +235,8 @@ impl Sender {
             }
         };
         let late = |_| format!("no answer within {} s", self.limit.length().as_secs_f64());
-        let (body, answer) = answered.map_err(late)??;
+        let (body, answer, first_byte) = answered.map_err(late)??;
+        job.first_byte_s = Some(first_byte.as_secs_f64());
         answer::note(job, answer.status().as_u16(), answer.headers(), &body);
         Ok(())
     }

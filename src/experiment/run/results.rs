@@ -301,6 +301,7 @@ impl<'a> Writer<'a> {
             learnt.and_then(|learnt| learnt.reward),
         ])?;
         for (kind, times) in [
+            ("first_byte", job.first_byte_s.as_slice()),
             ("total", &job.timings.total),
             ("scheduling", &job.timings.scheduling),
             ("probing", &job.timings.probing),

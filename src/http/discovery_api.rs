@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix_web::http::header;
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use tokio::sync::Semaphore;
 
@@ -64,21 +64,16 @@ fn caller(request: &HttpRequest) -> Option<(IpAddr, Introduction)> {
     Some((headers::text(from, &headers::MACHINE_IP).parse().ok()?, introduction))
 }
 
-/// Whether the machine at `ip` says itself that it stops: nobody can say so for another.
-fn leaves(request: &HttpRequest, ip: IpAddr) -> bool {
-    let from = request.peer_addr().map(|address| address.ip().to_canonical());
-    request.headers().contains_key(&headers::LEAVES) && from == Some(ip.to_canonical())
-}
-
 /// `GET /list`.
 pub async fn list(request: HttpRequest, worker: Worker) -> HttpResponse {
     if *worker.node.phase.borrow() != NodePhase::Serving {
         // It would be taken for a sign of life.
-        return errors::response(&Error::Stopped);
+        let mut answer = errors::response(&Error::Stopped);
+        answer.headers_mut().insert(headers::LEAVES.clone(), HeaderValue::from_static("1"));
+        return answer;
     }
-    let caller = caller(&request);
-    let leaves = caller.as_ref().is_some_and(|(ip, _)| leaves(&request, *ip));
-    let message = ListMachines { caller, leaves };
+    let leaves = request.headers().contains_key(&headers::LEAVES);
+    let message = ListMachines { caller: caller(&request), leaves };
     let Ok(_turn) = worker.lists.acquire().await else {
         return errors::response(&Error::Stopped);
     };

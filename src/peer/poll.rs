@@ -60,6 +60,9 @@ impl PeerClient {
             request = request.insert_header((headers::LEAVES.clone(), "1"));
         }
         let mut response = request.send().await?;
+        if response.headers().contains_key(&headers::LEAVES) {
+            return Ok(PollAnswer { leaves: true, ..PollAnswer::default() });
+        }
         if !response.status().is_success() {
             return Err(SendFailure::Broke(Cause::of(format!("status {}", response.status()))));
         }
@@ -90,6 +93,7 @@ impl PeerClient {
             },
             ip: headers::text(told, &headers::MACHINE_IP).parse().ok(),
             knows: knows.collect(),
+            leaves: false,
         })
     }
 

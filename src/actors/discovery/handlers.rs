@@ -43,9 +43,9 @@ impl Handler<Resolved> for Discovery {
 impl Handler<ListMachines> for Discovery {
     type Result = MessageResult<ListMachines>;
 
-    fn handle(&mut self, message: ListMachines, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: ListMachines, ctx: &mut Self::Context) -> Self::Result {
         match message.caller {
-            Some((ip, is)) if message.leaves => self.left(ip, &is),
+            Some((ip, _)) if message.leaves => self.ask_whether_it_leaves(ip, ctx),
             Some((ip, is)) => self.called(ip, is),
             None => {}
         }

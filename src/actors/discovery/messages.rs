@@ -20,7 +20,7 @@ use crate::wire::WireMachine;
 pub struct ListMachines {
     /// The calling machine, if it is one.
     pub caller: Option<(IpAddr, Introduction)>,
-    /// Whether it says that it stops.
+    /// Whether it says that it stops. Anybody could say so for another: it is asked itself.
     pub leaves: bool,
 }
 
@@ -99,6 +99,8 @@ pub struct PollAnswer {
     pub ip: Option<IpAddr>,
     /// The machines that it knows alive.
     pub knows: Vec<(IpAddr, Introduction)>,
+    /// Whether it says that it stops; then it says nothing else.
+    pub leaves: bool,
 }
 
 /// How Discovery looks at the network.

@@ -15,6 +15,7 @@ mod joins;
 mod messages;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -62,6 +63,9 @@ const SAVE_REST: Duration = Duration::from_secs(15);
 /// Machines that one answer may make known. The next polls tell of further ones.
 const NEWCOMERS_MAX: usize = 256;
 
+/// How long a machine is not asked again whether it stops, whoever says so.
+const LEAVE_REST: Duration = Duration::from_secs(1);
+
 /// Machines that one line of the log names.
 const LOGGED_MAX: usize = 16;
 
@@ -97,6 +101,8 @@ pub struct Discovery {
     saved_at: Option<Instant>,
     saving: bool,
     leaving: bool,
+    /// Machines of which it was said that they stop, and when they were asked for it.
+    said_to_leave: BTreeMap<IpAddr, Instant>,
     _guard: Guard,
 }
 
@@ -122,6 +128,7 @@ impl Discovery {
             saved_at: None,
             saving: false,
             leaving: false,
+            said_to_leave: BTreeMap::new(),
             _guard: guard,
         }
     }
@@ -260,7 +267,8 @@ impl Discovery {
     fn polled(&mut self, ip: IpAddr, ping: Duration, answer: Option<PollAnswer>) {
         let me = self.kept.published.load().identity.clone();
         // Who has a name that nobody can have does not answer well.
-        match answer.filter(|answer| answer.is.fits()) {
+        match answer.filter(|answer| answer.leaves || answer.is.fits()) {
+            Some(answer) if answer.leaves => self.left(ip),
             // It is this very node, reached by another of its addresses.
             Some(answer) if answer.ip.is_some() && answer.ip == me.ip => {
                 let own = answer.ip.unwrap_or(ip);
@@ -315,11 +323,21 @@ impl Discovery {
         self.publish(None);
     }
 
-    /// The machine at `ip`, which says what it `is`, stops: it is called no more until it is back.
-    fn left(&mut self, ip: IpAddr, is: &Introduction) {
+    /// Somebody says that the machine at `ip` stops. Behind a network that translates addresses, nobody
+    /// can tell from a connection who that is: so the machine is asked itself.
+    fn ask_whether_it_leaves(&mut self, ip: IpAddr, ctx: &Context<Self>) {
+        let now = Instant::now();
+        self.said_to_leave.retain(|_, asked| now.duration_since(*asked) < LEAVE_REST);
+        let is_alive = self.kept.membership.borrow().alive_at(ip).is_some();
+        if is_alive && self.said_to_leave.insert(ip, now).is_none() {
+            self.ask(vec![ip], ctx);
+        }
+    }
+
+    /// The machine at `ip` says that it stops: it is called no more until it is back.
+    fn left(&self, ip: IpAddr) {
         if self.kept.membership.borrow_mut().left(ip) {
-            tracing::info!(%ip, name = is.name, "a machine says that it stops");
-            self.publish(None);
+            tracing::info!(%ip, "a machine says that it stops");
         }
     }
 

@@ -112,6 +112,7 @@ impl Node {
             is: named(&format!("n{last}")),
             ip: Some(ip(last)),
             knows: knows.iter().map(|n| (ip(*n), Introduction::default())).collect(),
+            leaves: false,
         };
         self.machines.answers.borrow_mut().insert(ip(last), answer);
     }
@@ -191,13 +192,35 @@ async fn a_node_that_leaves_tells_those_that_understand_it_and_is_called_no_more
     seconds(3).await;
     node.addr.send(Leave).await.expect("it lives");
     assert_eq!(*node.machines.told_farewell.borrow(), [ip(2)]);
-    // The other side of it.
-    let caller = Some((ip(2), named("two")));
-    let listing = node.addr.send(ListMachines { caller, leaves: true }).await.expect("it lives");
-    assert_eq!(listing.machines.len(), 1);
+}
+
+#[actix::test]
+async fn a_machine_that_is_said_to_stop_is_asked_itself_and_then_called_no_more_until_it_is_back() {
+    let node = start(&["10.0.0.1", "10.0.0.2"], false);
+    node.answers(1, &[]);
+    node.answers(2, &[]);
+    seconds(3).await;
+    let says = |leaves| {
+        let caller = Some((ip(2), named("two")));
+        node.addr.send(ListMachines { caller, leaves })
+    };
+    node.machines.asked.borrow_mut().clear();
+    // A stranger says so, as often as he likes.
+    for _ in 0..5 {
+        says(true).await.expect("it lives");
+    }
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(*node.machines.asked.borrow(), [ip(2)]);
+    assert_eq!(node.list().await, ["10.0.0.1", "10.0.0.2"]);
+    // It says so itself.
+    tokio::time::sleep(LEAVE_REST).await;
+    let leaves = PollAnswer { leaves: true, ..PollAnswer::default() };
+    node.machines.answers.borrow_mut().insert(ip(2), leaves);
+    says(true).await.expect("it lives");
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(node.list().await, ["10.0.0.1"]);
     assert_eq!(node.kept.published.load().peers.len(), 1, "it is called no more");
-    let caller = Some((ip(2), named("two")));
-    node.addr.send(ListMachines { caller, leaves: false }).await.expect("it lives");
+    says(false).await.expect("it lives");
     assert_eq!(node.list().await, ["10.0.0.1", "10.0.0.2"], "until it is back");
 }
 
@@ -446,7 +469,8 @@ async fn one_answer_makes_a_bounded_number_of_machines_known() {
     ));
     let knows = (0..5_000u16)
         .map(|n| (IpAddr::from([10, 1, (n >> 8) as u8, n as u8]), Introduction::default()));
-    let answer = PollAnswer { is: named("n1"), ip: Some(ip(1)), knows: knows.collect() };
+    let answer =
+        PollAnswer { is: named("n1"), ip: Some(ip(1)), knows: knows.collect(), leaves: false };
     node.machines.answers.borrow_mut().insert(ip(1), answer);
     // From between two polls to between the next two.
     seconds(1).await;

@@ -263,10 +263,11 @@ impl Dispatcher {
     /// Whether a call that a peer sent has passed this node already: then it is not sent on again,
     /// or nodes that cannot see how far it came could pass it round in circles.
     fn been_here(&self, call: &Call) -> bool {
-        let me = self.node.published.load().identity.ip_text();
-        call.task.from_peer
-            && (call.path.iter().any(|hop| !me.is_empty() && hop.machine_ip == me)
-                || self.node.forwarding.has(&call.tracing_id))
+        call.task.from_peer && {
+            let me = self.node.published.load().identity.ip_text();
+            call.path.iter().any(|hop| !me.is_empty() && hop.machine_ip == me)
+                || self.node.forwarding.has(&call.tracing_id)
+        }
     }
 
     /// Reads the call's body whole, for a peer that takes it only so; `false`: it is known to be too

@@ -144,7 +144,7 @@ mod tests {
             assert_eq!(place.target(&call), whole, "{url} {path}");
         }
         let six = Place::of("http://[::1]:81/").expect("a place");
-        assert_eq!((&*six.origin.host, six.origin.port), ("::1", 81));
+        assert_eq!(six.origin, Origin::new("::1", 81));
         assert!(Place::of("/x").is_err());
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::accompanied::{self, Along, RewardOnDelivery};
 use super::errors;
 use super::gateway_worker::GatewayWorker;
+use super::guarded::ClientAddress;
 use super::upload::{UploadRules, take_body, take_session};
 use crate::actors::replicas::Steer;
 use crate::call::body::{AnswerBody, RequestBody};
@@ -127,8 +128,8 @@ async fn read(
     let task_type = headers::text(from, &headers::TASK_TYPE);
     let deadline = headers::deadline(from).map_err(Error::Malformed)?;
     let mut passed = headers::for_function(from);
-    let client = request.peer_addr().map(|address| address.ip());
-    headers::add_forwarded(&mut passed, client, headers::text(from, &header::HOST), "http");
+    let client = request.conn_data::<ClientAddress>().map(|address| &address.0);
+    headers::add_forwarded(&mut passed, client, from.get(header::HOST), "http");
     let invocation = Invocation {
         name,
         method: request.method().clone(),

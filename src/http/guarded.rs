@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix_rt::net::TcpStream;
+use actix_web::http::header::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::Framing;
@@ -21,6 +22,7 @@ use super::peer_head::{HEAD_BYTES_MAX, KEPT_BYTES_MAX, PeerHead};
 use crate::connections::{CONNECTION_BYTES, Connection, EndReason, NoRoom, Phase};
 use crate::error::{Error, RefusalKind};
 use crate::memory::budget::Reservation;
+use crate::wire::headers;
 
 /// Bytes of a body that ends by itself that the parser is given at once.
 const OPEN_BYTES: usize = 4 << 10;
@@ -79,6 +81,17 @@ pub struct Guarded<S: Stream = TcpStream> {
     peer_head: PeerHead,
     /// Who answers calls between nodes; `None`: no other node calls here.
     machine: Option<Arc<TellMachine>>,
+}
+
+/// The address of a connection's client, as functions are told it: written once for all its calls.
+pub struct ClientAddress(pub HeaderValue);
+
+impl Guarded {
+    /// Who is at the other end, if that is known.
+    pub fn client(&self) -> Option<ClientAddress> {
+        let address = self.io.peer_addr().ok()?;
+        headers::client_address(address.ip()).map(ClientAddress)
+    }
 }
 
 impl<S: Stream> Guarded<S> {

@@ -271,6 +271,9 @@ where
             }))
             .on_connect_ext(|guarded: &Guarded, data| {
                 data.insert::<Arc<Connection>>(Arc::clone(guarded.connection()));
+                if let Some(client) = guarded.client() {
+                    data.insert(client);
+                }
             })
             .h1(Watched { routes: map_config(app, |()| AppConfig::default()) });
         fn_service(move |stream: TcpStream| {

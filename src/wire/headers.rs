@@ -225,19 +225,31 @@ pub fn through_v1(from: &HeaderMap) -> HeaderMap {
 
 /// Adds to a client's headers what proxies tell a server: whose request it is, and how it was asked.
 /// What a front proxy has told stays before it.
-pub fn add_forwarded(headers: &mut HeaderMap, client: Option<IpAddr>, host: &str, scheme: &str) {
-    let client = client.map(|ip| ip.to_canonical().to_string()).unwrap_or_default();
+pub fn add_forwarded(
+    headers: &mut HeaderMap,
+    client: Option<&HeaderValue>,
+    host: Option<&HeaderValue>,
+    scheme: &'static str,
+) {
+    let scheme = HeaderValue::from_static(scheme);
     for (name, own) in
-        [(&FORWARDED_FOR, &*client), (&FORWARDED_HOST, host), (&FORWARDED_PROTO, scheme)]
+        [(&FORWARDED_FOR, client), (&FORWARDED_HOST, host), (&FORWARDED_PROTO, Some(&scheme))]
     {
-        if own.is_empty() {
+        let Some(own) = own.filter(|own| !own.is_empty()) else { continue };
+        if !headers.contains_key(name) {
+            headers.insert(name.clone(), own.clone());
             continue;
         }
-        let told: Vec<&str> = headers.get_all(name).filter_map(utf8).chain([own]).collect();
+        let told: Vec<&str> = headers.get_all(name).chain([own]).filter_map(utf8).collect();
         if let Ok(value) = HeaderValue::from_str(&told.join(", ")) {
             headers.insert(name.clone(), value);
         }
     }
+}
+
+/// The address of a client, as it stands in [`FORWARDED_FOR`].
+pub fn client_address(ip: IpAddr) -> Option<HeaderValue> {
+    HeaderValue::from_str(&ip.to_canonical().to_string()).ok()
 }
 
 /// Headers as a peer message carries them: repeated ones joined, what is no text left out.
@@ -353,8 +365,9 @@ mod tests {
     #[test]
     fn what_a_front_proxy_told_stays_before_what_this_node_tells() {
         let mut headers = map(&[("x-forwarded-for", "192.0.2.1"), ("x-forwarded-proto", "https")]);
-        let client = "::ffff:10.0.0.1".parse().ok();
-        add_forwarded(&mut headers, client, "node:18080", "http");
+        let client = client_address("::ffff:10.0.0.1".parse().expect("an address"));
+        let host = HeaderValue::from_static("node:18080");
+        add_forwarded(&mut headers, client.as_ref(), Some(&host), "http");
         for (name, want) in [
             (&FORWARDED_FOR, "192.0.2.1, 10.0.0.1"),
             (&FORWARDED_HOST, "node:18080"),

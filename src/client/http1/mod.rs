@@ -12,6 +12,7 @@ mod pool;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -65,24 +66,36 @@ pub struct ClientRules {
 }
 
 /// Where a request goes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub struct Origin {
     /// A name or an address, without brackets.
-    pub host: Rc<str>,
-    /// Its port.
-    pub port: u16,
+    host: Rc<str>,
+    port: u16,
+    /// Both, as they stand in a URL.
+    text: Rc<str>,
+}
+
+impl PartialEq for Origin {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Origin {}
+
+impl Hash for Origin {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
 }
 
 impl Origin {
     /// Of a host as it stands in a URL.
     pub fn new(host: &str, port: u16) -> Self {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        Self { host: bare.unwrap_or(host).into(), port }
-    }
-
-    /// As it stands in a URL.
-    fn text(&self) -> String {
-        format!("{}:{}", crate::types::url_host(&self.host), self.port)
+        let host = bare.unwrap_or(host);
+        let text = format!("{}:{port}", crate::types::url_host(host));
+        Self { host: host.into(), port, text: text.into() }
     }
 }
 
@@ -178,7 +191,7 @@ impl HttpClient {
         let head = RequestHead {
             method: &request.method,
             target: &request.target,
-            host: &request.origin.text(),
+            host: &request.origin.text,
             headers: &request.headers,
             end: framing,
             upgrades: request.upgrades,
@@ -192,7 +205,9 @@ impl HttpClient {
             }
         };
         let head = Bytes::from(head.bytes());
-        let mut kept = self.kept(&request.origin);
+        let may_be_repeated =
+            is_safe(&request.method) && matches!(request.body, RequestBody::Whole(_));
+        let mut kept = self.kept(&request.origin, may_be_repeated);
         // Whether the new connection is the first one.
         let mut first = true;
         loop {

@@ -6,6 +6,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use actix_rt::net::TcpStream;
@@ -129,7 +130,14 @@ impl HttpClient {
 
     /// A kept connection to `origin`, the one that was used last, where its name is not to be looked up
     /// anew.
-    pub(super) fn kept(&self, origin: &Origin) -> Option<(TcpStream, SocketAddr)> {
+    ///
+    /// Whether it has ended without the event loop knowing is looked at with a system call, unless the
+    /// request `may_be_repeated` in any case.
+    pub(super) fn kept(
+        &self,
+        origin: &Origin,
+        may_be_repeated: bool,
+    ) -> Option<(TcpStream, SocketAddr)> {
         let mut pool = self.0.pool.borrow_mut();
         let host = pool.hosts.get_mut(origin)?;
         let now = Instant::now();
@@ -137,8 +145,10 @@ impl HttpClient {
             return None;
         }
         while let Some(Idle { stream, address, since }) = host.idle.pop() {
-            // The event loop may not have heard yet that the other side is gone.
-            if now.duration_since(since) < IDLE && !has_ended(&stream) {
+            if now.duration_since(since) < IDLE
+                && !has_become_readable(&stream)
+                && (may_be_repeated || !has_ended(&stream))
+            {
                 return Some((stream, address));
             }
         }
@@ -225,6 +235,13 @@ impl Inner {
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
+}
+
+/// Whether the event loop has heard that an idle connection has ended, or something came that nobody asked
+/// for.
+fn has_become_readable(stream: &TcpStream) -> bool {
+    let heard = stream.poll_read_ready(&mut Context::from_waker(Waker::noop()));
+    heard.is_ready()
 }
 
 /// Whether the system knows that an idle connection has ended, or something came that nobody asked for.

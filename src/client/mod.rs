@@ -221,6 +221,14 @@ impl SendFailure {
         }
     }
 
+    /// Whether it was this side that did not wait any longer.
+    pub fn is_own_deadline(&self) -> bool {
+        let Self::NotConnected(cause) = self else { return false };
+        // The system's own time-out has a number.
+        let own = |e: &io::Error| e.kind() == io::ErrorKind::TimedOut && e.raw_os_error().is_none();
+        cause.find().is_some_and(own)
+    }
+
     /// Whether a failed connection speaks against the host. Too few file descriptors or ports here do not.
     pub fn is_hosts_fault(&self) -> bool {
         use io::ErrorKind as K;

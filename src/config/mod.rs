@@ -114,6 +114,11 @@ impl Settings {
         LogSettings { filter: &self.log_env, format: self.log_format, burst: self.log_burst }
     }
 
+    /// The UDP port of SWIM; 0: none.
+    pub fn swim_port(&self) -> u16 {
+        self.swim_port.unwrap_or(self.discovery_port)
+    }
+
     /// `poll_time_s` and its like, checked before, as durations.
     pub fn seconds(value: f64) -> Duration {
         Duration::try_from_secs_f64(value).unwrap_or(Duration::MAX)

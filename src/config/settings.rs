@@ -28,6 +28,9 @@ key_table! {
             scheduler_port: u16 = 18080 => unit: "port";
             /// Port of the discovery API; peers use the same. 0 turns it off.
             discovery_port: u16 = 19000 => unit: "port";
+            /// UDP port on which nodes tell each other who is there (SWIM); peers use the same. 0 turns it
+            /// off: then every node polls every other.
+            swim_port: Option<u16> = Worded(None, "the number of `discovery_port`") => unit: "port";
             /// Port of the learner API. 0 turns it off.
             learner_port: u16 = 19020 => unit: "port";
             /// Port of the learner's WebSocket. 0 turns it off.

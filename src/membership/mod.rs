@@ -1,6 +1,9 @@
 //! Membership rules: which machines are known, which are alive, whom to ask next. Core: no IO;
 //! time is passed in.
 //!
+//! Nodes of this program tell each other who is there by [`swim`], and are polled only to learn what they
+//! are, and now and then whether they can be reached; the rules here are for all machines alike.
+//!
 //! A machine is believed alive because of what *it* does: it called us ([`Membership::heartbeat`])
 //! or answered our poll ([`Membership::answered`]). What others say of it
 //! ([`Membership::hearsay`]) only makes it worth asking. A poll that fails counts against it
@@ -10,6 +13,8 @@
 //! Whoever reaches a node can say anything, so what is said is bounded: an address must be one that
 //! a machine can have ([`may_be_machine`]), a name belongs to the living machine that has it, and of
 //! those that are only heard of a few are asked at a time ([`UNKNOWN_ASKED_MAX`]).
+
+pub mod swim;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -96,6 +101,8 @@ pub struct Machine {
     proven: bool,
     /// Its own answer told its name, which calls in its name do not change.
     named_itself: bool,
+    /// SWIM says that it is there.
+    swims: bool,
 }
 
 impl From<&Machine> for WireMachine {
@@ -123,13 +130,18 @@ pub struct Membership {
     version: u64,
     /// How many that are only heard of may still be asked before the next poll.
     unknown_left: usize,
+    /// When one of those that SWIM tells of was last polled.
+    checked: Option<Duration>,
 }
+
+/// How often one of the machines that SWIM tells of is polled: whether it can be reached, and what it is.
+const CHECK_TIME: Duration = Duration::from_secs(3);
 
 impl Membership {
     /// Knows nobody yet.
     pub fn new(rules: Rules, own: Option<IpAddr>) -> Self {
         let (machines, unknown_left) = (BTreeMap::new(), UNKNOWN_ASKED_MAX);
-        Self { rules, own, next_id: 1, machines, version: 0, unknown_left }
+        Self { rules, own, next_id: 1, machines, version: 0, unknown_left, checked: None }
     }
 
     /// This node's own address changed; a machine at that address was ourselves, and those on
@@ -216,6 +228,10 @@ impl Membership {
         machine.polling = false;
         machine.dead_polls = machine.dead_polls.saturating_add(1);
         let dies = machine.dead_polls >= threshold && machine.standing != Standing::Dead;
+        if dies && machine.swims && machine.standing == Standing::Hearsay {
+            // It is there, but cannot be reached: not yet.
+            return false;
+        }
         if dies && !machine.proven {
             self.forget(ip);
             return false;
@@ -235,6 +251,29 @@ impl Membership {
         (machine.standing, machine.dead_polls) = (Standing::Dead, threshold);
         self.version += 1;
         true
+    }
+
+    /// SWIM says that the machine at `ip` is there. Gives whether it is to be asked what it is.
+    pub fn swims(&mut self, ip: IpAddr, at: At) -> bool {
+        if !self.machines.contains_key(&ip) {
+            self.insert(ip, Introduction::default(), Standing::Hearsay, at);
+        }
+        let Some(machine) = self.machines.get_mut(&ip) else { return false };
+        machine.swims = true;
+        machine.standing != Standing::Alive
+    }
+
+    /// SWIM says that the machine at `ip` is not there any more. `true`: it was believed alive.
+    pub fn swims_no_more(&mut self, ip: IpAddr) -> bool {
+        if let Some(machine) = self.machines.get_mut(&ip) {
+            machine.swims = false;
+        }
+        self.left(ip)
+    }
+
+    /// Whether SWIM says that the machine at `ip` is there.
+    pub fn is_swimming(&self, ip: IpAddr) -> bool {
+        self.machines.get(&ip).is_some_and(|machine| machine.swims)
     }
 
     /// The machine that answered at `ip` is this node itself under another address.
@@ -270,10 +309,26 @@ impl Membership {
         let under_way = self.machines.values().filter(|m| !m.proven && m.polling).count();
         self.unknown_left = UNKNOWN_ASKED_MAX.saturating_sub(under_way);
         let rest = self.rules.dead_poll_time;
+        let checked = self.check(at);
         self.take_due(at, |m| {
             let rested = m.polled.is_none_or(|then| at.elapsed.saturating_sub(then) >= rest);
-            m.standing != Standing::Dead || rested
+            match m.standing {
+                Standing::Alive if m.swims => m.dead_polls > 0 || Some(m.ip) == checked,
+                Standing::Dead => rested || m.swims,
+                Standing::Alive | Standing::Hearsay => true,
+            }
         })
+    }
+
+    /// Whose turn it is of those that SWIM tells of: they are polled one by one.
+    fn check(&mut self, at: At) -> Option<IpAddr> {
+        if self.checked.is_some_and(|then| at.elapsed.saturating_sub(then) < CHECK_TIME) {
+            return None;
+        }
+        let swims = self.machines.values().filter(|m| m.swims && m.standing == Standing::Alive);
+        let next = swims.min_by_key(|m| m.polled).map(|m| m.ip);
+        self.checked = next.map(|_| at.elapsed).or(self.checked);
+        next
     }
 
     /// Whom to ask now without waiting for the next poll: those that nobody has asked yet.
@@ -304,8 +359,9 @@ impl Membership {
     /// Whoever polled is gone and will not report, and the clock may begin anew: everybody can be
     /// asked again.
     pub fn forget_polls(&mut self) {
+        self.checked = None;
         for machine in self.machines.values_mut() {
-            (machine.polling, machine.polled) = (false, None);
+            (machine.polling, machine.polled, machine.swims) = (false, None, false);
         }
     }
 
@@ -402,6 +458,7 @@ impl Membership {
             polling: false,
             proven: false,
             named_itself: false,
+            swims: false,
         };
         self.next_id += 1;
         self.version += 1;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Arbiter};
 use arc_swap::ArcSwap;
+use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
 
 use self::worker::workers;
@@ -27,6 +28,7 @@ use crate::config::{Admin, Settings};
 use crate::faas::{Backends, BadBackend};
 use crate::http::server::{Listeners, Servers};
 use crate::membership::{At, Introduction, Membership, Rules};
+use crate::peer::swim_socket::{self, DatagramReader};
 use crate::peer::{PeerClient, own_address};
 use crate::policy::params::BadParameters;
 use crate::saved::eids::read_eids;
@@ -64,6 +66,8 @@ pub struct Node {
     thread: LearnerThread,
     /// Resolves if the supervisor itself ends.
     broken: Option<oneshot::Receiver<()>>,
+    /// While the node is there, it hears of others.
+    datagrams: Option<DatagramReader>,
     /// While the node is there, its folder is its own.
     _folder: FolderLock,
 }
@@ -83,6 +87,9 @@ impl Node {
         let learning = learning(&settings, &dynamic)?;
         let backends = Backends::prepare(&settings)?;
         let listeners = Listeners::bind(&settings).map_err(StartError::Bind)?;
+        let datagrams = swim_socket::bind(&settings).map_err(StartError::Bind)?;
+        let datagrams = datagrams.map(UdpSocket::from_std).transpose();
+        let datagrams = datagrams.map_err(StartError::Bind)?.map(Rc::new);
 
         let settings = Arc::new(settings);
         let gate = Gate::new(dynamic.limits.running, settings.waiting_bytes_max);
@@ -100,7 +107,7 @@ impl Node {
         let gateway = Handle::default();
         let thread = LearnerThread::default();
         let handle = state.learning.learner.clone();
-        let supervisor = tree(&state, &dynamic, kept, root)
+        let supervisor = tree(&state, &dynamic, kept, datagrams.clone(), root)
             .child_started("learner", learner::PATIENCE, handle, learner(&state, &thread))
             .child("gateway", gateway.clone(), {
                 let worker = workers(&state, backends);
@@ -109,7 +116,16 @@ impl Node {
             })
             .schedulers(Arc::clone(&state.schedulers))
             .start();
-        Ok(Self { state, supervisor, gateway, thread, broken: Some(broken), _folder: folder })
+        let datagrams = datagrams.map(|s| DatagramReader::start(s, state.discovery.clone()));
+        Ok(Self {
+            state,
+            supervisor,
+            gateway,
+            thread,
+            broken: Some(broken),
+            datagrams,
+            _folder: folder,
+        })
     }
 
     /// Resolves if the root of the tree is gone, which leaves nobody to restart the others.
@@ -123,7 +139,7 @@ impl Node {
 
     /// Stops taking calls, lets those that run or wait finish within the drain time, saves what is
     /// not saved. Calls that do not finish in time are answered with an error.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         let limit = Duration::from_secs(self.state.settings.drain_timeout_s);
         tracing::info!(?limit, "stopping: no new calls, those that run may finish");
         // A root that is gone restarts nobody anyway.
@@ -161,6 +177,9 @@ impl Node {
         self.supervisor.do_send(EndActor);
         if let Some(thread) = self.thread.take() {
             thread.stop();
+        }
+        if let Some(datagrams) = self.datagrams.take() {
+            datagrams.end().await;
         }
         tracing::info!("stopped");
     }
@@ -236,6 +255,7 @@ fn tree(
     state: &Arc<NodeState>,
     dynamic: &Dynamic,
     kept: Rc<DiscoveryState>,
+    datagrams: Option<Rc<UdpSocket>>,
     root: Guard,
 ) -> Supervisor {
     let settings = Arc::clone(&state.settings);
@@ -251,16 +271,15 @@ fn tree(
     };
     let discovery = {
         let metrics = Arc::clone(&state.metrics);
-        let poller = Rc::new(PeerClient::new(
-            Arc::clone(&settings),
-            state.discovery.clone(),
-            Arc::clone(&metrics),
-            state.call_bodies(),
-        ));
+        let (bodies, handle) = (state.call_bodies(), state.discovery.clone());
+        let poller = PeerClient::new(Arc::clone(&settings), handle, Arc::clone(&metrics), bodies);
+        let poller = Rc::new(poller.sending(datagrams));
         let how = DiscoverySettings {
             poll_time: Settings::seconds(settings.poll_time_s),
             follows: !settings.service_discovery_host.is_empty(),
             data_path: settings.data_path.clone(),
+            machines_max: settings.machines_max,
+            seed: chance(),
         };
         move |guard| {
             Discovery::new(kept.clone(), how.clone(), poller.clone(), metrics.clone(), guard)
@@ -270,6 +289,11 @@ fn tree(
         .child("queue", state.queue.clone(), queue)
         .child("switch", state.switch.clone(), switch)
         .child("discovery", state.discovery.clone(), discovery)
+}
+
+#[expect(clippy::disallowed_methods, reason = "whom a node asks next is nobody's to foresee")]
+fn chance() -> u64 {
+    rand::random()
 }
 
 /// What Discovery begins with: the machines that were alive when the node last ran.

@@ -5,11 +5,14 @@ mod message;
 mod poll;
 mod probe;
 mod streamed;
+pub mod swim_socket;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::Uri;
+use tokio::net::UdpSocket;
 
 pub(crate) use self::forward::read_answer;
 pub use self::poll::own_address;
@@ -42,6 +45,8 @@ pub struct PeerClient {
     metrics: Arc<Metrics>,
     probe_limit: TimeLimit,
     bodies: Bodies,
+    /// Where SWIM's datagrams go out.
+    datagrams: Option<Rc<UdpSocket>>,
     /// The budget of other machines' lists, all that are read at once; small ones take no share of it.
     lists: Bodies,
 }
@@ -76,6 +81,7 @@ impl PeerClient {
             probes: client(connect.min(probe * 3 / 4), probe),
             polls: Renewed::giving_up_after(silence, connect, Hosts::Any),
             probe_limit: TimeLimit::new(probe),
+            datagrams: None,
             settings,
             discovery,
             metrics,
@@ -85,6 +91,11 @@ impl PeerClient {
             },
             bodies,
         }
+    }
+
+    /// The same, for the one that also sends SWIM's datagrams.
+    pub fn sending(self, datagrams: Option<Rc<UdpSocket>>) -> Self {
+        Self { datagrams, ..self }
     }
 
     /// Where a peer's scheduler answers.
@@ -102,7 +113,8 @@ impl PeerClient {
         if failure.is_hosts_fault()
             && let Ok(ip) = host.parse()
         {
-            self.discovery.tell(Unreachable(ip));
+            let own_deadline = failure.is_own_deadline();
+            self.discovery.tell(Unreachable { ip, own_deadline });
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Polling other machines for what they know, following another discovery service, looking up names.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use actix_web::http::header;
+use actix_rt::net::TcpStream;
+use actix_web::http::{Method, header};
 use futures_util::future::LocalBoxFuture;
 use tokio::time::timeout;
 
@@ -19,6 +21,8 @@ use crate::wire::{MACHINE_AGENT, headers, list_bytes_max, read_machines, read_ob
 
 /// How long another machine may take to hear that this node stops.
 const FAREWELL_TIME: Duration = Duration::from_millis(500);
+/// What a machine may take to refuse a connection.
+const REFUSAL_TIME: Duration = Duration::from_millis(500);
 
 /// This machine's address as it is now, for nodes that have none configured: the one we listen on, if it is one, else the
 /// interface's, an IPv4 address before an IPv6 one.
@@ -39,15 +43,28 @@ pub fn own_address(settings: &Settings) -> Option<IpAddr> {
     found.first().copied()
 }
 
+/// What a machine is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ListAsk {
+    /// Its list, and what it says of itself.
+    All,
+    /// What it says of itself.
+    Brief,
+    /// Nothing: it is told that this node stops.
+    Farewell,
+}
+
 impl PeerClient {
     async fn list(
         &self,
         host: &str,
         port: u16,
         me: Option<&Identity>,
-        leaves: bool,
+        ask: ListAsk,
     ) -> Result<PollAnswer, SendFailure> {
-        let mut request = self.polls.get().get(self.url(host, port, "/list")?);
+        // What it says of itself stands in the head.
+        let method = if ask == ListAsk::All { Method::GET } else { Method::HEAD };
+        let mut request = self.polls.get().request(method, self.url(host, port, "/list")?);
         if let Some(me) = me {
             request = request
                 .insert_header((header::USER_AGENT, MACHINE_AGENT))
@@ -56,7 +73,7 @@ impl PeerClient {
                 .insert_header((headers::MACHINE_GROUP.clone(), me.group.as_str()))
                 .insert_header((headers::PROTOCOL.clone(), headers::OUR_PROTOCOL));
         }
-        if leaves {
+        if ask == ListAsk::Farewell {
             request = request.insert_header((headers::LEAVES.clone(), "1"));
         }
         let mut response = request.send().await?;
@@ -67,12 +84,14 @@ impl PeerClient {
             return Err(SendFailure::Broke(Cause::of(format!("status {}", response.status()))));
         }
         let machines_max = self.settings.machines_max;
-        let (body, _held) =
-            read_held_body(&mut response, list_bytes_max(machines_max), &self.lists)
-                .await
+        let mut machines = Vec::new();
+        if ask == ListAsk::All {
+            let limit = list_bytes_max(machines_max);
+            let read = read_held_body(&mut response, limit, &self.lists).await;
+            let (body, _held) = read.map_err(|why| SendFailure::Broke(Cause::of(why)))?;
+            machines = read_machines(&body, machines_max)
                 .map_err(|why| SendFailure::Broke(Cause::of(why)))?;
-        let machines =
-            read_machines(&body, machines_max).map_err(|why| SendFailure::Broke(Cause::of(why)))?;
+        }
         let told = response.headers();
         let introduction = |name: &str, group: &str| Introduction {
             name: name.to_owned(),
@@ -112,14 +131,20 @@ impl PeerClient {
 }
 
 impl Poller for PeerClient {
-    fn poll(&self, ip: IpAddr, me: &Identity) -> LocalBoxFuture<'static, Option<PollAnswer>> {
+    fn poll(
+        &self,
+        ip: IpAddr,
+        me: &Identity,
+        briefly: bool,
+    ) -> LocalBoxFuture<'static, Option<PollAnswer>> {
         let (this, me) = (self.clone(), me.clone());
+        let ask = if briefly { ListAsk::Brief } else { ListAsk::All };
         Box::pin(async move {
             // Without an address of our own there is nothing to introduce.
             let me = me.ip.is_some().then_some(&me);
             let limit = Settings::seconds(this.settings.poll_timeout_s);
             let port = this.settings.discovery_port;
-            match timeout(limit, this.list(&ip.to_string(), port, me, false)).await {
+            match timeout(limit, this.list(&ip.to_string(), port, me, ask)).await {
                 Ok(Ok(answer)) => Some(answer),
                 Ok(Err(failure)) => {
                     tracing::debug!(%ip, ?failure, "a poll failed");
@@ -134,10 +159,30 @@ impl Poller for PeerClient {
         let (this, me) = (self.clone(), me.clone());
         Box::pin(async move {
             let host = ip.to_string();
-            let told = this.list(&host, this.settings.discovery_port, Some(&me), true);
+            let told = this.list(&host, this.settings.discovery_port, Some(&me), ListAsk::Farewell);
             if !matches!(timeout(FAREWELL_TIME, told).await, Ok(Ok(_))) {
                 tracing::debug!(%ip, "a machine was not told that this node stops");
             }
+        })
+    }
+
+    fn swims(&self) -> bool {
+        self.datagrams.is_some()
+    }
+
+    fn datagram(&self, ip: IpAddr, datagram: &[u8]) {
+        if let Some(socket) = &self.datagrams {
+            // One that is not taken at once is lost like others: SWIM bears that.
+            let _ = socket.try_send_to(datagram, (ip, self.settings.swim_port()).into());
+        }
+    }
+
+    fn refuses(&self, ip: IpAddr) -> LocalBoxFuture<'static, bool> {
+        let port = self.settings.discovery_port;
+        Box::pin(async move {
+            let connected = timeout(REFUSAL_TIME, TcpStream::connect((ip, port))).await;
+            let refused = |why: std::io::Error| why.kind() == ErrorKind::ConnectionRefused;
+            connected.is_ok_and(|connected| connected.is_err_and(refused))
         })
     }
 
@@ -148,7 +193,7 @@ impl Poller for PeerClient {
                 (&this.settings.service_discovery_host, this.settings.service_discovery_port);
             let both = async {
                 let identity = this.followed_identity(host, port).await?;
-                Some((identity, this.list(host, port, None, false).await.ok()?))
+                Some((identity, this.list(host, port, None, ListAsk::All).await.ok()?))
             };
             timeout(Settings::seconds(this.settings.poll_timeout_s), both).await.ok()?
         })

@@ -23,7 +23,7 @@ impl Handler<Polled> for Discovery {
     type Result = ();
 
     fn handle(&mut self, Polled { ip, ping, answer }: Polled, ctx: &mut Self::Context) {
-        self.polled(ip, ping, answer);
+        self.polled(ip, ping, answer, ctx);
         self.ask_newcomers(ctx);
     }
 }
@@ -103,6 +103,8 @@ impl Handler<Reset> for Discovery {
     fn handle(&mut self, _: Reset, _: &mut Self::Context) {
         self.kept.membership.borrow_mut().reset();
         self.joins.reset();
+        // It takes part anew, and so hears again of all that are there.
+        self.swim = None;
         self.publish(None);
     }
 }
@@ -110,20 +112,22 @@ impl Handler<Reset> for Discovery {
 impl Handler<Unreachable> for Discovery {
     type Result = ();
 
-    fn handle(&mut self, Unreachable(ip): Unreachable, _: &mut Self::Context) {
-        let died = self.kept.membership.borrow_mut().failed(ip);
-        if died {
-            tracing::warn!(%ip, "a machine cannot be connected to any more");
-            self.publish(None);
+    fn handle(&mut self, message: Unreachable, ctx: &mut Self::Context) {
+        let Unreachable { ip, own_deadline } = message;
+        // A short deadline of one's own proves nothing of a machine that is heard: it may be far.
+        if own_deadline && self.kept.membership.borrow().is_swimming(ip) {
+            return;
         }
+        self.failed(ip, "a machine cannot be connected to any more", ctx);
     }
 }
 
 impl Handler<Leave> for Discovery {
     type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, _: Leave, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, _: Leave, ctx: &mut Self::Context) -> Self::Result {
         self.leaving = true;
+        self.swim_away(ctx);
         let me = self.kept.published.load().identity.clone();
         if me.ip.is_none() {
             return Box::pin(async {});

@@ -4,10 +4,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use actix::Message;
+use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 
 use crate::error::NoMachineIp;
 use crate::membership::Introduction;
+use crate::membership::swim::SwimTimer;
 use crate::saved::MachinePatch;
 use crate::storage::StorageError;
 use crate::types::{Identity, Peer};
@@ -50,7 +52,12 @@ pub struct Reset;
 /// A forward or probe could not be connected: counts as a failed poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
-pub struct Unreachable(pub IpAddr);
+pub struct Unreachable {
+    /// Which machine.
+    pub ip: IpAddr,
+    /// It was this node that did not wait any longer.
+    pub own_deadline: bool,
+}
 
 /// The node takes no calls any more: others are not to hear that it is there, and those that understand
 /// it are told. Answers when they know, or soon.
@@ -81,6 +88,21 @@ pub(super) struct Resolved {
     pub(super) addresses: Result<Vec<IpAddr>, String>,
 }
 
+/// A datagram of SWIM came.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct SwimDatagram(pub Bytes);
+
+/// A timer of SWIM is over.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct SwimWoken(pub(super) SwimTimer);
+
+/// A machine of which SWIM doubts whether it is there refuses connections.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct SwimRefused(pub(super) IpAddr);
+
 /// What everybody reads without asking the actor.
 #[derive(Clone, Debug, Default)]
 pub struct Published {
@@ -105,9 +127,23 @@ pub struct PollAnswer {
 
 /// How Discovery looks at the network.
 pub trait Poller {
-    /// Asks the machine at `ip` for its list, introducing ourselves as `me`. `None`: no good
-    /// answer in time.
-    fn poll(&self, ip: IpAddr, me: &Identity) -> LocalBoxFuture<'static, Option<PollAnswer>>;
+    /// Asks the machine at `ip` for its list, introducing ourselves as `me`; `briefly`, only what it says of
+    /// itself. `None`: no good answer in time.
+    fn poll(
+        &self,
+        ip: IpAddr,
+        me: &Identity,
+        briefly: bool,
+    ) -> LocalBoxFuture<'static, Option<PollAnswer>>;
+
+    /// Whether SWIM's datagrams can be sent.
+    fn swims(&self) -> bool;
+
+    /// Sends a datagram of SWIM to the machine at `ip`, if that can be done at once.
+    fn datagram(&self, ip: IpAddr, datagram: &[u8]);
+
+    /// Whether the machine at `ip` is there and says that nothing listens.
+    fn refuses(&self, ip: IpAddr) -> LocalBoxFuture<'static, bool>;
 
     /// Tells the machine at `ip` that this node, `me`, stops. Resolves when it knows, or soon.
     fn farewell(&self, ip: IpAddr, me: &Identity) -> LocalBoxFuture<'static, ()>;

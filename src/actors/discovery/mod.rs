@@ -13,6 +13,7 @@
 mod handlers;
 mod joins;
 mod messages;
+mod swimming;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -29,11 +30,12 @@ use tokio::time::Instant;
 use self::joins::Joins;
 pub use self::messages::{
     ChangeMachineConfig, Flush, GetMachineConfig, Leave, ListMachines, Listing, PollAnswer, Poller,
-    Published, Reset, Unreachable,
+    Published, Reset, SwimDatagram, Unreachable,
 };
 use self::messages::{Polled, Resolved};
 use super::supervise::Guard;
 use crate::lock;
+use crate::membership::swim::Swim;
 use crate::membership::{At, Introduction, Membership, Standing};
 use crate::metrics::Metrics;
 use crate::saved::{Layered, MachineConfig};
@@ -81,6 +83,10 @@ pub struct DiscoverySettings {
     pub follows: bool,
     /// Where the files are.
     pub data_path: PathBuf,
+    /// Machines known at most.
+    pub machines_max: usize,
+    /// Chance, for SWIM.
+    pub seed: u64,
 }
 
 /// See the module.
@@ -101,6 +107,9 @@ pub struct Discovery {
     saved_at: Option<Instant>,
     saving: bool,
     leaving: bool,
+    /// What tells who is there of those that speak our protocol; `None`: without an address of its own, this
+    /// node does not take part.
+    swim: Option<Swim>,
     /// Machines of which it was said that they stop, and when they were asked for it.
     said_to_leave: BTreeMap<IpAddr, Instant>,
     _guard: Guard,
@@ -128,6 +137,7 @@ impl Discovery {
             saved_at: None,
             saving: false,
             leaving: false,
+            swim: None,
             said_to_leave: BTreeMap::new(),
             _guard: guard,
         }
@@ -194,6 +204,7 @@ impl Discovery {
 
     fn poll_all(&mut self, ctx: &Context<Self>) {
         self.find_own_address();
+        self.swim(ctx);
         self.ask_init_servers(ctx);
         let due = self.kept.membership.borrow_mut().due(self.now());
         self.ask(due, ctx);
@@ -250,7 +261,8 @@ impl Discovery {
         let me = self.kept.published.load().identity.clone();
         for ip in addresses {
             let asked = Instant::now();
-            let (poll, report) = (self.poller.poll(ip, &me), ctx.address());
+            let briefly = self.kept.membership.borrow().is_swimming(ip);
+            let (poll, report) = (self.poller.poll(ip, &me, briefly), ctx.address());
             // Tasks of their own: an actor looks at all its futures whenever one of them wakes it.
             actix_rt::spawn(async move {
                 let answer = poll.await;
@@ -264,7 +276,13 @@ impl Discovery {
         self.ask(due, ctx);
     }
 
-    fn polled(&mut self, ip: IpAddr, ping: Duration, answer: Option<PollAnswer>) {
+    fn polled(
+        &mut self,
+        ip: IpAddr,
+        ping: Duration,
+        answer: Option<PollAnswer>,
+        ctx: &Context<Self>,
+    ) {
         let me = self.kept.published.load().identity.clone();
         // Who has a name that nobody can have does not answer well.
         match answer.filter(|answer| answer.leaves || answer.is.fits()) {
@@ -277,14 +295,26 @@ impl Discovery {
                 }
                 self.kept.membership.borrow_mut().forget(ip);
             }
-            Some(answer) => self.answered(ip, ping, answer, me.ip),
-            None => {
-                if self.kept.membership.borrow_mut().failed(ip) {
-                    tracing::warn!(%ip, "a machine does not answer any more");
+            Some(answer) => {
+                let streams = answer.is.streams;
+                self.answered(ip, ping, answer, me.ip);
+                if streams {
+                    self.swim_with(ip, ctx);
                 }
             }
+            None => self.failed(ip, "a machine does not answer any more", ctx),
         }
         self.publish(None);
+    }
+
+    /// A poll of the machine at `ip`, or a call to it, did not come through. If it dies of it, that is said
+    /// in the log by these `words`.
+    fn failed(&mut self, ip: IpAddr, words: &str, ctx: &Context<Self>) {
+        if self.kept.membership.borrow_mut().failed(ip) {
+            tracing::warn!(%ip, "{words}");
+            self.swim_without(ip, ctx);
+            self.publish(None);
+        }
     }
 
     fn answered(&mut self, ip: IpAddr, ping: Duration, answer: PollAnswer, own: Option<IpAddr>) {

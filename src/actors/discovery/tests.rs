@@ -21,10 +21,25 @@ struct Machines {
 }
 
 impl Poller for Machines {
-    fn poll(&self, ip: IpAddr, _: &Identity) -> LocalBoxFuture<'static, Option<PollAnswer>> {
+    fn poll(
+        &self,
+        ip: IpAddr,
+        _: &Identity,
+        _: bool,
+    ) -> LocalBoxFuture<'static, Option<PollAnswer>> {
         self.asked.borrow_mut().push(ip);
         let answer = self.answers.borrow().get(&ip).cloned();
         Box::pin(async move { answer })
+    }
+
+    fn swims(&self) -> bool {
+        false
+    }
+
+    fn datagram(&self, _: IpAddr, _: &[u8]) {}
+
+    fn refuses(&self, _: IpAddr) -> LocalBoxFuture<'static, bool> {
+        Box::pin(async { false })
     }
 
     fn farewell(&self, ip: IpAddr, _: &Identity) -> LocalBoxFuture<'static, ()> {
@@ -85,6 +100,8 @@ fn start(init_servers: &[&str], follows: bool) -> Node {
         poll_time: Duration::from_secs(2),
         follows,
         data_path: folder.path().to_owned(),
+        machines_max: 10,
+        seed: 1,
     };
     let machines = Rc::new(Machines { own: Cell::new(99), ..Machines::default() });
     let addr = actor(&kept, &settings, &machines).start();
@@ -230,7 +247,7 @@ async fn failed_connections_count_as_failed_polls_at_once() {
     node.answers(1, &[]);
     seconds(1).await;
     for _ in 0..3 {
-        node.addr.send(Unreachable(ip(1))).await.expect("it lives");
+        node.addr.send(Unreachable { ip: ip(1), own_deadline: false }).await.expect("it lives");
     }
     assert!(node.kept.published.load().peers.is_empty());
 }

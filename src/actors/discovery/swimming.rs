@@ -1,0 +1,139 @@
+//! SWIM in the Discovery actor: datagrams and timers in, its effects out.
+
+use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use actix::{AsyncContext, Context, Handler};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::messages::{SwimRefused, SwimWoken};
+use super::{Discovery, SwimDatagram};
+use crate::membership::swim::{Swim, SwimEffect, SwimId};
+
+impl Discovery {
+    /// Takes part under this node's address, once it has one.
+    pub(super) fn swim(&mut self, ctx: &Context<Self>) {
+        let Some(ip) = self.kept.published.load().identity.ip else { return };
+        if self.settings.follows || self.leaving || !self.poller.swims() {
+            return;
+        }
+        let (elapsed, settings) = (self.start.elapsed(), &self.settings);
+        match &mut self.swim {
+            Some(swim) => swim.moved(ip, elapsed),
+            None => {
+                // Later starts have later times. Where a clock was set back, the others tell.
+                let id = SwimId { ip, generation: unix_ms() };
+                let rng = Box::new(StdRng::seed_from_u64(settings.seed));
+                self.swim = Some(Swim::new(id, settings.machines_max, rng));
+            }
+        }
+        self.carry_out(ctx);
+    }
+
+    /// Asks the machine at `ip`, which speaks our protocol, to be taken in, unless it has done so.
+    pub(super) fn swim_with(&mut self, ip: IpAddr, ctx: &Context<Self>) {
+        let is_swimming = self.kept.membership.borrow().is_swimming(ip);
+        let elapsed = self.start.elapsed();
+        if let Some(swim) = self.swim.as_mut().filter(|_| !is_swimming) {
+            swim.join(ip, elapsed);
+            self.carry_out(ctx);
+        }
+    }
+
+    /// The others are to know that this node stops.
+    pub(super) fn swim_away(&mut self, ctx: &Context<Self>) {
+        let elapsed = self.start.elapsed();
+        if let Some(swim) = &mut self.swim {
+            swim.leave(elapsed);
+        }
+        self.carry_out(ctx);
+        self.swim = None;
+    }
+
+    /// What SWIM says that it cannot be reached: then it is not there for anybody.
+    pub(super) fn swim_without(&mut self, ip: IpAddr, ctx: &Context<Self>) {
+        let elapsed = self.start.elapsed();
+        if let Some(swim) = &mut self.swim {
+            swim.refused(ip, elapsed);
+            self.carry_out(ctx);
+        }
+    }
+
+    fn carry_out(&mut self, ctx: &Context<Self>) {
+        let mut asks = Vec::new();
+        while let Some(effect) = self.swim.as_mut().and_then(Swim::effect) {
+            match effect {
+                SwimEffect::Send { to, datagram } => self.poller.datagram(to, &datagram),
+                SwimEffect::Wake { after, timer } => {
+                    let report = ctx.address();
+                    // Tasks of their own: an actor looks at all its futures whenever one of them wakes it.
+                    actix_rt::spawn(async move {
+                        tokio::time::sleep(after).await;
+                        report.do_send(SwimWoken(timer));
+                    });
+                }
+                SwimEffect::Up(ip) => {
+                    let now = self.now();
+                    if self.kept.membership.borrow_mut().swims(ip, now) {
+                        asks.push(ip);
+                    }
+                }
+                SwimEffect::Down(ip) => {
+                    if self.kept.membership.borrow_mut().swims_no_more(ip) {
+                        tracing::info!(%ip, "a machine is not there any more");
+                    }
+                }
+                SwimEffect::Doubt(ip) => {
+                    let (refuses, report) = (self.poller.refuses(ip), ctx.address());
+                    actix_rt::spawn(async move {
+                        if refuses.await {
+                            report.do_send(SwimRefused(ip));
+                        }
+                    });
+                }
+            }
+        }
+        self.publish(None);
+        self.ask(asks, ctx);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "starts are told apart by their time")]
+fn unix_ms() -> u64 {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(unix.as_millis()).unwrap_or_default()
+}
+
+impl Handler<SwimDatagram> for Discovery {
+    type Result = ();
+
+    fn handle(&mut self, SwimDatagram(datagram): SwimDatagram, ctx: &mut Self::Context) {
+        let elapsed = self.start.elapsed();
+        let Some(swim) = &mut self.swim else { return };
+        match swim.received(&datagram, elapsed) {
+            Ok(()) => self.carry_out(ctx),
+            Err(why) => tracing::debug!(%why, "a datagram is none of SWIM's"),
+        }
+    }
+}
+
+impl Handler<SwimWoken> for Discovery {
+    type Result = ();
+
+    fn handle(&mut self, SwimWoken(timer): SwimWoken, ctx: &mut Self::Context) {
+        let elapsed = self.start.elapsed();
+        if let Some(swim) = &mut self.swim {
+            swim.woken(timer, elapsed);
+            self.carry_out(ctx);
+        }
+    }
+}
+
+impl Handler<SwimRefused> for Discovery {
+    type Result = ();
+
+    fn handle(&mut self, SwimRefused(ip): SwimRefused, ctx: &mut Self::Context) {
+        self.swim_without(ip, ctx);
+    }
+}

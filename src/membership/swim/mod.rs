@@ -1,0 +1,332 @@
+//! Who is there, told from node to node by SWIM with suspicion (Das, Gupta, Motivala: *SWIM*, DSN 2002), by
+//! the `foca` crate, with what Lifeguard adds (Dadgar, Phillips, Currey, 2018). Core: datagrams and timers come
+//! in, effects go out; time and seed are passed in.
+//!
+//! Each node pings one other at a time, all in turn. Who does not answer is asked for by others, and is then
+//! suspected: all hear that, the suspect first, which can say that it is there. After [`SUSPECT`] it is down.
+//!
+//! Time-outs follow the round trips that were measured: a node that is far is not a node that is dead. And a
+//! node whose own probes fail, while nobody else's do, is slow itself: it waits for longer before it accuses.
+
+mod codec;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::num::{NonZeroU8, NonZeroUsize};
+use std::time::Duration;
+
+use bytes::Bytes;
+use foca::{Foca, Identity, Message, NoCustomBroadcast, Notification, PeriodicParams, Timer};
+use rand::Rng;
+
+pub use self::codec::{BadDatagram, DATAGRAM_BYTES_MAX};
+use self::codec::{DatagramCodec, MAGIC, named};
+use crate::types::may_be_machine;
+
+/// One other node is pinged in that time, where round trips are short.
+pub const PROBE_PERIOD: Duration = Duration::from_millis(200);
+/// What an answer to a ping may take before others are asked, where round trips are short.
+const PROBE_ANSWER: Duration = Duration::from_millis(60);
+/// How long a suspect has to say that it is there.
+pub const SUSPECT: Duration = Duration::from_millis(2500);
+/// How long it is remembered that a node is down: it is asked now and then, so that what was parted finds
+/// itself again.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+/// How often one that is down is asked, and one that is alive for all that it knows.
+const ASK_DOWN: Duration = Duration::from_secs(1);
+const ASK_ALIVE: Duration = Duration::from_secs(10);
+/// How often what is new is told beside the pings.
+const GOSSIP: Duration = Duration::from_millis(200);
+/// What a time-out is stretched to at most.
+const STRETCH_MAX: f64 = 20.0;
+/// What of a measured round trip's excess is forgotten with each that is shorter.
+const ROUND_TRIP_DECAY: f64 = 0.02;
+/// How long an answer to a ping is still measured.
+const LATE: Duration = Duration::from_secs(5);
+/// Pings whose answers are awaited at most.
+const PINGS_MAX: usize = 64;
+/// Larger numbers than any clock gives.
+const GENERATION_MAX: u64 = 1 << 60;
+/// Levels of own slowness, as Lifeguard has them; each adds one period.
+const SLOW_MAX: u32 = 8;
+
+/// A node as SWIM knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SwimId {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Larger with each start, and after it was taken for dead.
+    pub generation: u64,
+}
+
+impl Identity for SwimId {
+    type Addr = IpAddr;
+
+    fn renew(&self) -> Option<Self> {
+        Some(Self { generation: self.generation.checked_add(1)?, ..*self })
+    }
+
+    fn addr(&self) -> IpAddr {
+        self.ip
+    }
+
+    fn win_addr_conflict(&self, other: &Self) -> bool {
+        self.generation > other.generation
+    }
+}
+
+/// Something that is to come back to [`Swim::woken`] later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwimTimer(Timer<SwimId>);
+
+/// What is to be done, or has been learnt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SwimEffect {
+    /// This datagram goes to that address.
+    Send {
+        /// Where to.
+        to: IpAddr,
+        /// All of it.
+        datagram: Bytes,
+    },
+    /// The timer comes back after that time.
+    Wake {
+        /// After what time.
+        after: Duration,
+        /// What comes back.
+        timer: SwimTimer,
+    },
+    /// A node is there, or was started again.
+    Up(IpAddr),
+    /// A node is down, or has left.
+    Down(IpAddr),
+    /// A node did not answer in time. Others are asked for it now, and its machine may say that it is gone.
+    Doubt(IpAddr),
+}
+
+type Protocol = Foca<SwimId, DatagramCodec, Box<dyn Rng>, NoCustomBroadcast>;
+
+/// See the module.
+pub struct Swim {
+    foca: Protocol,
+    effects: Effects,
+    members_max: usize,
+}
+
+/// What collects the effects of one step.
+#[derive(Default)]
+struct Effects {
+    out: VecDeque<SwimEffect>,
+    now: Duration,
+    /// Pings on their way: when each went out.
+    pings: BTreeMap<(SwimId, u8), Duration>,
+    /// The longest round trip of late.
+    round_trip: Duration,
+    /// How slow this node seems to be itself.
+    slow: u32,
+    /// Something was learnt that all should hear at once.
+    urgent: bool,
+}
+
+impl Effects {
+    /// By how much time-outs are longer than where round trips are short.
+    fn stretch(&self) -> f64 {
+        let round_trip = 2.0 * self.round_trip.as_secs_f64() / PROBE_ANSWER.as_secs_f64();
+        (round_trip.max(1.0) + f64::from(self.slow)).min(STRETCH_MAX)
+    }
+
+    fn pinged(&mut self, id: SwimId, number: u8) {
+        let now = self.now;
+        self.pings.retain(|_, sent| now.saturating_sub(*sent) < LATE);
+        if self.pings.len() < PINGS_MAX {
+            self.pings.insert((id, number), now);
+        }
+    }
+
+    /// Others are asked for the node at `ip`: several in a row, which is said once.
+    fn doubts(&mut self, ip: IpAddr) {
+        let doubt = SwimEffect::Doubt(ip);
+        if !self.out.contains(&doubt) {
+            self.out.push_back(doubt);
+        }
+    }
+
+    fn answered(&mut self, id: SwimId, number: u8) {
+        let Some(sent) = self.pings.remove(&(id, number)) else { return };
+        let took = self.now.saturating_sub(sent);
+        let excess = self.round_trip.saturating_sub(took);
+        self.round_trip = took + excess.mul_f64(1.0 - ROUND_TRIP_DECAY);
+        self.slow = self.slow.saturating_sub(1);
+    }
+}
+
+impl foca::Runtime<SwimId> for &mut Effects {
+    fn notify(&mut self, notification: Notification<'_, SwimId>) {
+        match notification {
+            // One that was started again before it was missed is only renamed.
+            Notification::MemberUp(id) | Notification::Rename(_, id) => {
+                self.out.push_back(SwimEffect::Up(id.ip));
+            }
+            Notification::MemberDown(id) => {
+                self.urgent = true;
+                self.out.push_back(SwimEffect::Down(id.ip));
+            }
+            Notification::ProbeFailed(_, id) => {
+                self.slow = (self.slow + 1).min(SLOW_MAX);
+                // Where there are only two, nobody else can be asked.
+                self.doubts(id.ip);
+            }
+            Notification::DataSent(header) => match header.message {
+                Message::Ping(number) => self.pinged(header.dst, number),
+                Message::PingReq { target, .. } => self.doubts(target.ip),
+                _ => {}
+            },
+            Notification::DataReceived(header) => {
+                if let Message::Ack(number) = header.message {
+                    self.answered(header.src, number);
+                }
+            }
+            Notification::Active
+            | Notification::Idle
+            | Notification::Defunct
+            | Notification::Rejoin(_) => {}
+        }
+    }
+
+    fn send_to(&mut self, to: SwimId, data: &[u8]) {
+        let datagram = [MAGIC, data].concat().into();
+        self.out.push_back(SwimEffect::Send { to: to.ip, datagram });
+    }
+
+    fn submit_after(&mut self, timer: Timer<SwimId>, after: Duration) {
+        let after = match timer {
+            Timer::ProbeRandomMember(_) | Timer::SendIndirectProbe { .. } => {
+                after.mul_f64(self.stretch())
+            }
+            _ => after,
+        };
+        self.out.push_back(SwimEffect::Wake { after, timer: SwimTimer(timer) });
+    }
+}
+
+fn config() -> foca::Config {
+    let often = |frequency, members| PeriodicParams {
+        frequency,
+        num_members: NonZeroUsize::new(members).unwrap_or(NonZeroUsize::MIN),
+    };
+    foca::Config {
+        probe_period: PROBE_PERIOD,
+        probe_rtt: PROBE_ANSWER,
+        num_indirect_probes: NonZeroUsize::new(3).unwrap_or(NonZeroUsize::MIN),
+        max_transmissions: NonZeroU8::new(10).unwrap_or(NonZeroU8::MIN),
+        suspect_to_down_after: SUSPECT,
+        remove_down_after: Some(REMEMBERED),
+        max_packet_size: NonZeroUsize::new(DATAGRAM_BYTES_MAX - MAGIC.len())
+            .unwrap_or(NonZeroUsize::MIN),
+        notify_down_members: true,
+        periodic_announce: Some(often(ASK_ALIVE, 1)),
+        periodic_announce_to_down_members: Some(often(ASK_DOWN, 2)),
+        periodic_gossip: Some(often(GOSSIP, 3)),
+    }
+}
+
+impl Swim {
+    /// A node that knows nobody yet, and never more than `members_max`.
+    pub fn new(own: SwimId, members_max: usize, rng: Box<dyn Rng>) -> Self {
+        let foca = Foca::new(own, config(), rng, DatagramCodec);
+        Self { foca, effects: Effects::default(), members_max }
+    }
+
+    /// Who this node is.
+    pub fn own(&self) -> SwimId {
+        *self.foca.identity()
+    }
+
+    /// The nodes that are there, by what is known.
+    pub fn alive(&self) -> impl Iterator<Item = IpAddr> {
+        self.foca.iter_members().map(|member| member.id().ip)
+    }
+
+    /// Asks the node at `ip`, which may or may not take part, to be taken in.
+    pub fn join(&mut self, ip: IpAddr, now: Duration) {
+        self.step(now, |foca, effects| foca.announce(SwimId { ip, generation: 0 }, effects));
+    }
+
+    /// A datagram came.
+    ///
+    /// # Errors
+    /// It is none, or names what can be no node, or more than there is room for. Nothing has changed then.
+    pub fn received(&mut self, datagram: &[u8], now: Duration) -> Result<(), BadDatagram> {
+        let data = datagram.strip_prefix(MAGIC).ok_or(BadDatagram::Meaningless)?;
+        let own = Some(self.own().ip);
+        let (to, ids) = named(data)?;
+        if ids.iter().any(|id| !may_be_machine(id.ip, own)) {
+            return Err(BadDatagram::Meaningless);
+        }
+        let known = self.foca.iter_membership_state().len();
+        if known + ids.len() > self.members_max {
+            let is_known = |id: &SwimId| {
+                Some(id.ip) == own || self.foca.iter_membership_state().any(|m| m.id().ip == id.ip)
+            };
+            if !ids.iter().all(is_known) {
+                return Err(BadDatagram::Full);
+            }
+        }
+        // A board whose clock was set back: the others know of a later start.
+        let later = self.own().generation + 1..GENERATION_MAX;
+        if Some(to.ip) == own && later.contains(&to.generation) {
+            let next = SwimId { generation: to.generation + 1, ..to };
+            self.step(now, |foca, effects| foca.change_identity(next, effects));
+        }
+        self.step(now, |foca, effects| foca.handle_data(data, effects));
+        Ok(())
+    }
+
+    /// A timer came back.
+    pub fn woken(&mut self, timer: SwimTimer, now: Duration) {
+        self.step(now, |foca, effects| foca.handle_timer(timer.0, effects));
+    }
+
+    /// The node at `ip` is certainly not there: its machine says so.
+    pub fn refused(&mut self, ip: IpAddr, now: Duration) {
+        let found = self.foca.iter_members().find(|member| member.id().ip == ip);
+        let Some(id) = found.map(|member| *member.id()) else { return };
+        self.effects.slow = self.effects.slow.saturating_sub(1);
+        let down = std::iter::once(foca::Member::down(id));
+        self.step(now, |foca, effects| foca.apply_many(down, true, effects));
+    }
+
+    /// This node has another address now.
+    pub fn moved(&mut self, ip: IpAddr, now: Duration) {
+        let own = SwimId { ip, ..self.own() };
+        if own != self.own() {
+            self.step(now, |foca, effects| foca.change_identity(own, effects));
+        }
+    }
+
+    /// This node stops: the others are told.
+    pub fn leave(&mut self, now: Duration) {
+        self.step(now, |foca, effects| foca.leave_cluster(effects));
+    }
+
+    /// What is to be done next, and what was learnt, in order.
+    pub fn effect(&mut self) -> Option<SwimEffect> {
+        self.effects.out.pop_front()
+    }
+
+    fn step(
+        &mut self,
+        now: Duration,
+        act: impl FnOnce(&mut Protocol, &mut Effects) -> Result<(), foca::Error>,
+    ) {
+        self.effects.now = now;
+        // What foca refuses has changed nothing: a message from before a restart, or one to somebody else.
+        let _ = act(&mut self.foca, &mut self.effects);
+        if std::mem::take(&mut self.effects.urgent) {
+            let _ = self.foca.gossip(&mut self.effects);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

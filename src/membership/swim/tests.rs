@@ -1,0 +1,387 @@
+//! Nodes on a simulated network, in simulated time: what is lost, late, stalled, parted or killed, by seed.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+
+use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::*;
+
+/// Bytes of an IP and a UDP head.
+const HEADS_BYTES: u64 = 28;
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn ip(n: usize) -> IpAddr {
+    IpAddr::from([10, 0, (n >> 8) as u8, n as u8])
+}
+
+fn swim(ip: IpAddr, generation: u64, members_max: usize, seed: u64) -> Swim {
+    let rng = StdRng::seed_from_u64(seed);
+    Swim::new(SwimId { ip, generation }, members_max, Box::new(rng))
+}
+
+#[derive(PartialEq, Eq)]
+enum Event {
+    Datagram {
+        to: usize,
+        datagram: Bytes,
+    },
+    Timer {
+        of: usize,
+        start: u64,
+        timer: SwimTimer,
+    },
+    /// The node that doubts another has found that its machine refuses connections.
+    Refused {
+        by: usize,
+        start: u64,
+        ip: IpAddr,
+    },
+}
+
+/// One node, and what it believes.
+struct Node {
+    swim: Swim,
+    lists: BTreeSet<IpAddr>,
+    /// Counts its starts; what was meant for an earlier one is gone.
+    start: u64,
+    killed: bool,
+    /// What comes before that waits until then.
+    stalled_until: Duration,
+    downs: usize,
+}
+
+struct Net {
+    nodes: Vec<Node>,
+    queue: BinaryHeap<Reverse<(Duration, u64, usize)>>,
+    events: Vec<Option<Event>>,
+    now: Duration,
+    number: u64,
+    rng: StdRng,
+    /// The share of datagrams that is lost.
+    loss: f64,
+    /// One way.
+    delay: Duration,
+    /// Whether a datagram from one to another gets through.
+    passes: fn(usize, usize) -> bool,
+    bytes: u64,
+}
+
+impl Net {
+    /// So many nodes, each of which knows only the first. They begin within a second.
+    fn new(count: usize, seed: u64, loss: f64, delay: Duration) -> Self {
+        let mut net = Self {
+            nodes: Vec::new(),
+            queue: BinaryHeap::new(),
+            events: Vec::new(),
+            now: Duration::ZERO,
+            number: 0,
+            rng: StdRng::seed_from_u64(seed),
+            loss,
+            delay,
+            passes: |_, _| true,
+            bytes: 0,
+        };
+        for of in 0..count {
+            let swim = net.swim(of, 1);
+            net.nodes.push(Node {
+                swim,
+                lists: BTreeSet::new(),
+                start: 1,
+                killed: false,
+                stalled_until: Duration::ZERO,
+                downs: 0,
+            });
+        }
+        for of in 1..count {
+            net.join(of, 0);
+        }
+        net
+    }
+
+    fn swim(&mut self, of: usize, generation: u64) -> Swim {
+        swim(ip(of), generation, 2000, self.rng.random())
+    }
+
+    /// A node asks another one until it is heard, as Discovery does.
+    fn join(&mut self, of: usize, at: usize) {
+        for _ in 0..10 {
+            self.nodes[of].swim.join(ip(at), self.now);
+            self.drain(of);
+        }
+    }
+
+    fn put(&mut self, at: Duration, event: Event) {
+        self.events.push(Some(event));
+        self.queue.push(Reverse((at, self.number, self.events.len() - 1)));
+        self.number += 1;
+    }
+
+    fn drain(&mut self, of: usize) {
+        let start = self.nodes[of].start;
+        while let Some(effect) = self.nodes[of].swim.effect() {
+            match effect {
+                SwimEffect::Send { to, datagram } => {
+                    self.bytes += datagram.len() as u64 + HEADS_BYTES;
+                    let to = self.nodes.iter().position(|node| node.swim.own().ip == to);
+                    let Some(to) = to else { continue };
+                    if (self.passes)(of, to) && !self.rng.random_bool(self.loss) {
+                        let jitter = self.delay.mul_f64(self.rng.random_range(0.0..0.1));
+                        self.put(self.now + self.delay + jitter, Event::Datagram { to, datagram });
+                    }
+                }
+                SwimEffect::Wake { after, timer } => {
+                    self.put(self.now + after, Event::Timer { of, start, timer });
+                }
+                SwimEffect::Up(ip) => drop(self.nodes[of].lists.insert(ip)),
+                SwimEffect::Down(ip) => {
+                    self.nodes[of].lists.remove(&ip);
+                    self.nodes[of].downs += 1;
+                }
+                SwimEffect::Doubt(ip) => {
+                    let killed = self.nodes.iter().any(|n| n.killed && n.swim.own().ip == ip);
+                    if killed {
+                        let at = self.now + self.delay * 2 + ms(1);
+                        self.put(at, Event::Refused { by: of, start, ip });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Goes on for that long, or until `done`; tells whether it was.
+    fn run(&mut self, time: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
+        let end = self.now + time;
+        while let Some(Reverse((at, _, index))) = self.queue.peek().copied() {
+            if at > end {
+                break;
+            }
+            self.queue.pop();
+            self.now = at;
+            let event = self.events[index].take().expect("each comes once");
+            let (Event::Datagram { to: of, .. }
+            | Event::Timer { of, .. }
+            | Event::Refused { by: of, .. }) = event;
+            let node = &mut self.nodes[of];
+            if node.killed {
+                continue;
+            }
+            if node.stalled_until > at {
+                let until = node.stalled_until;
+                self.put(until, event);
+                continue;
+            }
+            match event {
+                Event::Datagram { datagram, .. } => {
+                    node.swim.received(&datagram, at).expect("it is one");
+                }
+                Event::Timer { start, timer, .. } if start == node.start => {
+                    node.swim.woken(timer, at);
+                }
+                Event::Refused { start, ip, .. } if start == node.start => {
+                    node.swim.refused(ip, at);
+                }
+                _ => {}
+            }
+            self.drain(of);
+            if done(self) {
+                return true;
+            }
+        }
+        self.now = end;
+        done(self)
+    }
+
+    /// Whether all that live list exactly those that do.
+    fn agrees(&self) -> bool {
+        let living: BTreeSet<IpAddr> =
+            self.nodes.iter().filter(|n| !n.killed).map(|n| n.swim.own().ip).collect();
+        self.nodes.iter().filter(|n| !n.killed).all(|node| {
+            node.lists.len() + 1 == living.len()
+                && node.lists.iter().all(|ip| living.contains(ip) && *ip != node.swim.own().ip)
+        })
+    }
+
+    fn downs(&self) -> usize {
+        self.nodes.iter().map(|node| node.downs).sum()
+    }
+}
+
+#[test]
+fn all_find_each_other_through_one_of_them() {
+    for (count, seed) in [(2, 1), (12, 2), (100, 3)] {
+        let mut net = Net::new(count, seed, 0.0, ms(1));
+        assert!(net.run(ms(10_000), Net::agrees), "{count}");
+        assert_eq!(net.downs(), 0);
+    }
+}
+
+#[test]
+fn a_killed_node_is_off_everybodys_list_soon_and_sooner_if_its_machine_says_so() {
+    for count in [12, 100] {
+        for seed in 0..10 {
+            let mut net = Net::new(count, seed, 0.0, ms(1));
+            assert!(net.run(ms(20_000), Net::agrees));
+            net.run(ms(3000), |_| false);
+            net.nodes[count / 2].killed = true;
+            assert!(net.run(ms(1500), Net::agrees), "{count} nodes, seed {seed}");
+            assert_eq!(net.downs(), count - 1);
+        }
+    }
+    // Nobody says so: its machine is off.
+    let mut net = Net::new(12, 9, 0.0, ms(1));
+    assert!(net.run(ms(10_000), Net::agrees));
+    net.passes = |from, to| from != 3 && to != 3;
+    let lists = |net: &Net| net.nodes.iter().filter(|n| n.lists.contains(&ip(3))).count();
+    assert!(net.run(SUSPECT + ms(2000), |net| lists(net) == 0));
+}
+
+#[test]
+fn the_living_are_not_taken_for_dead_where_a_tenth_is_lost() {
+    let mut net = Net::new(12, 4, 0.1, ms(2));
+    assert!(net.run(ms(20_000), Net::agrees));
+    net.run(Duration::from_secs(600), |_| false);
+    assert_eq!(net.downs(), 0);
+    assert!(net.agrees());
+}
+
+#[test]
+fn the_living_are_not_taken_for_dead_where_some_stall_for_up_to_a_second() {
+    let mut net = Net::new(50, 5, 0.0, ms(1));
+    assert!(net.run(ms(20_000), Net::agrees));
+    for _ in 0..120 {
+        for of in 0..5 {
+            let stalls = ms(net.rng.random_range(0..1000));
+            net.nodes[of].stalled_until = net.now + stalls;
+        }
+        net.run(ms(1000), |_| false);
+    }
+    assert_eq!(net.downs(), 0);
+}
+
+#[test]
+fn the_far_are_not_taken_for_dead() {
+    for round_trip in [160, 260, 400] {
+        let mut net = Net::new(8, round_trip, 0.01, ms(round_trip / 2));
+        assert!(net.run(ms(30_000), Net::agrees), "{round_trip}");
+        net.run(Duration::from_secs(300), |_| false);
+        assert_eq!(net.downs(), 0, "{round_trip}");
+        // They are not even doubted all the time.
+        assert!(net.nodes.iter().all(|node| node.swim.effects.round_trip >= ms(round_trip)));
+    }
+}
+
+#[test]
+fn what_was_parted_finds_itself_again() {
+    let mut net = Net::new(12, 6, 0.0, ms(1));
+    assert!(net.run(ms(10_000), Net::agrees));
+    net.passes = |from, to| (from < 5) == (to < 5);
+    let parted = |net: &Net| {
+        net.nodes.iter().enumerate().all(|(n, node)| node.lists.len() == if n < 5 { 4 } else { 6 })
+    };
+    assert!(net.run(ms(20_000), parted), "each side lists itself alone");
+    net.run(ms(60_000), |_| false);
+    net.passes = |_, _| true;
+    assert!(net.run(ms(10_000), Net::agrees));
+    // One alone.
+    net.passes = |from, to| from != 7 && to != 7;
+    assert!(net.run(ms(20_000), |net| net.nodes[7].lists.is_empty()));
+    net.passes = |_, _| true;
+    assert!(net.run(ms(5000), Net::agrees));
+}
+
+#[test]
+fn one_that_leaves_is_off_the_lists_at_once_and_one_that_starts_again_is_back() {
+    let mut net = Net::new(12, 7, 0.0, ms(1));
+    assert!(net.run(ms(10_000), Net::agrees));
+    net.nodes[4].swim.leave(net.now);
+    net.drain(4);
+    net.run(ms(2), |_| false);
+    net.nodes[4].killed = true;
+    assert!(net.run(ms(1000), Net::agrees));
+    for (start, generation) in [(2, 20), (3, 30), (4, 5)] {
+        // The second time it was not even missed. The third time its clock was set back.
+        let swim = net.swim(4, generation);
+        let node = &mut net.nodes[4];
+        (node.swim, node.killed, node.start) = (swim, false, start);
+        node.lists.clear();
+        net.join(4, 0);
+        assert!(net.run(ms(9000), Net::agrees), "{generation}");
+    }
+}
+
+#[test]
+fn little_is_said_where_nothing_happens() {
+    for (count, seconds) in [(12, 60), (100, 30)] {
+        let mut net = Net::new(count, 8, 0.0, ms(1));
+        assert!(net.run(ms(20_000), Net::agrees));
+        net.run(ms(10_000), |_| false);
+        net.bytes = 0;
+        net.run(Duration::from_secs(seconds), |_| false);
+        let each = net.bytes / seconds / count as u64;
+        assert!(each <= 1000, "{count} nodes: {each} bytes a second each");
+    }
+}
+
+#[test]
+fn who_moves_is_known_under_the_new_address_alone() {
+    let mut net = Net::new(6, 10, 0.0, ms(1));
+    assert!(net.run(ms(10_000), Net::agrees));
+    net.nodes[2].swim.moved(ip(200), net.now);
+    net.drain(2);
+    assert!(net.run(ms(5000), Net::agrees));
+    assert!(net.nodes[0].lists.contains(&ip(200)) && !net.nodes[0].lists.contains(&ip(2)));
+}
+
+#[test]
+fn no_more_are_known_than_there_is_room_for() {
+    let mut full = swim(ip(0), 1, 5, 1);
+    let mut taken = 0;
+    for other in 1..100 {
+        let mut other = swim(ip(other), 1, 5, 1);
+        other.join(ip(0), Duration::ZERO);
+        let Some(SwimEffect::Send { datagram, .. }) = other.effect() else { panic!("it asks") };
+        taken += usize::from(full.received(&datagram, Duration::ZERO).is_ok());
+    }
+    assert_eq!((taken, full.alive().count()), (5, 5));
+}
+
+/// Some datagram that a node sends.
+fn datagram() -> Vec<u8> {
+    let mut net = Net::new(3, 1, 0.0, ms(1));
+    net.run(ms(3000), Net::agrees);
+    net.nodes[1].swim.leave(net.now);
+    let sent = std::iter::from_fn(|| net.nodes[1].swim.effect()).find_map(|effect| match effect {
+        SwimEffect::Send { datagram, .. } => Some(datagram.to_vec()),
+        _ => None,
+    });
+    sent.expect("it tells somebody")
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_is_taken_or_refused(
+        bytes in prop::collection::vec(any::<u8>(), 0..64),
+        at in 0..200_usize,
+        own in 0..3_usize,
+    ) {
+        let mut sent = datagram();
+        for (to, from) in sent.iter_mut().skip(at).zip(&bytes) {
+            *to = *from;
+        }
+        let mut swim = swim(ip(own), 1, 100, 1);
+        let _ = swim.received(&sent, Duration::ZERO);
+        let _ = swim.received(&[&MAGIC[..], &bytes].concat(), Duration::ZERO);
+        let _ = swim.received(&bytes, Duration::ZERO);
+        while let Some(effect) = swim.effect() {
+            if let SwimEffect::Send { datagram, .. } = effect {
+                prop_assert!(datagram.len() <= DATAGRAM_BYTES_MAX);
+            }
+        }
+    }
+}

@@ -80,6 +80,8 @@ pub struct Connection {
     /// A [`Phase`] and [`ENDED`].
     phase: AtomicU8,
     slow: AtomicBool,
+    /// Whether its session is over: what is still to be written is the last.
+    session_over: AtomicBool,
     /// Whether it was ended in the middle of a request: then nothing spares it any more.
     doomed: AtomicBool,
     /// When it last made progress: its phase began, or an answer moved on.
@@ -118,6 +120,7 @@ impl Connection {
             from,
             phase: AtomicU8::new(Phase::Idle as u8),
             slow: AtomicBool::new(false),
+            session_over: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
             since_ms: AtomicU64::new(now),
             stalled_ms: AtomicU64::new(0),
@@ -225,6 +228,16 @@ impl Connection {
     pub fn body_ends(&self) {
         self.body_ended.store(true, Ordering::Relaxed);
         self.enter(Phase::Running, 0);
+    }
+
+    /// The other side of its session has ended it.
+    pub fn end_session(&self) {
+        self.session_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the other side of its session has ended it.
+    pub fn session_is_over(&self) -> bool {
+        self.session_over.load(Ordering::Relaxed)
     }
 
     /// Whether it is known where the body of its last request ends, or has.

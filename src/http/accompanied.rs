@@ -112,7 +112,8 @@ pub fn hand_on(
         length,
         in_chunks,
         through: false,
-        connection: connection.cloned().filter(|_| !upgraded),
+        upgraded,
+        connection: connection.cloned(),
         along,
     };
     let mut response = builder.body(streaming.boxed());
@@ -145,6 +146,8 @@ struct Streaming {
     length: Option<u64>,
     /// Whether it goes out in chunks.
     in_chunks: bool,
+    /// Whether it is one side of a session.
+    upgraded: bool,
     through: bool,
     connection: Option<Arc<Connection>>,
     along: Along,
@@ -184,8 +187,10 @@ impl MessageBody for Streaming {
             }
         }
         self.along.taken();
-        if let Some(connection) = &self.connection {
-            connection.enter(Phase::Answering, 0);
+        match &self.connection {
+            Some(connection) if self.upgraded => connection.end_session(),
+            Some(connection) => connection.enter(Phase::Answering, 0),
+            None => {}
         }
         Poll::Ready(None)
     }

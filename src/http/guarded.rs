@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use actix_rt::net::TcpStream;
 use actix_web::http::header::HeaderValue;
@@ -398,7 +398,12 @@ impl<S: Stream> AsyncWrite for Guarded<S> {
                 cx.waker().wake_by_ref();
             }
         }
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        // The server would wait for the client to end it, too, before it says so.
+        match self.connection.session_is_over() {
+            true => Pin::new(&mut self.io).poll_shutdown(cx),
+            false => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,8 +1,13 @@
 //! Discovery alone, with machines that answer as the test says and time under control.
 
+use bytes::Bytes;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
 use super::*;
 use crate::actors::Crash;
 use crate::membership::Rules;
+use crate::membership::swim::{SwimEffect, SwimId};
 use crate::saved::MachinePatch;
 use futures_util::future::LocalBoxFuture;
 use std::cell::Cell;
@@ -18,6 +23,10 @@ struct Machines {
     names: RefCell<HashMap<String, Vec<IpAddr>>>,
     /// The last number of this machine's own address.
     own: Cell<u8>,
+    /// What the node sent to others.
+    datagrams: RefCell<Vec<(IpAddr, Bytes)>>,
+    /// Those whose machines are there, and say that nothing listens.
+    refusing: RefCell<Vec<IpAddr>>,
 }
 
 impl Poller for Machines {
@@ -33,13 +42,16 @@ impl Poller for Machines {
     }
 
     fn swims(&self) -> bool {
-        false
+        true
     }
 
-    fn datagram(&self, _: IpAddr, _: &[u8]) {}
+    fn datagram(&self, ip: IpAddr, datagram: &[u8]) {
+        self.datagrams.borrow_mut().push((ip, datagram.to_vec().into()));
+    }
 
-    fn refuses(&self, _: IpAddr) -> LocalBoxFuture<'static, bool> {
-        Box::pin(async { false })
+    fn refuses(&self, ip: IpAddr) -> LocalBoxFuture<'static, bool> {
+        let refuses = self.refusing.borrow().contains(&ip);
+        Box::pin(async move { refuses })
     }
 
     fn farewell(&self, ip: IpAddr, _: &Identity) -> LocalBoxFuture<'static, ()> {
@@ -515,4 +527,119 @@ async fn few_names_are_looked_up_at_a_time_and_all_get_their_turn() {
     assert_eq!(joins.begin().as_deref(), Some("n8"), "the next one, not the first once more");
     let many = (0..=255).map(ip).collect();
     assert_eq!(joins.end("n8", Ok(many)).len(), 64);
+}
+
+/// Another node, as far as SWIM sees it.
+fn swimmer(last: u8) -> Swim {
+    let rng = Box::new(StdRng::seed_from_u64(last.into()));
+    Swim::new(SwimId { ip: ip(last), generation: 1 }, 10, rng)
+}
+
+impl Node {
+    /// Carries datagrams between this node and the `others` for that many seconds.
+    async fn swims_with(&self, others: &mut [Swim], for_seconds: u64) {
+        for _ in 0..for_seconds * 20 {
+            for (to, datagram) in self.machines.datagrams.take() {
+                for other in others.iter_mut().filter(|other| other.own().ip == to) {
+                    other.received(&datagram, Duration::ZERO).expect("it is one");
+                }
+            }
+            for other in others.iter_mut() {
+                while let Some(effect) = other.effect() {
+                    if let SwimEffect::Send { to, datagram } = effect
+                        && to == ip(99)
+                    {
+                        self.addr.send(SwimDatagram(datagram)).await.expect("it lives");
+                    }
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Whom it polls in so many seconds.
+    async fn polls(&self, others: &mut [Swim], for_seconds: u64) -> Vec<IpAddr> {
+        self.machines.asked.borrow_mut().clear();
+        self.swims_with(others, for_seconds).await;
+        self.machines.asked.take()
+    }
+
+    /// The same as [`Self::answers`], and it speaks our protocol.
+    fn answers_and_swims(&self, last: u8) {
+        self.answers(last, &[]);
+        self.machines.answers.borrow_mut().get_mut(&ip(last)).expect("there").is.streams = true;
+    }
+}
+
+#[actix::test]
+async fn who_swims_is_found_by_it_and_polled_one_at_a_time() {
+    let node = start(&["10.0.0.1"], false);
+    (1..=4).for_each(|last| node.answers_and_swims(last));
+    let mut others: Vec<Swim> = (1..=4).map(swimmer).collect();
+    // Who is polled and speaks our protocol is asked; the others tell of themselves.
+    node.swims_with(&mut others[..1], 3).await;
+    for other in &mut others[1..] {
+        other.join(ip(99), Duration::ZERO);
+    }
+    node.swims_with(&mut others, 3).await;
+    assert_eq!(node.list().await, ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]);
+    let mut polled = node.polls(&mut others, 24).await;
+    assert!((6..=9).contains(&polled.len()), "{polled:?}");
+    polled.sort();
+    polled.dedup();
+    assert_eq!(polled.len(), 4, "each has its turn");
+}
+
+#[actix::test]
+async fn who_refuses_connections_when_it_does_not_answer_is_not_waited_for() {
+    let node = start(&["10.0.0.1"], false);
+    node.answers_and_swims(1);
+    let mut others = [swimmer(1)];
+    node.swims_with(&mut others, 3).await;
+    assert_eq!(node.list().await, ["10.0.0.1"]);
+    node.machines.answers.borrow_mut().clear();
+    node.machines.refusing.borrow_mut().push(ip(1));
+    node.swims_with(&mut [], 1).await;
+    assert!(node.list().await.is_empty());
+}
+
+#[actix::test]
+async fn who_is_silent_is_listed_while_it_is_suspected_and_no_longer() {
+    let node = start(&["10.0.0.1"], false);
+    node.answers_and_swims(1);
+    let mut others = [swimmer(1)];
+    node.swims_with(&mut others, 3).await;
+    node.machines.answers.borrow_mut().clear();
+    node.swims_with(&mut [], 2).await;
+    assert_eq!(node.list().await, ["10.0.0.1"]);
+    node.swims_with(&mut [], 4).await;
+    assert!(node.list().await.is_empty());
+}
+
+#[actix::test]
+async fn who_is_heard_but_cannot_be_reached_is_not_listed_until_it_can() {
+    let node = start(&[], false);
+    let mut others = [swimmer(1)];
+    seconds(1).await;
+    others[0].join(ip(99), Duration::ZERO);
+    node.swims_with(&mut others, 30).await;
+    assert!(node.list().await.is_empty());
+    assert!(node.polls(&mut others, 4).await.len() > 1, "it is asked again and again");
+    node.answers_and_swims(1);
+    node.swims_with(&mut others, 3).await;
+    assert_eq!(node.list().await, ["10.0.0.1"]);
+}
+
+#[actix::test]
+async fn a_deadline_of_ones_own_says_nothing_of_who_is_heard() {
+    let node = start(&["10.0.0.1"], false);
+    node.answers_and_swims(1);
+    let mut others = [swimmer(1)];
+    node.swims_with(&mut others, 3).await;
+    for own_deadline in [true, false] {
+        for _ in 0..3 {
+            node.addr.send(Unreachable { ip: ip(1), own_deadline }).await.expect("it lives");
+        }
+        assert_eq!(node.list().await.is_empty(), !own_deadline);
+    }
 }

@@ -575,6 +575,100 @@ async fn an_answer_that_breaks_off_does_not_look_whole_to_the_client() {
 }
 
 #[actix_rt::test]
+async fn a_client_that_hangs_up_is_noticed_also_where_bytes_followed_its_request() {
+    let (ask, asked) = word();
+    let (say, ended) = word();
+    let function = Scripted::start(fresh_ip(), move |mut wire| {
+        wire.head();
+        ask.send(()).expect("the test waits");
+        wire.rest();
+        say.send(()).expect("the test waits");
+    });
+    for place in places(function.url(), |_| {}).await {
+        for behind in ["\r\n", "GE", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", &"x".repeat(9000)] {
+            let mut client = place.client();
+            client.say(place.head("POST /function/fn", "Content-Length: 3\r\n") + "abc" + behind);
+            let asked = Arc::clone(&asked);
+            beside(move || asked.wait()).await;
+            place.runs(1).await;
+            drop(client);
+            let ended = Arc::clone(&ended);
+            beside(move || ended.wait()).await;
+            place.runs(0).await;
+        }
+    }
+}
+
+#[actix_rt::test]
+async fn a_call_that_a_peer_cannot_take_for_its_head_runs_here() {
+    let function = RawServer::start(fresh_ip(), 0, |_| ok("x"));
+    let [_, place] = places(function.url(), |_| {}).await;
+    for count in [85, 92, 93] {
+        let many: String = (0..count).map(|n| format!("x-q{n}: a\r\n")).collect();
+        let mut client = place.client();
+        client.say(place.head("GET /function/fn", &format!("{many}connection: close\r\n")));
+        let answer = String::from_utf8(beside(move || client.rest()).await).expect("text");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{count}: {answer}");
+        assert_eq!(ran_elsewhere(&answer), count == 85, "{count}");
+    }
+}
+
+#[actix_rt::test]
+async fn an_offer_that_nobody_takes_ends_the_connection_and_says_so() {
+    let function = Scripted::start(fresh_ip(), |mut wire| {
+        let head = wire.head().to_ascii_lowercase();
+        assert!(!head.contains("upgrade"), "{head}");
+        let length: usize =
+            lines(&head, "content-length").first().map_or(0, |l| l.parse().unwrap());
+        assert!(wire.take(length).iter().all(|byte| *byte == b'x'));
+        wire.say(OK);
+    });
+    for place in places(function.url(), |_| {}).await {
+        for (line, offer, body) in [
+            ("GET /function/fn", "h2c", 0),
+            ("GET /function/fn", "TLS/1.2", 0),
+            ("POST /function/fn", "h2c, websocket", 10),
+            ("POST /function/fn", "websocket", 10),
+            ("POST /function/fn", "websocket", 300_000),
+            ("GET /function/fn", "websocket", 10),
+        ] {
+            let mut client = place.client();
+            let more =
+                format!("Connection: Upgrade\r\nUpgrade: {offer}\r\nContent-Length: {body}\r\n");
+            client.say(place.head(line, &more) + &"x".repeat(body));
+            let answer = String::from_utf8(beside(move || client.rest()).await).expect("text");
+            let head = answer.to_ascii_lowercase();
+            assert!(head.starts_with("http/1.1 200 "), "{line} {offer} {body}: {answer}");
+            assert_eq!(lines(&head, "connection"), ["close"], "{line} {offer} {body}: {answer}");
+            assert!(answer.ends_with("ok"), "{answer}");
+        }
+    }
+    // The parser would not see where its body ends.
+    let node = TestNode::start(|_| {});
+    let mut client = Wire::to(node.ip, 18080);
+    let more = "Connection: Upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n";
+    client.say(head(BYPASS.0, "POST /function/fn-echo", more) + "1\r\nx\r\n0\r\n\r\n");
+    let answer = beside(move || client.rest()).await;
+    assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[actix_rt::test]
+async fn a_function_that_switches_to_another_protocol_than_was_asked_for_is_502() {
+    let function = Scripted::start(fresh_ip(), |mut wire| {
+        wire.head();
+        wire.say("HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: foo\r\n\r\n");
+        wire.rest();
+    });
+    for place in places(function.url(), |_| {}).await {
+        let mut client = place.client();
+        client.say(place.head("GET /function/fn", OFFER));
+        let head = beside(move || client.head()).await;
+        assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
+        place.runs(0).await;
+    }
+}
+
+#[actix_rt::test]
 async fn a_call_that_outlasts_its_total_time_is_ended_whatever_its_client_does() {
     let function =
         Scripted::start(fresh_ip(), |mut wire| match wire.head().contains(" /silent ") {

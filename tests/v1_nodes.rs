@@ -5,7 +5,7 @@ mod common;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use common::raw::{RawServer, Reply, Request, answer, spoken};
+use common::raw::{RawServer, Reply, Request, answer, ok, spoken};
 use common::*;
 use serde_json::{Value, json};
 
@@ -81,6 +81,33 @@ async fn a_tracing_id_of_any_length_comes_with_a_message() {
         send("POST", &node.url("/peer/function/fn-echo"), &[MACHINE], message.to_string()).await;
     assert_eq!(answered.status, 200, "{}", answered.text());
     assert_eq!(answered.json()["body"], "aGVsbG8=");
+}
+
+#[actix_rt::test]
+async fn what_would_be_another_request_to_the_function_is_refused() {
+    let function = RawServer::start(fresh_ip(), 0, |_| ok("x"));
+    let node = TestNode::start(|settings| {
+        settings.routes.0.insert("fn".to_owned(), function.url());
+    });
+    let call = async |field: &str, text: &str| {
+        let message = json!({"function_name": "fn", field: text}).to_string();
+        send("POST", &node.url("/peer/function/fn"), &[MACHINE], message).await
+    };
+    for text in ["a b", "a\r\nX-Evil: 1", "a HTTP/1.1\r\n\r\nGET /x", "a\nb", "a\tb", "\u{7f}"] {
+        for field in ["query", "method"] {
+            let answered = call(field, text).await;
+            assert_eq!(answered.status, 400, "{field} {text:?}");
+            assert_eq!(answered.json()["status_code"], 400, "in the form of a peer's answer");
+        }
+    }
+    // What cannot be a header is none.
+    assert_eq!(call("content_type", "a\r\nX-Evil: 1").await.status, 200);
+    assert_eq!(call("service_id_tracing", "a\r\nX-Evil: 1").await.status, 200);
+    assert_eq!(call("query", "a=é&b=%20").await.status, 200);
+    let requests = function.requests();
+    assert_eq!(requests.len(), 3);
+    assert!(requests.iter().all(|request| !request.head.contains("Evil")));
+    assert_eq!(requests[2].path(), "/?a=é&b=%20");
 }
 
 #[actix_rt::test]

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::{Method, StatusCode, Version};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
@@ -74,6 +74,8 @@ pub fn function_and_path(
 /// are passed over.
 pub fn asks_for_websocket(request: &HttpRequest) -> bool {
     request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && headers::length(request.headers()).unwrap_or(0) == 0
         && request.head().upgrade()
         && headers::text(request.headers(), &header::UPGRADE).eq_ignore_ascii_case("websocket")
 }
@@ -88,12 +90,17 @@ pub async fn call_body(
     worker: &GatewayWorker,
     name: &FunctionName,
 ) -> Result<(RequestBody, Reservation), Error> {
+    let announced = headers::length(request.headers());
+    // The parser takes what comes behind such an offer as it is.
+    if request.head().upgrade() && request.headers().contains_key(header::TRANSFER_ENCODING) {
+        let why = "a request that offers another protocol must tell the length of its body";
+        return Err(Error::Malformed(why.to_owned()));
+    }
     if asks_for_websocket(request) {
         let held = worker.uploads.bodies.budget.take(0).ok_or(Refusal::BytesFull)?;
         return Ok((take_session(request, payload, &worker.uploads), held));
     }
     let settings = &worker.node.settings;
-    let announced = headers::length(request.headers());
     let whole = worker.functions.takes_whole(name, announced);
     let rules = UploadRules {
         bytes_max: settings.body_bytes_max,

@@ -32,6 +32,8 @@ const COVERED_BYTES: usize = 8 << 10;
 const WRITE_BUFFER_MAX: usize = 128 << 10;
 /// Bytes of any body that the parser is given before it has a look.
 const TURN_BYTES: usize = 16 << 10;
+/// Bytes that wait at most while it is watched whether their client is still there.
+const WATCHED_BYTES: usize = TURN_BYTES;
 /// What the parser may make of such a piece: a chunk of one byte, or a whole request behind the last
 /// one, takes many times as many bytes in memory as on the wire.
 const OPEN_MEMORY: u64 = 192 << 10;
@@ -75,6 +77,8 @@ pub struct Guarded<S: Stream = TcpStream> {
     is_instead: bool,
     /// The parser was given something to look at: it gets nothing more before it has.
     paused: bool,
+    /// What came waits for the request under way.
+    watches: bool,
     /// Bytes of a body that it was given since it last had.
     given: usize,
     framing: Framing,
@@ -111,6 +115,7 @@ impl<S: Stream> Guarded<S> {
             ready: Vec::new(),
             is_instead: false,
             paused: false,
+            watches: false,
             given: 0,
             framing: Framing::default(),
             peer_head: PeerHead::default(),
@@ -291,10 +296,37 @@ impl<S: Stream> Guarded<S> {
     }
 
     /// Reads nothing until the request under way has changed its phase.
-    fn wait(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.connection.waits(cx.waker());
         self.connection.hold_back();
+        self.watches = true;
         Poll::Pending
+    }
+
+    /// What a read has come to. While what has come waits for the request under way, more is read, within a
+    /// bound, to see whether the client is still there.
+    fn watched(
+        &mut self,
+        polled: Poll<io::Result<()>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !std::mem::take(&mut self.watches) {
+            return polled;
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            while self.carry.len() < WATCHED_BYTES {
+                let room = WATCHED_BYTES - self.carry.len();
+                let most = scratch.len().min(room);
+                let mut read = ReadBuf::new(scratch.get_mut(..most).unwrap_or_default());
+                ready!(Pin::new(&mut self.io).poll_read(cx, &mut read))?;
+                if read.filled().is_empty() {
+                    // It has hung up; what it sent ahead nobody asks for any more.
+                    return Poll::Ready(Ok(()));
+                }
+                self.carry.extend_from_slice(read.filled());
+            }
+            Poll::Pending
+        })
     }
 }
 
@@ -317,14 +349,15 @@ impl<S: Stream> AsyncRead for Guarded<S> {
             return this.poll_ready(cx, buf);
         }
         if !this.carry.is_empty() {
-            return this.poll_carry(cx, buf);
+            let polled = this.poll_carry(cx, buf);
+            return this.watched(polled, cx);
         }
         let phase = this.connection.phase();
         if phase == Phase::Idle && !this.connection.body_ended() {
             // A body may still come that nobody wanted, and of which nobody knows where it ends.
             return Poll::Ready(Ok(()));
         }
-        SCRATCH.with_borrow_mut(|scratch| {
+        let polled = SCRATCH.with_borrow_mut(|scratch| {
             let most = scratch.len().min(buf.remaining());
             let mut read = ReadBuf::new(scratch.get_mut(..most).unwrap_or_default());
             match Pin::new(&mut this.io).poll_read(cx, &mut read) {
@@ -346,7 +379,8 @@ impl<S: Stream> AsyncRead for Guarded<S> {
                     Poll::Pending
                 }
             }
-        })
+        });
+        this.watched(polled, cx)
     }
 }
 

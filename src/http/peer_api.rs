@@ -103,12 +103,17 @@ async fn read(
     let asked = read.method.as_deref().unwrap_or("POST");
     let method = Method::from_bytes(asked.as_bytes())
         .map_err(|_| Error::Malformed(format!("method {:?} is none", cut(asked))))?;
+    let query = read.query.unwrap_or_default();
+    if !headers::may_be_target(&query) {
+        let why = format!("query {:?} is none", cut(&query));
+        return Err(Error::Malformed(why));
+    }
     let hops = read.hops.unwrap_or(0).clamp(0, u32::MAX.into()) as u32;
     let invocation = Invocation {
         name,
         method,
         path,
-        query: read.query.unwrap_or_default(),
+        query,
         headers: for_function(read.headers, read.content_type, &tracing_id),
         body: RequestBody::Whole(body.into()),
         upgrades: false,

@@ -13,7 +13,7 @@ use actix_http::{HttpService, Request, Response};
 use actix_rt::net::TcpStream;
 use actix_server::{Server as ActixServer, ServerBuilder, ServerHandle};
 use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
-use actix_web::dev::AppConfig;
+use actix_web::dev::{AppConfig, ServiceResponse};
 use actix_web::http::header;
 use actix_web::{App, web};
 use futures_util::future::LocalBoxFuture;
@@ -236,10 +236,10 @@ pub fn serve<F, I, S, B>(
 where
     F: Fn() -> I + Send + Clone + 'static,
     I: IntoServiceFactory<S, Request>,
-    S: actix_service::ServiceFactory<Request, Config = AppConfig> + 'static,
+    S: actix_service::ServiceFactory<Request, Config = AppConfig, Response = ServiceResponse<B>>
+        + 'static,
     S::Error: Into<actix_web::Error> + 'static,
     S::InitError: std::fmt::Debug,
-    S::Response: Into<Response<B>> + 'static,
     B: actix_http::body::MessageBody + 'static,
 {
     let rules = Arc::new(rules);

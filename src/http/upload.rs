@@ -78,6 +78,8 @@ pub async fn take_body(
         connection.holds_body(held.budget(), held.bytes());
     }
     let mut upload = Upload::new(payload, connection, uploads, rules, bytes_max);
+    // Behind the offer of another protocol the parser sees no end.
+    upload.ends_at = announced.filter(|_| request.head().upgrade());
     upload.begin(&uploads.pause).await?;
     if upload.ended {
         let body = Bytes::from(upload.kept.concat());
@@ -114,6 +116,8 @@ struct Upload {
     kept_bytes: usize,
     next: usize,
     read: usize,
+    /// How many bytes it has, where only that tells its end.
+    ends_at: Option<u64>,
     /// Some of it is not kept any more.
     lost: bool,
     ended: bool,
@@ -140,6 +144,7 @@ impl Upload {
             kept_bytes: 0,
             next: 0,
             read: 0,
+            ends_at: None,
             lost: false,
             ended: false,
             turn: None,
@@ -194,8 +199,12 @@ impl Upload {
         connection.ended().filter(|_| wanted).map(of_end)
     }
 
-    fn took(&mut self, piece: Bytes) -> Result<Bytes, Error> {
+    fn took(&mut self, mut piece: Bytes) -> Result<Bytes, Error> {
         self.silence.broken();
+        if let Some(left) = self.ends_at.map(|end| end.saturating_sub(self.read as u64)) {
+            piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            self.ended = left <= piece.len() as u64;
+        }
         self.read += piece.len();
         if let Some(limit_bytes) = self.bytes_max.filter(|limit| self.read > *limit) {
             return Err(Error::BodyTooLarge { limit_bytes });

@@ -5,8 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use actix_http::{HttpMessage, Request};
+use actix_http::{ConnectionType, HttpMessage, Request};
 use actix_service::{Service, ServiceFactory};
+use actix_web::dev::ServiceResponse;
+use actix_web::http::StatusCode;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use pin_project_lite::pin_project;
@@ -19,9 +21,9 @@ pub struct Watched<S> {
     pub routes: S,
 }
 
-impl<F> ServiceFactory<Request> for Watched<F>
+impl<F, B> ServiceFactory<Request> for Watched<F>
 where
-    F: ServiceFactory<Request, Config = ()>,
+    F: ServiceFactory<Request, Config = (), Response = ServiceResponse<B>>,
     F::Future: 'static,
 {
     type Response = F::Response;
@@ -36,7 +38,10 @@ where
     }
 }
 
-impl<S: Service<Request>> Service<Request> for Watched<S> {
+impl<S, B> Service<Request> for Watched<S>
+where
+    S: Service<Request, Response = ServiceResponse<B>>,
+{
     type Response = S::Response;
     type Error = S::Error;
     type Future = Carrying<S::Future>;
@@ -49,7 +54,8 @@ impl<S: Service<Request>> Service<Request> for Watched<S> {
             let open = request.chunked().unwrap_or(true) || request.head().upgrade();
             connection.begins(open);
         }
-        Carrying { request: self.routes.call(request), connection }
+        let offers = request.head().upgrade();
+        Carrying { request: self.routes.call(request), connection, offers }
     }
 }
 
@@ -59,15 +65,27 @@ pin_project! {
         #[pin]
         request: F,
         connection: Option<Arc<Connection>>,
+        // It offers to speak another protocol.
+        offers: bool,
     }
 }
 
-impl<F: Future> Future for Carrying<F> {
+impl<F, B, E> Future for Carrying<F>
+where
+    F: Future<Output = Result<ServiceResponse<B>, E>>,
+{
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answer = ready!(this.request.poll(cx));
+        let mut answer = ready!(this.request.poll(cx));
+        if let Ok(answer) = &mut answer
+            && *this.offers
+            && answer.status() != StatusCode::SWITCHING_PROTOCOLS
+        {
+            // The server would say that it speaks that now, and end the connection without a word.
+            answer.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+        }
         if let Some(connection) = this.connection.take() {
             connection.answers();
         }

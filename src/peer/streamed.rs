@@ -37,8 +37,17 @@ impl PeerClient {
         };
         let sent = self.calls.send(request).await;
         let mut answer = sent.inspect_err(|failure| self.report(&peer.host, failure))?;
-        let peers =
-            passed(&answer.headers).map_err(|why| ForwardFailure::Nothing(Cause::of(why)))?;
+        let peers = passed(&answer.headers).map_err(|why| match answer.status {
+            // No handler has seen the call: with what goes along, its head was too much.
+            StatusCode::BAD_REQUEST
+            | StatusCode::REQUEST_TIMEOUT
+            | StatusCode::URI_TOO_LONG
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                ForwardFailure::Refused(Cause::of(format!("status {}", answer.status)))
+            }
+            _ => ForwardFailure::Nothing(Cause::of(why)),
+        })?;
         let length_told = headers::length(&answer.headers);
         let headers = headers::from_function(answer.headers);
         let broke = |why| match why {

@@ -139,6 +139,11 @@ fn utf8(value: &HeaderValue) -> Option<&str> {
     std::str::from_utf8(value.as_bytes()).ok()
 }
 
+/// Whether a text can stand in a request line as it is: a path, a query, or both.
+pub fn may_be_target(text: &str) -> bool {
+    text.bytes().all(|byte| byte > b' ' && byte != 0x7f)
+}
+
 /// A header's text, empty when it is absent or no text.
 pub fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
     headers.get(name).and_then(utf8).unwrap_or_default()

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use actix_rt::net::TcpStream;
-use actix_web::http::header::HeaderMap;
+use actix_web::http::header::{self, HeaderMap};
 use actix_web::http::{Method, StatusCode};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -298,8 +298,10 @@ impl Exchange {
                     }
                     continue;
                 }
-                if switches && !self.upgrades {
-                    return Poll::Ready(Err(NoHead::Bad(Cause::of("it switches protocols"))));
+                let to_ours = || head::tokens(&head.headers, &header::UPGRADE).eq(["websocket"]);
+                if switches && !(self.upgrades && to_ours()) {
+                    let why = "it switches to a protocol that nobody asked for";
+                    return Poll::Ready(Err(NoHead::Bad(Cause::of(why))));
                 }
                 (self.end, self.keeps) = (head.end, head.keeps);
                 if switches {

@@ -145,8 +145,13 @@ fn body_end(
         return Ok((BodyEnd::Length(0), true));
     }
     if headers.contains_key(header::TRANSFER_ENCODING) {
-        let last = tokens(headers, &header::TRANSFER_ENCODING).last();
-        let chunked = last.as_deref() == Some("chunked");
+        let mut codings = tokens(headers, &header::TRANSFER_ENCODING);
+        let (first, more) = (codings.next(), codings.next().is_some());
+        let chunked = first.as_deref() == Some("chunked");
+        // Nobody asked for others (TE), and who got the bytes without the name could not read them.
+        if more || !(chunked || first.as_deref() == Some("identity")) {
+            return Err("its transfer coding is not chunked alone".to_owned());
+        }
         // Both a length and chunks: the chunks count, and the connection is not trusted again.
         let certain = !headers.contains_key(header::CONTENT_LENGTH);
         return Ok((if chunked { BodyEnd::Chunks } else { BodyEnd::Connection }, certain));
@@ -186,8 +191,8 @@ mod tests {
             ("1.1 304 X\r\ncontent-length: 5\r\n\r\n", Method::GET, (Length(0), true)),
             ("1.1 204 X\r\n\r\n", Method::GET, (Length(0), true)),
             ("1.1 103 X\r\nlink: </a>\r\n\r\n", Method::GET, (Length(0), true)),
-            ("1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Method::GET, (Chunks, true)),
-            ("1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n", Method::GET, (Connection, false)),
+            ("1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n", Method::GET, (Chunks, true)),
+            ("1.1 200 OK\r\ntransfer-encoding: identity\r\n\r\n", Method::GET, (Connection, false)),
             (
                 "1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n",
                 Method::GET,
@@ -214,6 +219,9 @@ mod tests {
             "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: +5\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
             "HTTP/1.1 099 OK\r\n\r\n",
             "HTTP/2.0 200 OK\r\n\r\n",
             "nonsense\r\n\r\n",

@@ -34,6 +34,8 @@ use crate::call::body::RequestBody;
 use crate::connections::Bodies;
 use crate::memory::budget::Reservation;
 use crate::time::limit::{Silence, TimeLimit};
+use crate::types::Cause;
+use crate::wire::headers;
 
 /// Bytes of an answer that is awaited whole where its length is known: its times are then those of its
 /// last byte.
@@ -181,6 +183,11 @@ impl HttpClient {
     /// # Errors
     /// There is none; the failure says how far the request came.
     pub async fn send(&self, request: OutgoingRequest) -> Result<IncomingAnswer, SendFailure> {
+        // Behind a space or a line end it would be another request.
+        if !headers::may_be_target(&request.target) {
+            let why = "its target has a space or a control character in it";
+            return Err(SendFailure::Invalid(Cause::of(why)));
+        }
         let framing = match &request.body {
             RequestBody::Whole(body) => BodyEnd::Length(body.len() as u64),
             // What a WebSocket's client says is no body.

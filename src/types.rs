@@ -9,6 +9,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
@@ -70,12 +71,15 @@ pub struct Peer {
     pub name: Arc<str>,
     /// Whether calls stream to it: it speaks peer protocol 2.
     pub streams: bool,
+    /// Its round trip in coarse steps, where that is long; else zero. Deadlines of one's own are longer for
+    /// it.
+    pub far: Duration,
 }
 
 impl Peer {
     /// A peer of which only the address is known.
     pub fn at(host: &str) -> Self {
-        Self { host: host.into(), name: "".into(), streams: false }
+        Self { host: host.into(), name: "".into(), streams: false, far: Duration::ZERO }
     }
 }
 

@@ -103,6 +103,8 @@ pub struct Machine {
     named_itself: bool,
     /// SWIM says that it is there.
     swims: bool,
+    /// What [`Peer::far`] tells.
+    far: Duration,
 }
 
 impl From<&Machine> for WireMachine {
@@ -117,6 +119,19 @@ impl From<&Machine> for WireMachine {
             alive: machine.standing == Standing::Alive,
             dead_polls: machine.dead_polls,
         }
+    }
+}
+
+/// The steps of [`Peer::far`], and its longest.
+const FAR_STEP: Duration = Duration::from_millis(50);
+const FAR_MAX: Duration = Duration::from_secs(2);
+
+/// A round trip in coarse steps; zero for one shorter than the first.
+fn coarse(round_trip: Duration) -> Duration {
+    let steps = round_trip.min(FAR_MAX).as_millis() / FAR_STEP.as_millis();
+    match u32::try_from(steps) {
+        Ok(steps @ 1..) => FAR_STEP * (steps + 1),
+        _ => Duration::ZERO,
     }
 }
 
@@ -216,6 +231,12 @@ impl Membership {
         }
         machine.ping = ping;
         machine.polling = false;
+        let far = coarse(ping);
+        // Longer at once; shorter only where it is so beyond doubt.
+        if far > machine.far || far + FAR_STEP < machine.far {
+            machine.far = far;
+            self.version += 1;
+        }
         machine.named_itself = !is.name.is_empty();
         self.alive(ip, is, at)
     }
@@ -379,6 +400,7 @@ impl Membership {
             host: m.ip.to_string().into(),
             name: m.is.name.as_str().into(),
             streams: m.is.streams,
+            far: m.far,
         };
         self.list().iter().map(peer).collect()
     }
@@ -459,6 +481,7 @@ impl Membership {
             proven: false,
             named_itself: false,
             swims: false,
+            far: Duration::ZERO,
         };
         self.next_id += 1;
         self.version += 1;

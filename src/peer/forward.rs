@@ -52,7 +52,7 @@ impl PeerClient {
             }
         }
         let request = OutgoingRequest {
-            origin: self.scheduler_of(&peer.host),
+            origin: self.scheduler_of(peer),
             method: Method::POST,
             target: format!("/peer/function/{}", call.invocation.name),
             headers: told,

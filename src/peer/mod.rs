@@ -26,10 +26,16 @@ use crate::memory;
 use crate::memory::budget::Budget;
 use crate::metrics::Metrics;
 use crate::time::limit::TimeLimit;
-use crate::types::{Cause, url_host};
+use crate::types::{Cause, Peer, url_host};
 
 /// Bytes that other machines' lists hold while they are read, at most a 32nd of the memory.
 const LISTS_BYTES_MAX: u64 = 16 << 20;
+
+/// Round trips that a deadline is longer by, for a peer that is far: to connect and to be answered, and one
+/// that is lost.
+const ROUND_TRIPS: u32 = 3;
+/// What a probe of a far peer may take beyond the usual, at most.
+const PROBE_MAX: Duration = Duration::from_secs(6);
 
 /// A worker thread's client for other nodes. Cheap to clone.
 #[derive(Clone)]
@@ -62,6 +68,7 @@ impl PeerClient {
     ) -> Self {
         let connect = Duration::from_millis(settings.peer_connect_timeout_ms);
         let probe = Duration::from_millis(settings.probe_timeout_ms);
+        let poll = Settings::seconds(settings.poll_timeout_s);
         let silence = Settings::seconds(settings.peer_silence_timeout_s);
         let forward = Settings::seconds(settings.forward_timeout_s);
         // As long as the functions behind it may be silent.
@@ -78,8 +85,10 @@ impl PeerClient {
         };
         Self {
             calls: client(connect, forward),
-            probes: client(connect.min(probe * 3 / 4), probe),
-            polls: Renewed::giving_up_after(silence, connect, Hosts::Any),
+            // How long a probe may take is told with each.
+            probes: client(connect.min(probe * 3 / 4), probe + PROBE_MAX),
+            // A poll has its own time, and who is far is not known yet.
+            polls: Renewed::giving_up_after(silence, connect.max(poll), Hosts::Any),
             probe_limit: TimeLimit::new(probe),
             datagrams: None,
             settings,
@@ -99,8 +108,8 @@ impl PeerClient {
     }
 
     /// Where a peer's scheduler answers.
-    fn scheduler_of(&self, host: &str) -> Origin {
-        Origin::new(host, self.settings.scheduler_port)
+    fn scheduler_of(&self, peer: &Peer) -> Origin {
+        Origin::new(&peer.host, self.settings.scheduler_port).patiently(peer.far * ROUND_TRIPS)
     }
 
     fn url(&self, host: &str, port: u16, path: &str) -> Result<Uri, SendFailure> {

@@ -1,10 +1,13 @@
 //! Asking a peer for its load.
 
+use std::time::Duration;
+
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use futures_util::future::LocalBoxFuture;
+use tokio::time::timeout;
 
-use super::PeerClient;
+use super::{PeerClient, ROUND_TRIPS};
 use crate::actors::scheduler::Prober;
 use crate::call::body::RequestBody;
 use crate::client::SendFailure;
@@ -25,7 +28,7 @@ impl PeerClient {
         let mut told = HeaderMap::with_capacity(1);
         told.insert(header::USER_AGENT, HeaderValue::from_static(MACHINE_AGENT));
         let request = OutgoingRequest {
-            origin: self.scheduler_of(&peer.host),
+            origin: self.scheduler_of(peer),
             method: Method::GET,
             target: "/monitoring/load".to_owned(),
             headers: told,
@@ -51,7 +54,16 @@ impl PeerClient {
 impl Prober for PeerClient {
     fn probe(&self, peer: Peer) -> LocalBoxFuture<'_, Option<Load>> {
         Box::pin(async move {
-            let load = match self.probe_limit.hold(Box::pin(self.ask_load(&peer))).await {
+            let asked = Box::pin(self.ask_load(&peer));
+            let asked = match peer.far {
+                // Those that are near share one timer.
+                Duration::ZERO => self.probe_limit.hold(asked).await,
+                far => {
+                    let limit = self.probe_limit.length() + far * ROUND_TRIPS;
+                    timeout(limit, asked).await.map_err(|_| Expired)
+                }
+            };
+            let load = match asked {
                 Ok(Ok(load)) => Some(load),
                 Ok(Err(failure)) => {
                     self.report(&peer.host, &failure);

@@ -27,7 +27,7 @@ impl PeerClient {
     ) -> Result<PeerReply, ForwardFailure> {
         let invocation = call.invocation;
         let request = OutgoingRequest {
-            origin: self.scheduler_of(&peer.host),
+            origin: self.scheduler_of(peer),
             method: invocation.method.clone(),
             target: invocation.target(&format!("/peer/2/function/{}", invocation.name)),
             headers: metadata(call),

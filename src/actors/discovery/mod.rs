@@ -177,7 +177,7 @@ impl Discovery {
         let old = self.kept.published.load();
         let identity = identity.unwrap_or_else(|| old.identity.clone());
         let peers = membership.peers();
-        if peers != old.peers {
+        if !peers.iter().map(|peer| &peer.host).eq(old.peers.iter().map(|peer| &peer.host)) {
             let hosts: Vec<&str> = peers.iter().take(LOGGED_MAX).map(|peer| &*peer.host).collect();
             tracing::info!(count = peers.len(), machines = ?hosts, "the machines known alive changed");
         }

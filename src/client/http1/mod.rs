@@ -75,6 +75,8 @@ pub struct Origin {
     port: u16,
     /// Both, as they stand in a URL.
     text: Rc<str>,
+    /// What connecting to it may take beyond the usual.
+    longer: Duration,
 }
 
 impl PartialEq for Origin {
@@ -97,7 +99,12 @@ impl Origin {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let host = bare.unwrap_or(host);
         let text = format!("{}:{port}", crate::types::url_host(host));
-        Self { host: host.into(), port, text: text.into() }
+        Self { host: host.into(), port, text: text.into(), longer: Duration::ZERO }
+    }
+
+    /// The same, where connecting may take so much longer.
+    pub fn patiently(self, longer: Duration) -> Self {
+        Self { longer, ..self }
     }
 }
 

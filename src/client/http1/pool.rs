@@ -191,7 +191,7 @@ impl HttpClient {
         &self,
         origin: &Origin,
     ) -> Result<(TcpStream, SocketAddr), SendFailure> {
-        let limit = self.0.rules.connect;
+        let limit = self.0.rules.connect + origin.longer;
         let failed = Cell::new(None);
         let connected = timeout(limit, self.0.connected(self, origin, &failed)).await;
         match (connected, failed.take()) {

@@ -24,7 +24,7 @@ use self::codec::{DatagramCodec, MAGIC, named};
 use crate::types::may_be_machine;
 
 /// One other node is pinged in that time, where round trips are short.
-pub const PROBE_PERIOD: Duration = Duration::from_millis(200);
+pub const PROBE_PERIOD: Duration = Duration::from_millis(250);
 /// What an answer to a ping may take before others are asked, where round trips are short.
 const PROBE_ANSWER: Duration = Duration::from_millis(60);
 /// How long a suspect has to say that it is there.

@@ -150,7 +150,7 @@ pub struct Membership {
 }
 
 /// How often one of the machines that SWIM tells of is polled: whether it can be reached, and what it is.
-const CHECK_TIME: Duration = Duration::from_secs(3);
+const CHECK_TIME: Duration = Duration::from_secs(4);
 
 impl Membership {
     /// Knows nobody yet.

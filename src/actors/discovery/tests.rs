@@ -584,7 +584,7 @@ async fn who_swims_is_found_by_it_and_polled_one_at_a_time() {
     node.swims_with(&mut others, 3).await;
     assert_eq!(node.list().await, ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]);
     let mut polled = node.polls(&mut others, 24).await;
-    assert!((6..=9).contains(&polled.len()), "{polled:?}");
+    assert!((4..=7).contains(&polled.len()), "{polled:?}");
     polled.sort();
     polled.dedup();
     assert_eq!(polled.len(), 4, "each has its turn");

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use bytes::{Buf, BufMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use foca::{Header, Member, Message, State};
 
 use super::SwimId;
@@ -171,6 +171,19 @@ impl foca::Codec<SwimId> for DatagramCodec {
         };
         Ok(Member::new(id, incarnation, state))
     }
+}
+
+/// A ping from `own` to a suspect that says what is said of it.
+pub(super) fn accusation(own: SwimId, suspect: &Member<SwimId>) -> Bytes {
+    use foca::Codec;
+    let message = Message::Ping(u8::MAX);
+    let header = Header { src: own, src_incarnation: 0, dst: *suspect.id(), message };
+    let mut to = BytesMut::from(&MAGIC[..]);
+    // A buffer that grows has room.
+    let _ = DatagramCodec.encode_header(&header, &mut to);
+    to.put_u16(1);
+    let _ = DatagramCodec.encode_member(suspect, &mut to);
+    to.freeze()
 }
 
 /// Whom a datagram, without its [`MAGIC`], is for, and all members that it names.

@@ -16,15 +16,18 @@ use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
 use bytes::Bytes;
-use foca::{Foca, Identity, Message, NoCustomBroadcast, Notification, PeriodicParams, Timer};
+use foca::{
+    Foca, Identity, Incarnation, Message, NoCustomBroadcast, Notification, PeriodicParams, State,
+    Timer,
+};
 use rand::Rng;
 
 pub use self::codec::{BadDatagram, DATAGRAM_BYTES_MAX};
-use self::codec::{DatagramCodec, MAGIC, named};
+use self::codec::{DatagramCodec, MAGIC, accusation, named};
 use crate::types::may_be_machine;
 
 /// One other node is pinged in that time, where round trips are short.
-pub const PROBE_PERIOD: Duration = Duration::from_millis(250);
+pub const PROBE_PERIOD: Duration = Duration::from_millis(200);
 /// What an answer to a ping may take before others are asked, where round trips are short.
 const PROBE_ANSWER: Duration = Duration::from_millis(60);
 /// How long a suspect has to say that it is there.
@@ -37,8 +40,8 @@ const ASK_DOWN: Duration = Duration::from_secs(1);
 const ASK_ALIVE: Duration = Duration::from_secs(10);
 /// How often what is new is told beside the pings.
 const GOSSIP: Duration = Duration::from_millis(200);
-/// What a time-out is stretched to at most.
-const STRETCH_MAX: f64 = 20.0;
+/// A longer round trip makes no time-out longer.
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(1);
 /// What of a measured round trip's excess is forgotten with each that is shorter.
 const ROUND_TRIP_DECAY: f64 = 0.02;
 /// How long an answer to a ping is still measured.
@@ -77,7 +80,15 @@ impl Identity for SwimId {
 
 /// Something that is to come back to [`Swim::woken`] later.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SwimTimer(Timer<SwimId>);
+pub struct SwimTimer(Due);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Due {
+    /// A step of the protocol.
+    Step(Timer<SwimId>),
+    /// A suspect is told, if it still is one.
+    Tell(SwimId, Incarnation),
+}
 
 /// What is to be done, or has been learnt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,13 +137,21 @@ struct Effects {
     slow: u32,
     /// Something was learnt that all should hear at once.
     urgent: bool,
+    /// Whom this node has just begun to suspect.
+    suspects: Vec<SwimId>,
 }
 
 impl Effects {
-    /// By how much time-outs are longer than where round trips are short.
-    fn stretch(&self) -> f64 {
-        let round_trip = 2.0 * self.round_trip.as_secs_f64() / PROBE_ANSWER.as_secs_f64();
-        (round_trip.max(1.0) + f64::from(self.slow)).min(STRETCH_MAX)
+    /// How long `timer`, which has `usual` where round trips are short, is here.
+    fn time(&self, timer: &Timer<SwimId>, usual: Duration) -> Duration {
+        let (round_trip, slow) = (self.round_trip.min(ROUND_TRIP_MAX), self.slow);
+        match timer {
+            Timer::SendIndirectProbe { .. } => usual.max(round_trip * 3 / 2) + usual * slow,
+            // Others that are asked need two more round trips.
+            Timer::ProbeRandomMember(_) => usual.max(round_trip * 4) + usual * slow,
+            Timer::ChangeSuspectToDown { .. } => usual + round_trip * 8 + PROBE_PERIOD * slow,
+            _ => usual,
+        }
     }
 
     fn pinged(&mut self, id: SwimId, number: u8) {
@@ -173,6 +192,7 @@ impl foca::Runtime<SwimId> for &mut Effects {
             }
             Notification::ProbeFailed(_, id) => {
                 self.slow = (self.slow + 1).min(SLOW_MAX);
+                self.suspects.push(*id);
                 // Where there are only two, nobody else can be asked.
                 self.doubts(id.ip);
             }
@@ -199,13 +219,14 @@ impl foca::Runtime<SwimId> for &mut Effects {
     }
 
     fn submit_after(&mut self, timer: Timer<SwimId>, after: Duration) {
-        let after = match timer {
-            Timer::ProbeRandomMember(_) | Timer::SendIndirectProbe { .. } => {
-                after.mul_f64(self.stretch())
+        let after = self.time(&timer, after);
+        if let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = timer {
+            for part in [1, 2] {
+                let timer = SwimTimer(Due::Tell(member_id, incarnation));
+                self.out.push_back(SwimEffect::Wake { after: after * part / 3, timer });
             }
-            _ => after,
-        };
-        self.out.push_back(SwimEffect::Wake { after, timer: SwimTimer(timer) });
+        }
+        self.out.push_back(SwimEffect::Wake { after, timer: SwimTimer(Due::Step(timer)) });
     }
 }
 
@@ -284,7 +305,33 @@ impl Swim {
 
     /// A timer came back.
     pub fn woken(&mut self, timer: SwimTimer, now: Duration) {
-        self.step(now, |foca, effects| foca.handle_timer(timer.0, effects));
+        match timer.0 {
+            // foca (2.0) would tell one that has refuted the suspicion that it is down.
+            Due::Step(Timer::ChangeSuspectToDown { member_id, incarnation, .. })
+                if !self.is_suspect(member_id, incarnation) => {}
+            Due::Step(timer) => self.step(now, |foca, effects| foca.handle_timer(timer, effects)),
+            Due::Tell(id, incarnation) => self.tell(id, Some(incarnation)),
+        }
+    }
+
+    fn is_suspect(&self, id: SwimId, incarnation: Incarnation) -> bool {
+        self.foca.iter_members().any(|member| {
+            let suspected = member.state() == State::Suspect && member.incarnation() == incarnation;
+            *member.id() == id && suspected
+        })
+    }
+
+    /// Tells a suspect that it is one, by a ping whose answer refutes it. (What SWIM says to others in passing
+    /// may miss it: others that know better do not hand it on.)
+    fn tell(&mut self, id: SwimId, incarnation: Option<Incarnation>) {
+        let Some(member) = self.foca.iter_members().find(|member| *member.id() == id) else {
+            return;
+        };
+        let is_meant = incarnation.is_none_or(|incarnation| member.incarnation() == incarnation);
+        if member.state() == State::Suspect && is_meant {
+            let datagram = accusation(self.own(), member);
+            self.effects.out.push_back(SwimEffect::Send { to: id.ip, datagram });
+        }
     }
 
     /// The node at `ip` is certainly not there: its machine says so.
@@ -322,6 +369,9 @@ impl Swim {
         self.effects.now = now;
         // What foca refuses has changed nothing: a message from before a restart, or one to somebody else.
         let _ = act(&mut self.foca, &mut self.effects);
+        for suspect in std::mem::take(&mut self.effects.suspects) {
+            self.tell(suspect, None);
+        }
         if std::mem::take(&mut self.effects.urgent) {
             let _ = self.foca.gossip(&mut self.effects);
         }

@@ -245,9 +245,11 @@ fn a_killed_node_is_off_everybodys_list_soon_and_sooner_if_its_machine_says_so()
 fn the_living_are_not_taken_for_dead_where_a_tenth_is_lost() {
     let mut net = Net::new(12, 4, 0.1, ms(2));
     assert!(net.run(ms(20_000), Net::agrees));
-    net.run(Duration::from_secs(600), |_| false);
+    net.run(Duration::from_secs(1800), |_| false);
     assert_eq!(net.downs(), 0);
     assert!(net.agrees());
+    // Nor are they told so.
+    assert!(net.nodes.iter().all(|node| node.swim.own().generation == 1));
 }
 
 #[test]
@@ -266,13 +268,11 @@ fn the_living_are_not_taken_for_dead_where_some_stall_for_up_to_a_second() {
 
 #[test]
 fn the_far_are_not_taken_for_dead() {
-    for round_trip in [160, 260, 400] {
-        let mut net = Net::new(8, round_trip, 0.01, ms(round_trip / 2));
+    for (seed, round_trip) in [160, 260, 400, 160, 260, 400, 900].into_iter().enumerate() {
+        let mut net = Net::new(8, seed as u64, 0.01, ms(round_trip / 2));
         assert!(net.run(ms(30_000), Net::agrees), "{round_trip}");
         net.run(Duration::from_secs(300), |_| false);
         assert_eq!(net.downs(), 0, "{round_trip}");
-        // They are not even doubted all the time.
-        assert!(net.nodes.iter().all(|node| node.swim.effects.round_trip >= ms(round_trip)));
     }
 }
 

@@ -284,12 +284,14 @@ impl Membership {
         machine.standing != Standing::Alive
     }
 
-    /// SWIM says that the machine at `ip` is not there any more. `true`: it was believed alive.
+    /// SWIM says that the machine at `ip` is not there any more. Datagrams may be lost on a way that
+    /// connections find, so it has one more poll: gives whether it is to be asked at once.
     pub fn swims_no_more(&mut self, ip: IpAddr) -> bool {
-        if let Some(machine) = self.machines.get_mut(&ip) {
-            machine.swims = false;
-        }
-        self.left(ip)
+        let threshold = self.rules.dead_polls_threshold;
+        let Some(machine) = self.machines.get_mut(&ip) else { return false };
+        machine.swims = false;
+        machine.dead_polls = machine.dead_polls.max(threshold.saturating_sub(1));
+        machine.standing == Standing::Alive
     }
 
     /// Whether SWIM says that the machine at `ip` is there.

@@ -81,7 +81,7 @@ impl Discovery {
                 }
                 SwimEffect::Down(ip) => {
                     if self.kept.membership.borrow_mut().swims_no_more(ip) {
-                        tracing::info!(%ip, "a machine is not there any more");
+                        asks.push(ip);
                     }
                 }
                 SwimEffect::Doubt(ip) => {

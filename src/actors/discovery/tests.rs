@@ -643,3 +643,15 @@ async fn a_deadline_of_ones_own_says_nothing_of_who_is_heard() {
         assert_eq!(node.list().await.is_empty(), !own_deadline);
     }
 }
+
+#[actix::test]
+async fn who_is_not_heard_any_more_but_answers_stays_listed_and_is_polled_again() {
+    let node = start(&["10.0.0.1"], false);
+    node.answers_and_swims(1);
+    let mut others = [swimmer(1)];
+    node.swims_with(&mut others, 3).await;
+    // Its datagrams do not come through any more.
+    node.swims_with(&mut [], 10).await;
+    assert_eq!(node.list().await, ["10.0.0.1"]);
+    assert!(node.polls(&mut [], 10).await.len() >= 4);
+}

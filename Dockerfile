@@ -41,7 +41,7 @@ LABEL org.opencontainers.image.title="p2pfaas" \
 USER 65532:65532
 VOLUME /data
 # Scheduler, discovery, learner, the learner's WebSocket.
-EXPOSE 18080 19000 19020 8765
+EXPOSE 18080 19000 19000/udp 19020 8765
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["/p2pfaas", "health"]
 ENTRYPOINT ["/p2pfaas"]
 CMD ["node"]

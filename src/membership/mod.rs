@@ -349,7 +349,8 @@ impl Membership {
             return None;
         }
         let swims = self.machines.values().filter(|m| m.swims && m.standing == Standing::Alive);
-        let next = swims.min_by_key(|m| m.polled).map(|m| m.ip);
+        // Each node begins behind itself, so that not all ask the same one.
+        let next = swims.min_by_key(|m| (m.polled, Some(m.ip) < self.own, m.ip)).map(|m| m.ip);
         self.checked = next.map(|_| at.elapsed).or(self.checked);
         next
     }

@@ -73,6 +73,11 @@ impl PeerClient {
                 .insert_header((headers::MACHINE_GROUP.clone(), me.group.as_str()))
                 .insert_header((headers::PROTOCOL.clone(), headers::OUR_PROTOCOL));
         }
+        // Few are polled often then, and a connection kept to each would have to be asked whether it is
+        // still there.
+        if self.datagrams.is_some() {
+            request = request.force_close();
+        }
         if ask == ListAsk::Farewell {
             request = request.insert_header((headers::LEAVES.clone(), "1"));
         }

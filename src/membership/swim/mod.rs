@@ -39,11 +39,11 @@ const REMEMBERED: Duration = Duration::from_secs(3600);
 const ASK_DOWN: Duration = Duration::from_secs(1);
 const ASK_ALIVE: Duration = Duration::from_secs(10);
 /// How often what is new is told beside the pings.
-const GOSSIP: Duration = Duration::from_millis(200);
+const GOSSIP: Duration = Duration::from_millis(400);
 /// A longer round trip makes no time-out longer.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(1);
 /// What of a measured round trip's excess is forgotten with each that is shorter.
-const ROUND_TRIP_DECAY: f64 = 0.02;
+const ROUND_TRIP_DECAY: f64 = 0.05;
 /// How long an answer to a ping is still measured.
 const LATE: Duration = Duration::from_secs(5);
 /// Pings whose answers are awaited at most.

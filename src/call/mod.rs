@@ -12,6 +12,7 @@ mod ahead;
 pub mod body;
 pub mod forward;
 pub mod function;
+pub mod outliers;
 mod progress;
 pub mod state;
 pub mod turns;
@@ -22,6 +23,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::http::StatusCode;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
@@ -30,6 +32,7 @@ use self::ahead::{AheadRules, read_ahead};
 use self::body::{AnswerBody, RequestBody};
 use self::forward::{Forward, ForwardFailure, Forwarder, PeerReply};
 use self::function::{Answer, Backend, Invocation};
+use self::outliers::AtPeer;
 use self::progress::{Count, Followed, Running, TotalLimit};
 use self::state::{NodePhase, NodeState};
 use crate::actors::queue::Entrance;
@@ -200,7 +203,12 @@ impl Dispatcher {
         // others waiting. A call that runs elsewhere does not need it to come to anything.
         let prepared = self.backend.prepare(&call.invocation).await;
         let been_here = self.been_here(&call);
+        // A policy that learns has its own numbers for peers, so none may be missing.
+        let learns = scheduler.policy.learns();
         let mut heard = Knowledge::default();
+        if !learns {
+            heard.unreachable = self.left_out(&call);
+        }
         for _ in 0..FORWARDS_MAX {
             let ask = Schedule { task: call.task, arrival: call.arrival, heard };
             let scheduled = self.replicas.ask(call.steer, scheduler, ask).await;
@@ -222,6 +230,10 @@ impl Dispatcher {
             };
             // Too many are away already: their connections wait, and none may be left for others.
             let Ok(away) = Arc::clone(&self.node.away).try_acquire_owned() else { break };
+            if learns && self.left_out(&call).contains(&peer.host) {
+                heard.unreachable.push(peer.host);
+                continue;
+            }
             if !self.forwarder.streams_to(&peer) && !self.hold_whole(&mut call).await? {
                 tracing::debug!(peer = %peer.host, "a body is too large for a peer");
                 heard.unreachable.push(peer.host);
@@ -244,6 +256,26 @@ impl Dispatcher {
         }
         prepared?;
         self.run_here(call, true, course).await
+    }
+
+    /// Peers to which this call is not to go: calls like it fail there.
+    fn left_out(&self, call: &Call) -> Vec<Arc<str>> {
+        let published = self.node.published.load();
+        self.node.outliers.left_out(&published.peers, &call.invocation.name)
+    }
+
+    /// What became of a call of `function` at `peer` is remembered.
+    fn judge(
+        &self,
+        peer: &Peer,
+        function: &FunctionName,
+        result: &Result<PeerReply, ForwardFailure>,
+    ) {
+        let Some(what) = at_peer(result) else { return };
+        if self.node.outliers.ended(&peer.host, function, what) {
+            tracing::warn!(peer = %peer.host, %function, ?what, "calls fail at a peer: it is left out");
+            self.node.metrics.left_out();
+        }
     }
 
     /// The metrics of a function: its own once it `exists`, for clients type any name.
@@ -371,7 +403,29 @@ impl Dispatcher {
                 .deadline
                 .map(|deadline| deadline.saturating_sub(call.arrival.elapsed())),
         };
-        self.forwarder.forward(peer, forward).await
+        self.node.outliers.goes(&peer.host, &call.invocation.name);
+        let result = self.forwarder.forward(peer, forward).await;
+        self.judge(peer, &call.invocation.name, &result);
+        result
+    }
+}
+
+/// What a call that was handed to a peer says of that peer; `None`: nothing. That it is full, or rejects calls,
+/// is no failure.
+fn at_peer(result: &Result<PeerReply, ForwardFailure>) -> Option<AtPeer> {
+    let reply = match result {
+        Ok(reply) => reply,
+        Err(ForwardFailure::NotSent(_) | ForwardFailure::Broke(_) | ForwardFailure::Nothing(_)) => {
+            return Some(AtPeer::PeerFailed);
+        }
+        Err(ForwardFailure::Refused(_) | ForwardFailure::Body(_)) => return None,
+    };
+    let executed = reply.peers.iter().any(|hop| hop.timings.execution_time.is_some());
+    match reply.answer.status {
+        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => Some(AtPeer::FunctionFailed),
+        status if executed && status.is_server_error() => Some(AtPeer::FunctionFailed),
+        _ if executed => Some(AtPeer::Served),
+        _ => None,
     }
 }
 

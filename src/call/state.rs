@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
+use super::outliers::SharedOutliers;
 use super::turns::UploadTurns;
 use crate::actors::discovery::{Discovery, Published};
 use crate::actors::learner::hub::LearnerHub;
@@ -75,6 +76,8 @@ pub struct NodeState {
     pub uploads: Arc<UploadTurns>,
     /// Calls handed to peers right now.
     pub forwarding: Forwarding,
+    /// Peers at which calls fail.
+    pub outliers: SharedOutliers,
     /// How far the node is on its way out.
     pub phase: watch::Sender<NodePhase>,
     /// Changes that may wait for one another; those of clients that are gone, too.
@@ -115,6 +118,7 @@ impl NodeState {
             metrics,
             uploads: Arc::default(),
             forwarding: Forwarding::default(),
+            outliers: SharedOutliers::default(),
             phase: watch::Sender::new(NodePhase::Serving),
             changes: Arc::new(Semaphore::new(CHANGES_MAX)),
             changing: tokio::sync::Mutex::default(),

@@ -74,7 +74,8 @@ impl Forwarder for Failing {
     ) -> LocalBoxFuture<'a, Result<PeerReply, ForwardFailure>> {
         self.tried.borrow_mut().push(peer.host.to_string());
         let failure = self.failures.borrow_mut().pop_front();
-        let hop = PeerHop { machine_ip: peer.host.to_string(), ..PeerHop::default() };
+        let timings = Timings { execution_time: Some(0.001), ..Timings::default() };
+        let hop = PeerHop { machine_ip: peer.host.to_string(), timings, ..PeerHop::default() };
         let reply = PeerReply { answer: answer(Bytes::new()), peers: vec![hop] };
         Box::pin(async move { failure.map_or(Ok(reply), Err) })
     }
@@ -360,5 +361,59 @@ async fn a_name_that_leads_nowhere_here_may_lead_somewhere_elsewhere_and_takes_n
         let outcome = stage.dispatcher.carry_out(call).await;
         assert_eq!(outcome.result.is_ok(), runs);
         assert_eq!(stage.counts(), (0, usize::from(runs)));
+    }
+}
+
+#[actix_rt::test]
+async fn a_peer_at_which_calls_fail_is_left_out_for_a_while_and_then_tried_once() {
+    tokio::time::pause();
+    let broke = || ForwardFailure::Broke(Cause::of("reset"));
+    let stage = Stage::new(&["10.0.0.2"], [broke(), broke(), broke(), broke()]);
+    let carry_out = async || stage.dispatcher.carry_out(stage.call()).await.result.is_ok();
+    for tried in 1..=3 {
+        assert!(!carry_out().await);
+        assert_eq!(stage.counts(), (0, tried));
+    }
+    // It is left out: calls run here.
+    assert!(carry_out().await && carry_out().await);
+    assert_eq!(stage.counts(), (2, 3));
+    // The one on trial fails, too.
+    tokio::time::advance(Duration::from_secs(6)).await;
+    assert!(!carry_out().await);
+    assert!(carry_out().await);
+    assert_eq!(stage.counts(), (3, 4));
+    // The next one is served.
+    tokio::time::advance(Duration::from_secs(11)).await;
+    assert!(carry_out().await && carry_out().await);
+    assert_eq!(stage.counts(), (3, 6), "it is back");
+}
+
+#[test]
+fn what_a_call_says_of_a_peer() {
+    let reply = |status: u16, executed: bool| {
+        let status = StatusCode::from_u16(status).expect("a status");
+        let execution_time = executed.then_some(0.001);
+        let timings = Timings { execution_time, ..Timings::default() };
+        let answer = Answer { status, ..answer(Bytes::new()) };
+        Ok(PeerReply { answer, peers: vec![PeerHop { timings, ..PeerHop::default() }] })
+    };
+    let cause = || Cause::of("x");
+    for (result, want) in [
+        (reply(200, true), Some(AtPeer::Served)),
+        (reply(404, true), Some(AtPeer::Served)),
+        (reply(500, true), Some(AtPeer::FunctionFailed)),
+        (reply(502, false), Some(AtPeer::FunctionFailed)),
+        (reply(504, false), Some(AtPeer::FunctionFailed)),
+        // Full, and rejected.
+        (reply(500, false), None),
+        (reply(503, false), None),
+        (reply(404, false), None),
+        (Err(ForwardFailure::NotSent(cause())), Some(AtPeer::PeerFailed)),
+        (Err(ForwardFailure::Broke(cause())), Some(AtPeer::PeerFailed)),
+        (Err(ForwardFailure::Nothing(cause())), Some(AtPeer::PeerFailed)),
+        (Err(ForwardFailure::Refused(cause())), None),
+        (Err(ForwardFailure::Body(Error::BodyTooSlow)), None),
+    ] {
+        assert_eq!(at_peer(&result), want, "{result:?}");
     }
 }

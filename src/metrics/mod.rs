@@ -39,6 +39,7 @@ pub struct Metrics {
     probes: IntCounterVec,
     machines: IntGaugeVec,
     fallbacks: IntCounter,
+    left_out: IntCounter,
     log_lines_dropped: IntCounter,
     calls: CallMetrics,
     actors: ActorMetrics,
@@ -80,6 +81,7 @@ impl Metrics {
             "What was refused or ended so that others are served, by kind",
             &["kind"],
         );
+        let single = |name: &str, help: &str| register(&registry, IntCounter::new(name, help));
         Self {
             refusals: RefusalKind::KINDS
                 .iter()
@@ -101,19 +103,17 @@ impl Metrics {
                     &["standing"],
                 ),
             ),
-            fallbacks: register(
-                &registry,
-                IntCounter::new(
-                    "p2pfaas_learner_fallbacks_total",
-                    "Calls run here because the learner's decision could not be had",
-                ),
+            fallbacks: single(
+                "p2pfaas_learner_fallbacks_total",
+                "Calls run here because the learner's decision could not be had",
             ),
-            log_lines_dropped: register(
-                &registry,
-                IntCounter::new(
-                    "p2pfaas_log_lines_dropped_total",
-                    "Lines that the process left out of its log, because there were too many alike",
-                ),
+            left_out: single(
+                "p2pfaas_peers_left_out_total",
+                "Times that a peer was left out for a while because calls failed there",
+            ),
+            log_lines_dropped: single(
+                "p2pfaas_log_lines_dropped_total",
+                "Lines that the process left out of its log, because there were too many alike",
             ),
             calls: CallMetrics::new(&registry),
             actors: ActorMetrics::new(&registry),
@@ -190,6 +190,11 @@ impl Metrics {
     /// A call runs here because the learner's decision could not be had.
     pub fn fallback(&self) {
         self.fallbacks.inc();
+    }
+
+    /// A peer is left out for a while.
+    pub fn left_out(&self) {
+        self.left_out.inc();
     }
 
     /// Something was refused.

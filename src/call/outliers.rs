@@ -1,9 +1,9 @@
 //! Peers at which calls fail are left out for a while, as Envoy's outlier detection does, so that a peer that
 //! fails fast does not look idle. Sans-IO: what became of calls, and the time, come in.
 //!
-//! A peer is left out after [`IN_A_ROW`] calls in a row that failed there, or when of its last calls a larger share
-//! failed than at the others by [`SHARE`]; for one function where the failure is the function's, for all where it
-//! is the peer's. The first time for [`FIRST`], then for twice as long each time, at most for [`LONGEST`]. Then one call
+//! A peer is left out after `IN_A_ROW` calls in a row that failed there, or when of its last calls a larger share
+//! failed than at the others by `SHARE`; for one function where the failure is the function's, for all where it
+//! is the peer's. The first time for `FIRST`, then for twice as long each time, at most for `LONGEST`. Then one call
 //! goes there on trial: if it is served, the peer is back. No more than half of the peers are left out, but of one
 //! or two, one may be.
 

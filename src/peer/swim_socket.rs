@@ -48,7 +48,7 @@ impl DatagramReader {
         let task = actix_rt::spawn(async move {
             let mut buffer = [0; DATAGRAM_BYTES_MAX + 1];
             loop {
-                let Ok((bytes, _)) = socket.recv_from(&mut buffer).await else {
+                let Ok((bytes, from)) = socket.recv_from(&mut buffer).await else {
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 };
@@ -56,9 +56,10 @@ impl DatagramReader {
                     // A longer one was cut off.
                     datagram.len() <= DATAGRAM_BYTES_MAX
                 });
-                let Some(datagram) = datagram.map(Bytes::copy_from_slice) else { continue };
+                let Some(bytes) = datagram.map(Bytes::copy_from_slice) else { continue };
+                let datagram = SwimDatagram { from: from.ip(), bytes };
                 // Whether or not it was looked at, the next one comes.
-                let _ = discovery.ask_within(PATIENCE, || SwimDatagram(datagram.clone())).await;
+                let _ = discovery.ask_within(PATIENCE, || datagram.clone()).await;
             }
         });
         Self { task, socket: weak }

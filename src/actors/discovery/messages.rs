@@ -91,7 +91,12 @@ pub(super) struct Resolved {
 /// A datagram of SWIM came.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
-pub struct SwimDatagram(pub Bytes);
+pub struct SwimDatagram {
+    /// From where.
+    pub from: IpAddr,
+    /// All of it.
+    pub bytes: Bytes,
+}
 
 /// A timer of SWIM is over.
 #[derive(Message)]

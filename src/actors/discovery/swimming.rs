@@ -108,12 +108,14 @@ fn unix_ms() -> u64 {
 impl Handler<SwimDatagram> for Discovery {
     type Result = ();
 
-    fn handle(&mut self, SwimDatagram(datagram): SwimDatagram, ctx: &mut Self::Context) {
+    fn handle(&mut self, datagram: SwimDatagram, ctx: &mut Self::Context) {
         let elapsed = self.start.elapsed();
         let Some(swim) = &mut self.swim else { return };
-        match swim.received(&datagram, elapsed) {
+        match swim.received(datagram.from, &datagram.bytes, elapsed) {
             Ok(()) => self.carry_out(ctx),
-            Err(why) => tracing::debug!(%why, "a datagram is none of SWIM's"),
+            Err(why) => {
+                tracing::debug!(from = %datagram.from, %why, "a datagram is none of SWIM's");
+            }
         }
     }
 }

@@ -541,7 +541,7 @@ impl Node {
         for _ in 0..for_seconds * 20 {
             for (to, datagram) in self.machines.datagrams.take() {
                 for other in others.iter_mut().filter(|other| other.own().ip == to) {
-                    other.received(&datagram, Duration::ZERO).expect("it is one");
+                    other.received(ip(99), &datagram, Duration::ZERO).expect("it is one");
                 }
             }
             for other in others.iter_mut() {
@@ -549,7 +549,9 @@ impl Node {
                     if let SwimEffect::Send { to, datagram } = effect
                         && to == ip(99)
                     {
-                        self.addr.send(SwimDatagram(datagram)).await.expect("it lives");
+                        let from = other.own().ip;
+                        let datagram = SwimDatagram { from, bytes: datagram };
+                        self.addr.send(datagram).await.expect("it lives");
                     }
                 }
             }

@@ -27,6 +27,9 @@ pub enum BadDatagram {
     /// There is no room for what is to be written.
     #[error("there is no room for another member")]
     Full,
+    /// It says that another sent it than did.
+    #[error("it does not come from whom it says")]
+    Foreign,
 }
 
 /// See the module.

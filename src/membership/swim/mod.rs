@@ -3,7 +3,7 @@
 //! in, effects go out; time and seed are passed in.
 //!
 //! Each node pings one other at a time, all in turn. Who does not answer is asked for by others, and is then
-//! suspected: all hear that, the suspect first, which can say that it is there. After [`SUSPECT`] it is down.
+//! suspected: all hear that, the suspect first, which can say that it is there. After `SUSPECT` it is down.
 //!
 //! Time-outs follow the round trips that were measured: a node that is far is not a node that is dead. And a
 //! node whose own probes fail, while nobody else's do, is slow itself: it waits for longer before it accuses.
@@ -273,14 +273,23 @@ impl Swim {
         self.step(now, |foca, effects| foca.announce(SwimId { ip, generation: 0 }, effects));
     }
 
-    /// A datagram came.
+    /// A datagram came from that address.
     ///
     /// # Errors
-    /// It is none, or names what can be no node, or more than there is room for. Nothing has changed then.
-    pub fn received(&mut self, datagram: &[u8], now: Duration) -> Result<(), BadDatagram> {
+    /// It is none, says that somebody else sent it (who is then answered), or names what can be no node, or more
+    /// than there is room for. Nothing has changed then.
+    pub fn received(
+        &mut self,
+        from: IpAddr,
+        datagram: &[u8],
+        now: Duration,
+    ) -> Result<(), BadDatagram> {
         let data = datagram.strip_prefix(MAGIC).ok_or(BadDatagram::Meaningless)?;
         let own = Some(self.own().ip);
         let (to, ids) = named(data)?;
+        if ids.first().map(|sender| sender.ip) != Some(from.to_canonical()) {
+            return Err(BadDatagram::Foreign);
+        }
         if ids.iter().any(|id| !may_be_machine(id.ip, own)) {
             return Err(BadDatagram::Meaningless);
         }

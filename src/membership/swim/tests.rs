@@ -28,6 +28,7 @@ fn swim(ip: IpAddr, generation: u64, members_max: usize, seed: u64) -> Swim {
 #[derive(PartialEq, Eq)]
 enum Event {
     Datagram {
+        from: IpAddr,
         to: usize,
         datagram: Bytes,
     },
@@ -128,11 +129,15 @@ impl Net {
             match effect {
                 SwimEffect::Send { to, datagram } => {
                     self.bytes += datagram.len() as u64 + HEADS_BYTES;
+                    let from = self.nodes[of].swim.own().ip;
                     let to = self.nodes.iter().position(|node| node.swim.own().ip == to);
                     let Some(to) = to else { continue };
                     if (self.passes)(of, to) && !self.rng.random_bool(self.loss) {
                         let jitter = self.delay.mul_f64(self.rng.random_range(0.0..0.1));
-                        self.put(self.now + self.delay + jitter, Event::Datagram { to, datagram });
+                        self.put(
+                            self.now + self.delay + jitter,
+                            Event::Datagram { from, to, datagram },
+                        );
                     }
                 }
                 SwimEffect::Wake { after, timer } => {
@@ -177,8 +182,8 @@ impl Net {
                 continue;
             }
             match event {
-                Event::Datagram { datagram, .. } => {
-                    node.swim.received(&datagram, at).expect("it is one");
+                Event::Datagram { from, datagram, .. } => {
+                    node.swim.received(from, &datagram, at).expect("it is one");
                 }
                 Event::Timer { start, timer, .. } if start == node.start => {
                     node.swim.woken(timer, at);
@@ -346,7 +351,10 @@ fn no_more_are_known_than_there_is_room_for() {
         let mut other = swim(ip(other), 1, 5, 1);
         other.join(ip(0), Duration::ZERO);
         let Some(SwimEffect::Send { datagram, .. }) = other.effect() else { panic!("it asks") };
-        taken += usize::from(full.received(&datagram, Duration::ZERO).is_ok());
+        let from = other.own().ip;
+        taken += usize::from(full.received(from, &datagram, Duration::ZERO).is_ok());
+        let spoken_for = full.received(ip(1000), &datagram, Duration::ZERO);
+        assert_eq!(spoken_for, Err(BadDatagram::Foreign));
     }
     assert_eq!((taken, full.alive().count()), (5, 5));
 }
@@ -375,9 +383,9 @@ proptest! {
             *to = *from;
         }
         let mut swim = swim(ip(own), 1, 100, 1);
-        let _ = swim.received(&sent, Duration::ZERO);
-        let _ = swim.received(&[&MAGIC[..], &bytes].concat(), Duration::ZERO);
-        let _ = swim.received(&bytes, Duration::ZERO);
+        let _ = swim.received(ip(1), &sent, Duration::ZERO);
+        let _ = swim.received(ip(1), &[&MAGIC[..], &bytes].concat(), Duration::ZERO);
+        let _ = swim.received(ip(1), &bytes, Duration::ZERO);
         while let Some(effect) = swim.effect() {
             if let SwimEffect::Send { datagram, .. } = effect {
                 prop_assert!(datagram.len() <= DATAGRAM_BYTES_MAX);

@@ -179,6 +179,7 @@ targets! {
     scenario
     scheduler_json
     scheduler_words
+    swim_datagrams
     thumbnail
     trace
     ws_frames

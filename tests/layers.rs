@@ -71,7 +71,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (
         8,
         "fuzzing",
-        "actors client config connections experiment::design experiment::run faas fleet http memory \
+        "actors client config connections experiment::design experiment::run faas fleet http membership memory \
          metrics peer policy queue rl saved storage types wire",
     ),
 ];

@@ -11,6 +11,7 @@ mod http;
 mod learning;
 mod messages;
 mod settings;
+mod swimming;
 
 /// A target: it takes any bytes.
 pub type Target = fn(&[u8]);
@@ -47,6 +48,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("scenario", settings::scenario),
     ("scheduler_json", settings::scheduler_json),
     ("scheduler_words", settings::scheduler_words),
+    ("swim_datagrams", swimming::datagrams),
     ("thumbnail", functions::thumbnail),
     ("trace", settings::trace),
     ("ws_frames", messages::frames),

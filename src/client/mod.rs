@@ -9,6 +9,7 @@
 //! of the connection for the end of any body.
 
 mod body;
+mod failure;
 pub mod http1;
 pub mod remote_learner;
 mod socket;
@@ -22,14 +23,12 @@ use std::time::Duration;
 use actix_rt::net::TcpStream;
 use actix_service::ServiceExt;
 use actix_tls::connect::{Connector as TcpConnector, Resolve, Resolver};
-use awc::error::{ConnectError, SendRequestError};
 use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
 
 pub use self::body::{BodyFailure, read_body, read_held_body, read_start};
+pub use self::failure::SendFailure;
 use self::socket::Socket;
-use crate::error::Error;
-use crate::types::Cause;
 
 /// Idle connections are given up before the servers at the other end (75 s here, unlimited in v1)
 /// give them up.
@@ -180,100 +179,6 @@ impl Resolve for Names {
             }
             Ok(found)
         })
-    }
-}
-
-/// How far a request came that got no answer.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum SendFailure {
-    /// The host's name resolves to nothing. Nothing was sent.
-    #[error("the host is not known: {0}")]
-    UnknownHost(#[source] Cause),
-    /// No connection. Nothing was sent.
-    #[error("{0}")]
-    NotConnected(#[source] Cause),
-    /// The host's name leads back to this machine, or to its link, which names that clients type may
-    /// not. Nothing was sent.
-    #[error("it is on this machine")]
-    NearHost,
-    /// There is no such request. Nothing was sent, and nothing is said about the host.
-    #[error("{0}")]
-    Invalid(#[source] Cause),
-    /// No answer came for so long. It may have been acted on.
-    #[error("no answer within {} s", .0.as_secs_f64())]
-    NoAnswer(Duration),
-    /// The request's own body failed, whose answer this is. Part of it may have been acted on.
-    #[error("{0}")]
-    RequestBody(#[source] Error),
-    /// The connection ended after the request went out. It may have been acted on.
-    #[error("{0}")]
-    Broke(#[source] Cause),
-}
-
-impl SendFailure {
-    /// Whether nothing was sent, so that the request may be sent elsewhere.
-    pub fn retry_is_safe(&self) -> bool {
-        match self {
-            Self::UnknownHost(_) | Self::NotConnected(_) | Self::NearHost | Self::Invalid(_) => {
-                true
-            }
-            Self::NoAnswer(_) | Self::RequestBody(_) | Self::Broke(_) => false,
-        }
-    }
-
-    /// Whether it was this side that did not wait any longer.
-    pub fn is_own_deadline(&self) -> bool {
-        let Self::NotConnected(cause) = self else { return false };
-        // The system's own time-out has a number.
-        let own = |e: &io::Error| e.kind() == io::ErrorKind::TimedOut && e.raw_os_error().is_none();
-        cause.find().is_some_and(own)
-    }
-
-    /// Whether a failed connection speaks against the host. Too few file descriptors or ports here do not.
-    pub fn is_hosts_fault(&self) -> bool {
-        use io::ErrorKind as K;
-        let Self::NotConnected(cause) = self else { return false };
-        cause.find::<io::Error>().is_some_and(|error| {
-            matches!(
-                error.kind(),
-                K::ConnectionRefused
-                    | K::ConnectionReset
-                    | K::ConnectionAborted
-                    | K::HostUnreachable
-                    | K::NetworkUnreachable
-                    | K::TimedOut
-            )
-        })
-    }
-}
-
-impl From<SendRequestError> for SendFailure {
-    fn from(error: SendRequestError) -> Self {
-        match error {
-            // The client says "disconnected" when a connection it had ended without an answer.
-            SendRequestError::Connect(ConnectError::Disconnected) => {
-                Self::Broke(Cause::of("the connection was closed before an answer came"))
-            }
-            // Some of this client's errors stay on their thread: of them the words are kept.
-            SendRequestError::Connect(ConnectError::Resolver(why)) => {
-                Self::UnknownHost(Cause::of(why.to_string()))
-            }
-            SendRequestError::Connect(ConnectError::NoRecords) => {
-                Self::UnknownHost(Cause::of("the name has no address"))
-            }
-            SendRequestError::Connect(ConnectError::Io(why)) => Self::NotConnected(Cause::of(why)),
-            SendRequestError::Connect(why @ ConnectError::Timeout) => Self::NotConnected(
-                Cause::of(io::Error::new(io::ErrorKind::TimedOut, why.to_string())),
-            ),
-            SendRequestError::Connect(why) => Self::NotConnected(Cause::of(why.to_string())),
-            SendRequestError::Url(why) => Self::Invalid(Cause::of(why)),
-            SendRequestError::Http(why) => Self::Invalid(Cause::of(why)),
-            SendRequestError::Send(why) => Self::Broke(Cause::of(why)),
-            SendRequestError::Response(why) => {
-                Self::Broke(Cause::of(format!("unreadable answer: {why}")))
-            }
-            why => Self::Broke(Cause::of(why.to_string())),
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The membership by histories of what was heard of machines.
 
 use super::*;
+use crate::types::NAME_BYTES_MAX;
 
 const RULES: Rules =
     Rules { dead_polls_threshold: 3, dead_poll_time: Duration::from_secs(30), machines_max: 4 };

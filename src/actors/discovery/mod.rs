@@ -13,6 +13,7 @@
 mod handlers;
 mod joins;
 mod messages;
+mod saving;
 mod swimming;
 
 use std::cell::RefCell;
@@ -39,9 +40,7 @@ use crate::membership::swim::Swim;
 use crate::membership::{At, Introduction, Membership, Standing};
 use crate::metrics::Metrics;
 use crate::saved::{Layered, MachineConfig};
-use crate::storage;
 use crate::types::{INIT_SERVERS_MAX, Identity, InitServer, may_be_machine, shortened};
-use crate::wire::WireMachine;
 
 /// What outlives the actor.
 pub struct DiscoveryState {
@@ -400,38 +399,6 @@ impl Discovery {
             actor.publish(Some(identity));
         });
         ctx.spawn(followed);
-    }
-
-    /// Writes the known machines, alive or not: whoever is silent now may answer after a restart.
-    /// `None`: those on disk are the same.
-    fn save(&mut self) -> Option<impl Future<Output = ()> + use<>> {
-        let membership = self.kept.membership.borrow();
-        let known: Vec<Known> = membership.known().map(|m| (m.ip, m.is.clone())).collect();
-        if known == self.saved || self.settings.follows {
-            return None;
-        }
-        self.saved = known;
-        let machines: Vec<_> = membership.known().map(WireMachine::from).collect();
-        let file = self.settings.data_path.join(storage::MACHINES_FILE);
-        let kept = Rc::clone(&self.kept);
-        Some(async move {
-            let _alone = kept.writing.lock().await;
-            if let Err(error) = super::save(file, machines).await {
-                tracing::error!(%error, "the known machines cannot be saved");
-            }
-        })
-    }
-
-    fn save_if_changed(&mut self, ctx: &mut Context<Self>) {
-        let rests = self.saved_at.is_some_and(|at| at.elapsed() < SAVE_REST);
-        if self.saving || rests {
-            return;
-        }
-        if let Some(saved) = self.save() {
-            self.saving = true;
-            self.saved_at = Some(Instant::now());
-            ctx.spawn(saved.into_actor(self).map(|(), actor, _| actor.saving = false));
-        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::actors::Crash;
 use crate::membership::Rules;
 use crate::membership::swim::{SwimEffect, SwimId};
 use crate::saved::MachinePatch;
+use crate::storage;
 use futures_util::future::LocalBoxFuture;
 use std::cell::Cell;
 use std::collections::HashMap;

@@ -8,11 +8,11 @@
 
 mod exchange;
 mod head;
+mod origin;
 mod pool;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::hash::{Hash, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -27,6 +27,7 @@ use futures_util::future::LocalBoxFuture;
 
 use self::exchange::{Exchange, NoHead};
 use self::head::{BodyEnd, RequestHead};
+pub use self::origin::Origin;
 use self::pool::Pool;
 use super::socket::end_unacknowledged;
 use super::{BodyFailure, Hosts, SendFailure};
@@ -65,47 +66,6 @@ pub struct ClientRules {
     pub first_byte: Duration,
     /// How long it may take from one piece of an answer's body to the next.
     pub next_byte: Duration,
-}
-
-/// Where a request goes.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// A name or an address, without brackets.
-    host: Rc<str>,
-    port: u16,
-    /// Both, as they stand in a URL.
-    text: Rc<str>,
-    /// What connecting to it may take beyond the usual.
-    longer: Duration,
-}
-
-impl PartialEq for Origin {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-impl Eq for Origin {}
-
-impl Hash for Origin {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.text.hash(state);
-    }
-}
-
-impl Origin {
-    /// Of a host as it stands in a URL.
-    pub fn new(host: &str, port: u16) -> Self {
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let host = bare.unwrap_or(host);
-        let text = format!("{}:{port}", crate::types::url_host(host));
-        Self { host: host.into(), port, text: text.into(), longer: Duration::ZERO }
-    }
-
-    /// The same, where connecting may take so much longer.
-    pub fn patiently(self, longer: Duration) -> Self {
-        Self { longer, ..self }
-    }
 }
 
 /// A request.

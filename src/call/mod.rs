@@ -271,7 +271,9 @@ impl Dispatcher {
         function: &FunctionName,
         result: &Result<PeerReply, ForwardFailure>,
     ) {
-        let Some(what) = at_peer(result) else { return };
+        let Some(what) = at_peer(result).filter(|_| self.node.settings.peer_ejection) else {
+            return;
+        };
         if self.node.outliers.ended(&peer.host, function, what) {
             tracing::warn!(peer = %peer.host, %function, ?what, "calls fail at a peer: it is left out");
             self.node.metrics.left_out();

@@ -206,6 +206,8 @@ key_table! {
             probe_timeout_ms: u64 = 200 => unit: "milliseconds", allowed: within(1.0, 60000.0);
             /// Time to wait for a forwarded call's answer; not less than `function_timeout_s`.
             forward_timeout_s: f64 = 120.0 => unit: "seconds", allowed: within(0.001, 86400.0);
+            /// Whether a peer at which calls fail is left out for a while.
+            peer_ejection: bool = true;
             /// Time after which a connection to a peer whose machine does not answer at all is
             /// given up.
             peer_silence_timeout_s: f64 = 10.0 => unit: "seconds", allowed: within(1.0, 3600.0);

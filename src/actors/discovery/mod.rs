@@ -1,5 +1,5 @@
-//! The Discovery actor: keeps the membership, polls every known machine, and publishes who is
-//! alive as a snapshot that every call reads.
+//! The Discovery actor: keeps the membership, carries out what SWIM asks for (`swimming.rs`), polls the
+//! machines that are due, and publishes who is alive as a snapshot that every call reads.
 //!
 //! With another discovery service configured it follows that one's list instead.
 //!
@@ -7,7 +7,7 @@
 //! that is how nodes find each other behind one name (`joins.rs`).
 //!
 //! What survives a restart of the actor: the membership and the configuration, which belong to the
-//! node; polls that were under way are forgotten and made again. What survives a restart of the
+//! node; polls that were under way are forgotten and made again, and SWIM takes part anew. What survives a restart of the
 //! node: the machines known, saved when they change; each is listed again once it answers.
 
 mod handlers;
@@ -109,6 +109,8 @@ pub struct Discovery {
     /// What tells who is there of those that speak our protocol; `None`: without an address of its own, this
     /// node does not take part.
     swim: Option<Swim>,
+    /// Held by each timer of SWIM, and so their number.
+    timers: Rc<()>,
     /// Machines of which it was said that they stop, and when they were asked for it.
     said_to_leave: BTreeMap<IpAddr, Instant>,
     _guard: Guard,
@@ -137,6 +139,7 @@ impl Discovery {
             saving: false,
             leaving: false,
             swim: None,
+            timers: Rc::default(),
             said_to_leave: BTreeMap::new(),
             _guard: guard,
         }

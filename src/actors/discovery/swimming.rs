@@ -1,6 +1,7 @@
 //! SWIM in the Discovery actor: datagrams and timers in, its effects out.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use actix::{AsyncContext, Context, Handler};
@@ -11,11 +12,15 @@ use super::messages::{SwimRefused, SwimWoken};
 use super::{Discovery, SwimDatagram};
 use crate::membership::swim::{Swim, SwimEffect, SwimId};
 
+/// Timers that may run at once: whatever the size, and for each machine that may be known.
+const TIMERS_MIN: usize = 256;
+const TIMERS_EACH: usize = 8;
+
 impl Discovery {
     /// Takes part under this node's address, once it has one.
     pub(super) fn swim(&mut self, ctx: &Context<Self>) {
         let Some(ip) = self.kept.published.load().identity.ip else { return };
-        if self.settings.follows || self.leaving || !self.poller.swims() {
+        if self.settings.follows || self.leaving || !self.poller.swims() || self.has_many_timers() {
             return;
         }
         let (elapsed, settings) = (self.start.elapsed(), &self.settings);
@@ -66,10 +71,11 @@ impl Discovery {
             match effect {
                 SwimEffect::Send { to, datagram } => self.poller.datagram(to, &datagram),
                 SwimEffect::Wake { after, timer } => {
-                    let report = ctx.address();
+                    let (report, counted) = (ctx.address(), Rc::clone(&self.timers));
                     // Tasks of their own: an actor looks at all its futures whenever one of them wakes it.
                     actix_rt::spawn(async move {
                         tokio::time::sleep(after).await;
+                        drop(counted);
                         report.do_send(SwimWoken(timer));
                     });
                 }
@@ -94,8 +100,18 @@ impl Discovery {
                 }
             }
         }
+        if self.has_many_timers() {
+            tracing::warn!("strange datagrams: SWIM is off until what they began is over");
+            self.swim = None;
+        }
         self.publish(None);
         self.ask(asks, ctx);
+    }
+
+    /// Whether more timers run than any cluster of that size needs: whoever sends datagrams could begin
+    /// any number of them. Without SWIM, machines are polled.
+    fn has_many_timers(&self) -> bool {
+        Rc::strong_count(&self.timers) > TIMERS_MIN + TIMERS_EACH * self.settings.machines_max
     }
 }
 

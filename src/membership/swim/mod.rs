@@ -34,7 +34,7 @@ const PROBE_ANSWER: Duration = Duration::from_millis(60);
 pub const SUSPECT: Duration = Duration::from_millis(2500);
 /// How long it is remembered that a node is down: it is asked now and then, so that what was parted finds
 /// itself again.
-const REMEMBERED: Duration = Duration::from_secs(3600);
+const REMEMBERED: Duration = Duration::from_secs(300);
 /// How often one that is down is asked, and one that is alive for all that it knows.
 const ASK_DOWN: Duration = Duration::from_secs(1);
 const ASK_ALIVE: Duration = Duration::from_secs(10);

@@ -3,6 +3,8 @@
 mod address;
 mod cause;
 mod function_name;
+mod neighbours;
+mod record;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,6 +21,8 @@ use serde_json::{Map, Value};
 pub use self::address::{may_be_machine, may_be_own};
 pub use self::cause::Cause;
 pub use self::function_name::{BadFunctionName, FunctionName};
+pub use self::neighbours::Neighbours;
+pub use self::record::{About, NodeRecord, RecordLoad};
 
 /// The service class of a call, as clients send it: a number, 0 when none was given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
@@ -74,12 +78,20 @@ pub struct Peer {
     /// Its round trip in coarse steps, where that is long; else zero. Deadlines of one's own are longer for
     /// it.
     pub far: Duration,
+    /// What it says of itself; `None`: nothing was heard, as of a v1 node.
+    pub record: Option<Arc<NodeRecord>>,
 }
 
 impl Peer {
     /// A peer of which only the address is known.
     pub fn at(host: &str) -> Self {
-        Self { host: host.into(), name: "".into(), streams: false, far: Duration::ZERO }
+        Self {
+            host: host.into(),
+            name: "".into(),
+            streams: false,
+            far: Duration::ZERO,
+            record: None,
+        }
     }
 }
 

@@ -47,7 +47,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
         "actors call config connections error faas membership memory policy queue rl saved time \
          types wire",
     ),
-    (5, "fleet", "client policy saved types wire"),
+    (5, "fleet", "client membership policy saved types wire"),
     (
         5,
         "experiment::run",
@@ -65,7 +65,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
         7,
         "cli",
         "call client config connections experiment::design experiment::report experiment::run faas \
-         fleet http keys memory metrics node policy saved storage telemetry types",
+         fleet http keys membership memory metrics node policy saved storage telemetry types",
     ),
     // Everything that reads bytes from outside, for the fuzz targets.
     (

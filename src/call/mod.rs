@@ -41,10 +41,10 @@ use crate::actors::scheduler::Schedule;
 use crate::actors::switch::Active;
 use crate::config::Settings;
 use crate::connections::Bodies;
-use crate::error::{CallOutcome, Error};
+use crate::error::{CallOutcome, Error, Fault};
 use crate::memory::budget::Reservation;
 use crate::metrics::FunctionMetrics;
-use crate::policy::{Decision, Knowledge, LearnerDecision, Task};
+use crate::policy::{Decision, Knowledge, LearnerDecision, Policy, Task};
 use crate::queue::{Arriving, Refusal};
 use crate::types::{FunctionName, Peer, shortened};
 use crate::wire::{PeerHop, Timings, seconds};
@@ -207,7 +207,7 @@ impl Dispatcher {
         let learns = scheduler.policy.learns();
         let mut heard = Knowledge::default();
         if !learns {
-            heard.unreachable = self.left_out(&call);
+            heard.unreachable = self.left_out(&call, &*scheduler.policy);
         }
         for _ in 0..FORWARDS_MAX {
             let ask = Schedule { task: call.task, arrival: call.arrival, heard };
@@ -230,7 +230,7 @@ impl Dispatcher {
             };
             // Too many are away already: their connections wait, and none may be left for others.
             let Ok(away) = Arc::clone(&self.node.away).try_acquire_owned() else { break };
-            if learns && self.left_out(&call).contains(&peer.host) {
+            if learns && self.left_out(&call, &*scheduler.policy).contains(&peer.host) {
                 heard.unreachable.push(peer.host);
                 continue;
             }
@@ -258,10 +258,31 @@ impl Dispatcher {
         self.run_here(call, true, course).await
     }
 
-    /// Peers to which this call is not to go: calls like it fail there.
-    fn left_out(&self, call: &Call) -> Vec<Arc<str>> {
+    /// Peers to which this call is not to go under `policy`: calls like it fail there, or it has passed them
+    /// already.
+    fn left_out(&self, call: &Call, policy: &dyn Policy) -> Vec<Arc<str>> {
         let published = self.node.published.load();
-        self.node.outliers.left_out(&published.peers, &call.invocation.name)
+        let failing = match self.node.settings.peer_ejection {
+            true => &*published.failing,
+            false => &[],
+        };
+        let (peers, name) = (&published.peers, &call.invocation.name);
+        let mut out = self.node.outliers.left_out(peers, failing, name);
+        if !policy.may_return() {
+            out.extend(call.path.iter().map(|hop| hop.machine_ip.as_str().into()));
+        }
+        out
+    }
+
+    /// What became of what ran here.
+    fn judge_here(&self, ran: &Result<Answer, Error>) {
+        let failed = match ran {
+            Ok(answer) => answer.status.is_server_error(),
+            Err(error) if error.fault() == Fault::Function => true,
+            // It did not come to an end, or never began.
+            Err(_) => return,
+        };
+        self.node.outliers.ended_here(failed);
     }
 
     /// What became of a call of `function` at `peer` is remembered.
@@ -337,12 +358,15 @@ impl Dispatcher {
         let started = Instant::now();
         let total = self.total_limit(&name, started);
         let ran = self.backend.call(call.invocation, slot);
-        let mut answer = match &total {
-            None => ran.await?,
+        let ran = match &total {
+            None => ran.await,
             Some(total) => {
-                timeout_at(total.until, ran).await.map_err(|_| total.error.clone())??
+                let ran = timeout_at(total.until, ran).await;
+                ran.unwrap_or_else(|_| Err(total.error.clone()))
             }
         };
+        self.judge_here(&ran);
+        let mut answer = ran?;
         answer.held.get_or_insert_with(|| match &answer.body {
             AnswerBody::Whole(body) => call.held.for_answer(body.len()),
             _ => call.held,

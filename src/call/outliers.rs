@@ -8,7 +8,7 @@
 //! or two, one may be.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ const FIRST: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(120);
 /// What a call on trial may take before another one may go.
 const TRIAL: Duration = Duration::from_secs(10);
+/// Calls that count as served, whatever has happened.
+const FORGETTING: f64 = 2.0;
 /// How long a peer that serves calls is remembered to have failed some.
 const REMEMBERED: Duration = Duration::from_secs(300);
 /// Functions that are told apart at one peer.
@@ -190,21 +192,50 @@ impl Outliers {
         shares.fold(0.0, f64::max)
     }
 
-    /// Those of `peers` to which no call of `function` is to go now: half of them at most.
+    /// Those of `peers` to which no call of `function` is to go now, those that are `failing` by their own
+    /// word among them: half of them at most.
     pub fn left_out(
         &self,
         peers: &[Peer],
+        failing: &[Arc<str>],
         function: &FunctionName,
         now: Duration,
     ) -> Vec<Arc<str>> {
         let is_out = |peer: &&Peer| {
-            self.peers.get(&peer.host).is_some_and(|history| {
-                let of_function = history.functions.get(function);
-                history.whole.is_out(now) || of_function.is_some_and(|history| history.is_out(now))
-            })
+            failing.contains(&peer.host)
+                || self.peers.get(&peer.host).is_some_and(|history| {
+                    let of_function = history.functions.get(function);
+                    history.whole.is_out(now)
+                        || of_function.is_some_and(|history| history.is_out(now))
+                })
         };
         let out = peers.iter().filter(is_out).map(|peer| Arc::clone(&peer.host));
         out.take((peers.len() / 2).max(1)).collect()
+    }
+}
+
+/// What ran on this node, and how it ended: told to the others, so that a node that fails fast does not look
+/// idle to them.
+#[derive(Debug, Default)]
+struct Here {
+    served: AtomicU64,
+    failed: AtomicU64,
+    history: Mutex<History>,
+}
+
+impl Here {
+    /// Of the calls that ran here of late, the share that failed: 0 to 100, in steps of 10. What is over is
+    /// forgotten, since `FORGETTING` calls always count as served.
+    fn failing_percent(&self, now: Duration) -> u8 {
+        let mut history = lock(&self.history);
+        history.decay(now);
+        let counted = |count: &AtomicU64| count.swap(0, Ordering::Relaxed) as f64;
+        let (served, failed) = (counted(&self.served), counted(&self.failed));
+        history.calls += served + failed;
+        history.failures += failed;
+        let share = history.failures / (history.calls + FORGETTING);
+        let tenths = (0..10).filter(|n| share > f64::from(*n) * 0.1 + 0.05).count();
+        u8::try_from(tenths * 10).unwrap_or(100)
     }
 }
 
@@ -213,23 +244,52 @@ impl Outliers {
 pub struct SharedOutliers {
     outliers: Mutex<Outliers>,
     any: AtomicBool,
+    here: Here,
     began: Instant,
 }
 
 impl Default for SharedOutliers {
     fn default() -> Self {
         let (outliers, any) = (Mutex::default(), AtomicBool::new(false));
-        Self { outliers, any, began: Instant::now() }
+        Self { outliers, any, here: Here::default(), began: Instant::now() }
     }
 }
 
 impl SharedOutliers {
     /// As [`Outliers::left_out`].
-    pub fn left_out(&self, peers: &[Peer], function: &FunctionName) -> Vec<Arc<str>> {
-        match self.any.load(Ordering::Acquire) {
-            true => lock(&self.outliers).left_out(peers, function, self.began.elapsed()),
-            false => Vec::new(),
+    pub fn left_out(
+        &self,
+        peers: &[Peer],
+        failing: &[Arc<str>],
+        function: &FunctionName,
+    ) -> Vec<Arc<str>> {
+        if failing.is_empty() && !self.any.load(Ordering::Acquire) {
+            return Vec::new();
         }
+        lock(&self.outliers).left_out(peers, failing, function, self.began.elapsed())
+    }
+
+    /// A function has ended here.
+    pub fn ended_here(&self, failed: bool) {
+        let count = if failed { &self.here.failed } else { &self.here.served };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Of the calls that ran here of late, the share that failed: 0 to 100, in steps of 10.
+    pub fn failing_here_percent(&self) -> u8 {
+        self.here.failing_percent(self.began.elapsed())
+    }
+
+    /// What is left out now, with the functions for which it is; `None`: for all.
+    pub fn all_left_out(&self) -> Vec<(Arc<str>, Option<FunctionName>)> {
+        let (outliers, now) = (lock(&self.outliers), self.began.elapsed());
+        let all = outliers.peers.iter().flat_map(|(host, peer)| {
+            let whole = peer.whole.is_out(now).then(|| (Arc::clone(host), None));
+            let functions = peer.functions.iter().filter(|(_, history)| history.is_out(now));
+            let functions = functions.map(|(name, _)| (Arc::clone(host), Some(name.clone())));
+            whole.into_iter().chain(functions.collect::<Vec<_>>())
+        });
+        all.collect()
     }
 
     /// As [`Outliers::goes`].
@@ -280,34 +340,34 @@ mod tests {
         assert_eq!(fail(&mut outliers, &peers, AtPeer::PeerFailed, now), 3);
         for seconds in [5, 10, 20, 40, 80, 120, 120] {
             for (later, count) in [(0, 1), (seconds - 1, 1), (seconds, 0)] {
-                let out = outliers.left_out(&peers, &name("f"), now + s(later));
+                let out = outliers.left_out(&peers, &[], &name("f"), now + s(later));
                 assert_eq!(out.len(), count, "{seconds} {later}");
             }
             now += s(seconds);
             // One call goes on trial, and no other meanwhile.
             outliers.goes("10.0.0.0", &name("f"), now);
-            assert_eq!(outliers.left_out(&peers, &name("f"), now).len(), 1);
+            assert_eq!(outliers.left_out(&peers, &[], &name("f"), now).len(), 1);
             assert_eq!(fail(&mut outliers, &peers, AtPeer::PeerFailed, now), 1);
         }
         now += s(120);
         outliers.goes("10.0.0.0", &name("f"), now);
         assert!(!outliers.ended(&peers[0].host, &name("f"), AtPeer::Served, now));
-        assert!(outliers.left_out(&peers, &name("f"), now).is_empty(), "it is back");
+        assert!(outliers.left_out(&peers, &[], &name("f"), now).is_empty(), "it is back");
         // A trial whose end nobody hears of is not waited for for ever.
         assert_eq!(fail(&mut outliers, &peers, AtPeer::PeerFailed, now), 3);
         outliers.goes("10.0.0.0", &name("f"), now + s(120));
-        assert!(outliers.left_out(&peers, &name("f"), now + s(131)).is_empty());
+        assert!(outliers.left_out(&peers, &[], &name("f"), now + s(131)).is_empty());
     }
 
     #[test]
     fn a_function_that_fails_leaves_the_peer_out_for_that_function_alone() {
         let (mut outliers, peers) = (Outliers::default(), peers(2));
         fail(&mut outliers, &peers, AtPeer::FunctionFailed, s(1));
-        assert_eq!(outliers.left_out(&peers, &name("f"), s(2)), [Arc::clone(&peers[0].host)]);
-        assert!(outliers.left_out(&peers, &name("g"), s(2)).is_empty());
+        assert_eq!(outliers.left_out(&peers, &[], &name("f"), s(2)), [Arc::clone(&peers[0].host)]);
+        assert!(outliers.left_out(&peers, &[], &name("g"), s(2)).is_empty());
         // Another function's answers say nothing of it.
         outliers.ended(&peers[0].host, &name("g"), AtPeer::Served, s(2));
-        assert_eq!(outliers.left_out(&peers, &name("f"), s(2)).len(), 1);
+        assert_eq!(outliers.left_out(&peers, &[], &name("f"), s(2)).len(), 1);
     }
 
     #[test]
@@ -336,8 +396,34 @@ mod tests {
         for n in 0..5 {
             fail(&mut outliers, &all[n..], AtPeer::PeerFailed, s(1));
         }
-        assert_eq!(outliers.left_out(&all, &name("f"), s(2)).len(), 2);
-        assert_eq!(outliers.left_out(&all[..1], &name("f"), s(2)).len(), 1, "of one, that one");
+        assert_eq!(outliers.left_out(&all, &[], &name("f"), s(2)).len(), 2);
+        assert_eq!(
+            outliers.left_out(&all[..1], &[], &name("f"), s(2)).len(),
+            1,
+            "of one, that one"
+        );
+    }
+
+    #[test]
+    fn who_says_that_it_fails_is_left_out_but_never_more_than_half() {
+        let (outliers, all) = (Outliers::default(), peers(4));
+        let failing: Vec<_> = all.iter().map(|peer| Arc::clone(&peer.host)).collect();
+        assert_eq!(outliers.left_out(&all, &failing[..1], &name("f"), s(1)), failing[..1]);
+        assert_eq!(outliers.left_out(&all, &failing, &name("f"), s(1)).len(), 2);
+    }
+
+    #[test]
+    fn the_share_of_failures_here_is_told_in_steps_and_forgotten() {
+        let here = Here::default();
+        assert_eq!(here.failing_percent(s(1)), 0);
+        here.failed.store(1, Ordering::Relaxed);
+        assert_eq!(here.failing_percent(s(1)), 30, "one call says little");
+        here.failed.store(97, Ordering::Relaxed);
+        assert_eq!(here.failing_percent(s(1)), 100);
+        assert_eq!(here.failing_percent(s(31)), 90);
+        assert!(here.failing_percent(s(120)) < 50);
+        here.served.store(100, Ordering::Relaxed);
+        assert_eq!(here.failing_percent(s(120)), 0);
     }
 
     #[test]

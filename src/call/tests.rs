@@ -97,6 +97,7 @@ impl Stage {
         let published = Published {
             identity: Identity { ip, ..Identity::default() },
             peers: hosts.iter().map(|host| Peer::at(host)).collect(),
+            failing: Vec::new(),
         };
         let node = Arc::new(NodeState::new(
             Arc::new(Settings::default()),

@@ -1,6 +1,6 @@
 //! `p2pfaas cluster N`.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -9,20 +9,28 @@ use futures_util::future::{join_all, select_all};
 use super::output::say;
 use super::{Failure, SchedulingArgs, broken, load, told_to_stop};
 use crate::config::{Admin, Settings};
+use crate::membership::topology::Topology;
 use crate::node::Node;
 use crate::telemetry;
+use crate::types::Neighbours;
 
 /// Nodes in one process at most.
-const NODES_MAX: u8 = 64;
+const NODES_MAX: u8 = 250;
+
+/// Nodes that each joins through at most; the others it hears of.
+const JOINED_MAX: usize = 16;
 
 #[derive(Args)]
 pub(super) struct ClusterArgs {
-    /// How many nodes, 1 to 64.
+    /// How many nodes, 1 to 250.
     #[arg(value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(NODES_MAX)))]
     nodes: u8,
     /// Address of the first node; the others take the next ones.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
     base: Ipv4Addr,
+    /// Who is whose neighbour: `all`, `ring`, `grid`, `tree` or `random D`.
+    #[arg(long, value_name = "SHAPE", default_value = "all")]
+    topology: Topology,
     /// Folder for the nodes' files, one folder a node in it [default: a temporary one, removed at
     /// the end].
     #[arg(long, value_name = "DIR")]
@@ -51,7 +59,7 @@ impl ClusterArgs {
 
 /// One node's settings: as configured, but for where it is and whom it knows.
 fn settings_of(base: &Settings, ip: Ipv4Addr, all: &[Ipv4Addr], folder: &Path) -> Settings {
-    let others = all.iter().filter(|other| **other != ip);
+    let others = all.iter().filter(|other| **other != ip).take(JOINED_MAX);
     Settings {
         host: ip.into(),
         machine_ip: ip.to_string(),
@@ -84,11 +92,16 @@ pub(super) fn run(args: &ClusterArgs) -> Result<(), Failure> {
         chosen.or(temporary.as_ref().map(tempfile::TempDir::path)).unwrap_or(Path::new("."));
 
     actix_rt::System::new().block_on(async {
-        let start = |ip: &Ipv4Addr| {
-            let settings = settings_of(&loaded.settings, *ip, &addresses, folder);
+        let all: Vec<IpAddr> = addresses.iter().copied().map(IpAddr::from).collect();
+        let start = |(ip, neighbours): (&Ipv4Addr, Neighbours)| {
+            let mut settings = settings_of(&loaded.settings, *ip, &addresses, folder);
+            if args.topology != Topology::All {
+                settings.neighbours = neighbours.to_string();
+            }
             Node::start(settings, &args.scheduling.overrides())
         };
-        let mut nodes = addresses.iter().map(start).collect::<Result<Vec<_>, _>>()?;
+        let told = addresses.iter().zip(args.topology.told(&all));
+        let mut nodes = told.map(start).collect::<Result<Vec<_>, _>>()?;
         say(&welcome(&nodes, chosen))?;
         let broke = select_all(nodes.iter_mut().map(|node| Box::pin(node.broken())));
         tokio::select! {

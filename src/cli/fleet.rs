@@ -169,6 +169,7 @@ async fn status(fleet: &Fleet, api: &Api) -> Result<(), Failure> {
         &"RUNNING",
         &"WAITING",
         &"PEERS",
+        &"NEIGHBOURS",
         &"EPSILON",
         &"MODEL AGE",
     ])];
@@ -187,6 +188,7 @@ async fn status(fleet: &Fleet, api: &Api) -> Result<(), Failure> {
                     &s.load.running,
                     &s.load.waiting,
                     &s.peers,
+                    &or_dash(s.neighbours.map(|count| count.to_string())),
                     &epsilon,
                     &age,
                 ])

@@ -12,7 +12,7 @@ use crate::node::Node;
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::{Dynamic, FlagOverrides, MachinePatch};
 use crate::telemetry;
-use crate::types::InitServer;
+use crate::types::{InitServer, Neighbours};
 
 // Flags that stand for a setting have no doc comments: those would be their help, which comes from the
 // settings.
@@ -30,6 +30,8 @@ pub(super) struct NodeArgs {
     data_path: Option<PathBuf>,
     #[arg(long, value_name = "HOST", value_parser = parse_init_server)]
     init_server: Vec<String>,
+    #[arg(long, value_name = "WHOM", value_parser = parse_neighbours)]
+    neighbours: Option<String>,
     #[arg(long, value_name = "NAME=URL")]
     route: Vec<String>,
     #[arg(long)]
@@ -52,6 +54,10 @@ pub(super) struct NodeArgs {
 
 fn parse_init_server(text: &str) -> Result<String, String> {
     text.parse::<InitServer>().map(|_| text.to_owned())
+}
+
+fn parse_neighbours(text: &str) -> Result<String, String> {
+    text.parse::<Neighbours>().map(|neighbours| neighbours.to_string())
 }
 
 impl NodeArgs {
@@ -83,6 +89,7 @@ impl NodeArgs {
             machine_id: self.machine_id.clone(),
             machine_group_name: self.group.clone(),
             init_servers: (!self.init_server.is_empty()).then(|| self.init_server.clone()),
+            neighbours: self.neighbours.clone(),
         };
         FlagOverrides { machine, ..self.scheduling.overrides() }
     }
@@ -104,6 +111,7 @@ fn printed(settings: Settings, overrides: &FlagOverrides) -> Result<String, Fail
         machine_id: machine.machine_id,
         machine_group_name: machine.machine_group_name,
         init_servers: machine.init_servers,
+        neighbours: machine.neighbours.unwrap_or_default().to_string(),
         ..settings
     };
     toml::to_string(&in_force).map_err(broken)

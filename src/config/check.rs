@@ -4,7 +4,7 @@
 use super::Settings;
 use crate::keys::Problem;
 use crate::policy::registry::SchedulerSpec;
-use crate::types::{FunctionName, InitServer, check_init_servers, check_machine};
+use crate::types::{FunctionName, InitServer, Neighbours, check_init_servers, check_machine};
 
 impl Settings {
     /// Checks texts against their forms, and settings that belong together against one another.
@@ -21,6 +21,9 @@ impl Settings {
         let machine = check_machine(&self.machine_ip, &self.machine_id, &self.machine_group_name);
         if let Err((key, why)) = machine {
             problem(key, why);
+        }
+        if let Err(why) = self.neighbours.parse::<Neighbours>() {
+            problem("neighbours", why);
         }
         if self.openfaas_enabled && self.openfaas_host.parse::<InitServer>().is_err() {
             let why = format!("{:?} is neither an IP address nor a host name", self.openfaas_host);

@@ -65,6 +65,11 @@ key_table! {
             init_servers: Vec<String> = Vec::new()
                 => allowed: form(|| format!("up to {INIT_SERVERS_MAX} IP addresses or host names")),
                    flag: Some("init-server");
+            /// The machines that calls are handed to: all, those of the node's group, the N with the
+            /// shortest round trips, or those at these addresses.
+            neighbours: String = "all".to_owned()
+                => allowed: form(|| "`all`, `group`, `nearest N`, or `list ADDRESS …`".to_owned()),
+                   flag: Some("neighbours");
             /// Time between polls of the known machines.
             poll_time_s: f64 = 1.5
                 => unit: "seconds", allowed: within(0.05, 3600.0), v1_names: &["P2PFAAS_POLL_TIME"];

@@ -6,8 +6,8 @@ use std::time::Duration;
 use awc::http::Method;
 use awc::http::header::HeaderName;
 use bytes::Bytes;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
@@ -109,6 +109,8 @@ pub struct Status {
     pub load: NodeLoad,
     /// Machines that it lists.
     pub peers: usize,
+    /// Those of them that calls may go to; `None`: it does not tell.
+    pub neighbours: Option<usize>,
     /// The learner's ε; `None`: no learner answers.
     pub epsilon: Option<f64>,
     /// Seconds since the learner's model was saved, as far as it tells.
@@ -288,6 +290,19 @@ impl Api {
         Ok((printable(headers::text(&head, &headers::MACHINE_NAME), NAME_BYTES_MAX), listed))
     }
 
+    /// How many of the machines that the node at `ip` lists calls may go to, if it tells.
+    async fn neighbours(&self, ip: IpAddr) -> Option<usize> {
+        #[derive(Deserialize)]
+        struct Told {
+            #[serde(default)]
+            neighbour: bool,
+        }
+        let (_, body) =
+            self.ask(Method::GET, (ip, self.discovery_port), "/records", Vec::new()).await.ok()?;
+        let told: Vec<Told> = serde_json::from_slice(&body).ok()?;
+        Some(told.iter().filter(|told| told.neighbour).count())
+    }
+
     /// What runs and waits at `ip`, and K.
     ///
     /// # Errors
@@ -401,6 +416,7 @@ impl Api {
             scheduler: spec.words(),
             load,
             peers: machines.len(),
+            neighbours: self.neighbours(ip).await,
             epsilon: stat("epsilon"),
             model_age_s: stat("model_saved_s_ago"),
         })

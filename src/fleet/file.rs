@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 use toml::Table;
 
 use super::plan::Wanted;
+use crate::membership::topology::Topology;
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::{LimitsPatch, MachinePatch};
-use crate::types::{InitServer, List, beyond_json};
+use crate::types::{InitServer, List, Neighbours, beyond_json};
 
 /// Why a file is no fleet; the text says where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +42,7 @@ struct Entry {
     name: Option<String>,
     group: Option<String>,
     init_server: Option<List<String>>,
+    neighbours: Option<String>,
     k: Option<u32>,
     queue_length: Option<u32>,
     queue_enabled: Option<bool>,
@@ -116,6 +118,14 @@ impl Fleet {
                 ));
             }
         };
+        let topology = match common.remove("topology") {
+            None => None,
+            Some(toml::Value::String(words)) => {
+                let read: Result<Topology, _> = words.parse();
+                Some(read.map_err(|why| bad(format!("topology: {why}")))?)
+            }
+            Some(other) => return Err(bad(format!("topology: {other} is no text"))),
+        };
         let member = |(index, node): (usize, toml::Value)| {
             let one = match node {
                 toml::Value::String(address) => {
@@ -128,7 +138,19 @@ impl Fleet {
             member(merged(&common, one), index, look_up)
                 .map_err(|why| bad(format!("{named}: {why}")))
         };
-        nodes.into_iter().enumerate().map(member).collect::<Result<_, _>>().map(Self)
+        let mut fleet = Self(nodes.into_iter().enumerate().map(member).collect::<Result<_, _>>()?);
+        if let Some(topology) = topology {
+            fleet.take_shape(topology);
+        }
+        Ok(fleet)
+    }
+
+    /// The nodes become neighbours as `topology` has it, but those for which something else is wanted.
+    pub fn take_shape(&mut self, topology: Topology) {
+        let addresses: Vec<IpAddr> = self.0.iter().map(|member| member.address).collect();
+        for (member, neighbours) in self.0.iter_mut().zip(topology.told(&addresses)) {
+            member.wanted.machine.neighbours.get_or_insert_with(|| neighbours.to_string());
+        }
     }
 
     fn check(&self) -> Result<(), BadFleet> {
@@ -167,6 +189,12 @@ fn merged(common: &Table, one: Table) -> Table {
     all
 }
 
+/// Whom a node hands calls to, in its normal form.
+fn in_words(words: &str) -> Result<String, String> {
+    let read: Result<Neighbours, _> = words.parse();
+    read.map(|neighbours| neighbours.to_string()).map_err(|why| format!("neighbours: {why}"))
+}
+
 fn member(table: Table, index: usize, look_up: LookUp<'_>) -> Result<Member, String> {
     let entry: Entry = table.try_into().map_err(|why: toml::de::Error| why.message().to_owned())?;
     let address = address_of(&entry.address, look_up)?;
@@ -187,6 +215,7 @@ fn member(table: Table, index: usize, look_up: LookUp<'_>) -> Result<Member, Str
         machine_id: entry.name.map(|name| name.replace("{n}", &index.to_string())),
         machine_group_name: entry.group,
         init_servers,
+        neighbours: entry.neighbours.map(|words| in_words(&words)).transpose()?,
     };
     machine.check()?;
     let limits = LimitsPatch {

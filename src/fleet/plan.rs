@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::{LimitsPatch, MachinePatch};
+use crate::types::Neighbours;
 
 /// What a node should be; what is `None` or empty is left as it is.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -159,6 +160,12 @@ impl ChangePlan {
                 self.differs(ChangeStep::Machine, what, found.clone().unwrap_or_default(), wanted);
             }
         }
+        // Where it is all, nodes do not tell it.
+        let all = || Neighbours::All.to_string();
+        let are = found.neighbours.clone().unwrap_or_else(all);
+        if let Some(wanted) = wanted.neighbours.as_ref().filter(|wanted| **wanted != are) {
+            self.differs(ChangeStep::Machine, "neighbours", are, wanted);
+        }
         let found = found.init_servers.clone().unwrap_or_default();
         if let Some(servers) = &wanted.init_servers
             && *servers != found
@@ -198,6 +205,7 @@ mod tests {
                 machine_id: Some("n1".to_owned()),
                 machine_group_name: Some(String::new()),
                 init_servers: Some(Vec::new()),
+                neighbours: None,
             },
             limits: LimitsPatch {
                 parallel_running_functions_max: Some(4),

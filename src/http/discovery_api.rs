@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::accompanied::respond_within;
@@ -13,11 +15,14 @@ use super::body::{Uploads, read_body};
 use super::errors;
 use super::ignored::Ignored;
 use super::node_api::{CHANGE_TIME, begin_change, changed, check_admin, internal};
-use crate::actors::discovery::{ChangeMachineConfig, GetMachineConfig, ListMachines, Reset};
+use crate::actors::discovery::{
+    ChangeMachineConfig, GetMachineConfig, ListMachines, ListRecords, RecordListing, Reset,
+};
 use crate::call::state::{NodePhase, NodeState};
 use crate::error::Error;
 use crate::membership::Introduction;
 use crate::saved::MachinePatch;
+use crate::types::{About, RecordLoad};
 use crate::wire::headers;
 use crate::wire::json::Bounds;
 use crate::wire::{MACHINE_AGENT, read_object};
@@ -96,6 +101,74 @@ pub async fn list(request: HttpRequest, worker: Worker) -> HttpResponse {
     }
 }
 
+/// A node's record, as it is shown.
+#[derive(Serialize)]
+struct ShownRecord {
+    ip: String,
+    /// Whether it is the answering node's own.
+    own: bool,
+    /// Whether calls may go there.
+    neighbour: bool,
+    /// Seconds; of datagrams.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    round_trip_s: Option<f64>,
+    /// How many seconds ago it said what it is, and how busy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    about_age_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    load_age_s: Option<f64>,
+    #[serde(flatten)]
+    about: Option<About>,
+    #[serde(flatten)]
+    load: Option<RecordLoad>,
+    /// The functions for which calls do not go there now, since they fail there; `*`: all.
+    left_out: Vec<String>,
+}
+
+/// `GET /records`.
+pub async fn records(request: HttpRequest, worker: Worker) -> HttpResponse {
+    let Ok(_turn) = worker.lists.acquire().await else {
+        return errors::response(&Error::Stopped);
+    };
+    let listed = match worker.node.discovery.ask(|| ListRecords).await {
+        Ok(listed) => listed,
+        Err(gone) => return errors::response(&internal(gone)),
+    };
+    let (out, published) = (worker.node.outliers.all_left_out(), worker.node.published.load());
+    let ms = |time: Duration| time.as_millis() as f64 / 1000.0;
+    let shown = listed.into_iter().map(|RecordListing { aged, own, neighbour, round_trip }| {
+        let ip = aged.owner.to_string();
+        let mut left_out: Vec<String> = out
+            .iter()
+            .filter(|(host, _)| **host == *ip)
+            .map(|(_, function)| function.as_ref().map_or("*".to_owned(), ToString::to_string))
+            .collect();
+        if published.failing.iter().any(|host| **host == *ip) && left_out.is_empty() {
+            left_out.push("*".to_owned());
+        }
+        ShownRecord {
+            ip,
+            own,
+            neighbour,
+            round_trip_s: round_trip.map(|time| time.as_micros() as f64 / 1e6),
+            about_age_s: aged.about_age.map(ms),
+            load_age_s: aged.load_age.map(ms),
+            about: aged.record.about.clone(),
+            load: aged.record.load,
+            left_out,
+        }
+    });
+    let mut builder = HttpResponse::Ok();
+    builder.content_type("application/json");
+    match serde_json::to_vec(&shown.collect::<Vec<_>>()) {
+        Ok(all) => {
+            let bodies = &worker.uploads.bodies;
+            respond_within(&mut builder, all, bodies, request.conn_data()).await
+        }
+        Err(why) => errors::response(&internal(why)),
+    }
+}
+
 /// `GET /configuration`.
 pub async fn configuration(worker: Worker) -> HttpResponse {
     match worker.node.discovery.ask(|| GetMachineConfig).await {
@@ -118,7 +191,10 @@ pub async fn change_configuration(
             read_body(&request, payload, Bounds::SMALL.bytes, &worker.uploads).await?;
         let patch: MachinePatch = read_object(&body, &Bounds::SMALL).map_err(Error::Malformed)?;
         patch.check().map_err(Error::Malformed)?;
-        ignored.keys(&body, &["machine_ip", "machine_id", "machine_group_name", "init_servers"]);
+        ignored.keys(
+            &body,
+            &["machine_ip", "machine_id", "machine_group_name", "init_servers", "neighbours"],
+        );
         let _begun = begin_change(&worker.node)?;
         let change = || ChangeMachineConfig(patch.clone());
         let discovery = &worker.node.discovery;

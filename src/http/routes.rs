@@ -47,6 +47,7 @@ pub fn scheduler(app: &mut web::ServiceConfig) {
 pub fn discovery(app: &mut web::ServiceConfig) {
     app.service(at("/").get(discovery_api::greeting))
         .service(at("/list").get(discovery_api::list))
+        .service(at("/records").get(discovery_api::records))
         .service(
             at("/configuration")
                 .get(discovery_api::configuration)

@@ -3,9 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::types::NAME_BYTES_MAX;
-#[cfg(doc)]
-use crate::types::Peer;
+use crate::types::{NAME_BYTES_MAX, Peer};
 use crate::wire::WireMachine;
 
 /// How much is known of a machine's life.
@@ -78,6 +76,19 @@ impl From<&Machine> for WireMachine {
             last_update: machine.last_update,
             alive: machine.standing == Standing::Alive,
             dead_polls: machine.dead_polls,
+        }
+    }
+}
+
+impl From<&Machine> for Peer {
+    /// As a place to send calls to. What it says of itself in its record is not known here.
+    fn from(machine: &Machine) -> Self {
+        Self {
+            host: machine.ip.to_string().into(),
+            name: machine.is.name.as_str().into(),
+            streams: machine.is.streams,
+            far: machine.far,
+            record: None,
         }
     }
 }

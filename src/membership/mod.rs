@@ -15,7 +15,9 @@
 //! those that are only heard of a few are asked at a time ([`UNKNOWN_ASKED_MAX`]).
 
 mod machine;
+pub mod records;
 pub mod swim;
+pub mod topology;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,7 +25,7 @@ use std::time::Duration;
 
 use self::machine::{FAR_STEP, coarse};
 pub use self::machine::{Introduction, Machine, Standing};
-use crate::types::{Peer, may_be_machine};
+use crate::types::may_be_machine;
 
 /// Machines that are only heard of and are asked between two polls without an answer, at most: the
 /// lists of others name addresses as they like, and this node is not to scan networks for them.
@@ -310,17 +312,6 @@ impl Membership {
             self.machines.values().filter(|m| m.standing == Standing::Alive).collect();
         alive.sort_by_cached_key(|m| (m.is.name.clone(), m.ip.to_string()));
         alive
-    }
-
-    /// [`list`](Self::list) as places to send calls to, in the same order.
-    pub fn peers(&self) -> Vec<Peer> {
-        let peer = |m: &&Machine| Peer {
-            host: m.ip.to_string().into(),
-            name: m.is.name.as_str().into(),
-            streams: m.is.streams,
-            far: m.far,
-        };
-        self.list().iter().map(peer).collect()
     }
 
     /// Grows with every change of who is known, under what name, and in what standing.

@@ -36,7 +36,8 @@ use crate::saved::model_file::ModelFile;
 use crate::saved::{Dynamic, FlagOverrides};
 use crate::storage::lock::FolderLock;
 use crate::storage::{self, StorageError};
-use crate::types::Identity;
+use crate::types::{About, Identity, RecordLoad};
+use crate::wire::headers::OUR_PROTOCOL_NUMBER;
 use crate::wire::{WireMachine, list_bytes_max, read_machines};
 
 /// Why a node does not start. Nothing was changed or bound by it.
@@ -280,6 +281,8 @@ fn tree(
             data_path: settings.data_path.clone(),
             machines_max: settings.machines_max,
             seed: chance(),
+            about: about(&settings),
+            load: own_load(state),
         };
         move |guard| {
             Discovery::new(kept.clone(), how.clone(), poller.clone(), metrics.clone(), guard)
@@ -289,6 +292,31 @@ fn tree(
         .child("queue", state.queue.clone(), queue)
         .child("switch", state.switch.clone(), switch)
         .child("discovery", state.discovery.clone(), discovery)
+}
+
+/// What a node says of itself that no configuration changes.
+fn about(settings: &Settings) -> About {
+    let functions = (!settings.fns_list.is_empty()).then(|| settings.fns_list.clone());
+    About {
+        software: format!("p2pfaas {}", crate::VERSION),
+        protocol: OUR_PROTOCOL_NUMBER,
+        functions,
+        ..About::default()
+    }
+}
+
+/// How busy the node is, to be asked now and then.
+fn own_load(state: &Arc<NodeState>) -> Rc<dyn Fn() -> RecordLoad> {
+    let state = Arc::clone(state);
+    Rc::new(move || {
+        let load = state.gate.load();
+        RecordLoad {
+            k: state.gate.k(),
+            running: load.running,
+            waiting: load.waiting,
+            failing_percent: state.outliers.failing_here_percent(),
+        }
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "whom a node asks next is nobody's to foresee")]
@@ -310,7 +338,7 @@ fn keep(settings: &Settings, dynamic: &Dynamic, identity: &Identity) -> Rc<Disco
             membership.remembered(ip, is, At::default());
         }
     }
-    let published = Published { identity: identity.clone(), peers: Vec::new() };
+    let published = Published { identity: identity.clone(), ..Published::default() };
     Rc::new(DiscoveryState {
         membership: RefCell::new(membership),
         config: Mutex::new(dynamic.machine.clone()),

@@ -196,6 +196,12 @@ pub trait Policy: Send + Sync + 'static {
         None
     }
 
+    /// Whether a call may be handed to a node that it has passed already. Else such nodes are not among
+    /// the peers, so that calls find their way where nodes have few neighbours.
+    fn may_return(&self) -> bool {
+        false
+    }
+
     /// What an operator should know before using it with these parameters, if anything.
     fn warning(&self) -> Option<String> {
         None

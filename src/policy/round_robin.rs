@@ -58,6 +58,11 @@ impl Policy for RoundRobinWithMasterScheduler {
         vec![self.is_master.to_string(), self.master_ip.clone(), self.loss.to_string()]
     }
 
+    /// The master's turns go through all machines that it knows, the one that sent a call among them.
+    fn may_return(&self) -> bool {
+        true
+    }
+
     fn next(&self, task: &Task, node: NodeView<'_>, heard: &Knowledge, _: &mut dyn Rng) -> Step {
         match (self.is_master, task.from_peer) {
             (true, true) => self.hand_on(node.peers),

@@ -18,7 +18,9 @@ use crate::policy::registry::SchedulerSpec;
 use crate::queue::Limits;
 use crate::rl::parameters::Parameters;
 use crate::storage::{self, StorageError};
-use crate::types::{Cause, INIT_SERVERS_MAX, Identity, check_init_servers, check_machine};
+use crate::types::{
+    Cause, INIT_SERVERS_MAX, Identity, Neighbours, check_init_servers, check_machine,
+};
 
 /// `GET /configuration`, and a partial one to be merged over it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +75,9 @@ pub struct MachinePatch {
     /// Nodes to join through; replaces the list as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_servers: Option<Vec<String>>,
+    /// Whom the node hands calls to. Ours; v1 knows only `all`, and where that is so it is not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neighbours: Option<String>,
 }
 
 impl MachinePatch {
@@ -84,7 +89,12 @@ impl MachinePatch {
     pub fn check(&self) -> Result<(), String> {
         check_init_servers(self.init_servers.as_deref().unwrap_or_default())
             .map_err(|why| format!("init_servers: {why}"))?;
+        self.neighbours().map_err(|why| format!("neighbours: {why}"))?;
         self.check_identity()
+    }
+
+    fn neighbours(&self) -> Result<Option<Neighbours>, String> {
+        self.neighbours.as_ref().map(|text| text.parse()).transpose()
     }
 
     fn check_identity(&self) -> Result<(), String> {
@@ -106,6 +116,8 @@ pub struct MachineConfig {
     pub machine_group_name: String,
     /// As configured.
     pub init_servers: Vec<String>,
+    /// As configured; `None`: unset, which is all.
+    pub neighbours: Option<Neighbours>,
 }
 
 impl MachineConfig {
@@ -118,6 +130,8 @@ impl MachineConfig {
             machine_id: or(&patch.machine_id, &self.machine_id),
             machine_group_name: or(&patch.machine_group_name, &self.machine_group_name),
             init_servers: patch.init_servers.as_ref().unwrap_or(&self.init_servers).clone(),
+            // What is no form of it was refused.
+            neighbours: patch.neighbours().ok().flatten().or_else(|| self.neighbours.clone()),
         }
     }
 
@@ -128,6 +142,7 @@ impl MachineConfig {
             machine_id: Some(self.machine_id.clone()),
             machine_group_name: Some(self.machine_group_name.clone()),
             init_servers: Some(self.init_servers.clone()),
+            neighbours: self.neighbours.as_ref().map(Neighbours::to_string),
         }
     }
 
@@ -243,10 +258,15 @@ fn read_machine(path: &Path, settings: &Settings) -> Result<Layered<MachineConfi
         machine_id: settings.machine_id.clone(),
         machine_group_name: settings.machine_group_name.clone(),
         init_servers: settings.init_servers.clone(),
+        // Settings were checked.
+        neighbours: settings.neighbours.parse().ok(),
     };
     let stored: MachinePatch = storage::read(path, WHAT)?.unwrap_or_default();
     // v1 keeps whatever init servers it was told: one that cannot be found is only warned of.
     stored.check_identity().map_err(|why| unusable(path, WHAT, Cause::of(why)))?;
+    stored
+        .neighbours()
+        .map_err(|why| unusable(path, WHAT, Cause::of(format!("neighbours: {why}"))))?;
     let set = |text: Option<String>| text.filter(|t| !t.is_empty());
     let mut init_servers = stored.init_servers;
     if let Some(servers) = init_servers.as_mut().filter(|servers| servers.len() > INIT_SERVERS_MAX)
@@ -260,6 +280,7 @@ fn read_machine(path: &Path, settings: &Settings) -> Result<Layered<MachineConfi
         machine_id: set(stored.machine_id),
         machine_group_name: set(stored.machine_group_name),
         init_servers,
+        neighbours: stored.neighbours,
     };
     let nobody = MachineConfig { init_servers: base.init_servers.clone(), ..Default::default() };
     Ok(Layered { running: base.merged(&stored), saved: nobody.merged(&stored) })

@@ -126,6 +126,8 @@ const HOP_BY_HOP: &[&str] = &[
 
 /// The peer protocol that this node speaks beside v1's.
 pub const OUR_PROTOCOL: &str = "2";
+/// The same as a number, in records.
+pub const OUR_PROTOCOL_NUMBER: u8 = 2;
 
 /// The prefix of headers that are between nodes alone.
 const BETWEEN_NODES: &str = "p2pfaas-";

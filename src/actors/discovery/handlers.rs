@@ -17,6 +17,7 @@ use crate::lock;
 use crate::membership::Standing;
 use crate::saved::{Layered, MachinePatch};
 use crate::storage::{self, StorageError};
+use crate::types::Neighbours;
 use crate::wire::WireMachine;
 
 impl Handler<Polled> for Discovery {
@@ -62,11 +63,14 @@ impl Handler<GetMachineConfig> for Discovery {
     fn handle(&mut self, _: GetMachineConfig, _: &mut Self::Context) -> Self::Result {
         let identity = self.kept.published.load().identity.clone();
         identity.ip.ok_or(NoMachineIp)?;
+        let config = lock(&self.kept.config).running.clone();
+        let neighbours = config.neighbours.filter(|neighbours| *neighbours != Neighbours::All);
         Ok(MachinePatch {
             machine_ip: Some(identity.ip_text()),
             machine_id: Some(identity.id),
             machine_group_name: Some(identity.group),
-            init_servers: Some(lock(&self.kept.config).running.init_servers.clone()),
+            init_servers: Some(config.init_servers),
+            neighbours: neighbours.map(|neighbours| neighbours.to_string()),
         })
     }
 }

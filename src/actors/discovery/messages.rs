@@ -1,6 +1,7 @@
 //! What Discovery is told and asked, and what it asks of the network.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Message;
@@ -9,6 +10,7 @@ use futures_util::future::LocalBoxFuture;
 
 use crate::error::NoMachineIp;
 use crate::membership::Introduction;
+use crate::membership::records::AgedRecord;
 use crate::membership::swim::SwimTimer;
 use crate::saved::MachinePatch;
 use crate::storage::StorageError;
@@ -32,6 +34,24 @@ pub struct Listing {
     pub identity: Identity,
     /// Who is alive.
     pub machines: Vec<WireMachine>,
+}
+
+/// What nodes say of themselves, this one included, in the order of the list of machines.
+#[derive(Clone, Copy, Message)]
+#[rtype(result = "Vec<RecordListing>")]
+pub struct ListRecords;
+
+/// A node's record, and what this node makes of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordListing {
+    /// What it says of itself.
+    pub aged: AgedRecord,
+    /// Whether it is this node itself.
+    pub own: bool,
+    /// Whether calls may go there.
+    pub neighbour: bool,
+    /// The round trip to it, as measured of late.
+    pub round_trip: Option<Duration>,
 }
 
 /// The configuration in force.
@@ -113,8 +133,10 @@ pub(super) struct SwimRefused(pub(super) IpAddr);
 pub struct Published {
     /// Who this node is.
     pub identity: Identity,
-    /// The machines known alive, ordered by name, then address.
+    /// The machines known alive that calls may go to, ordered by name, then address.
     pub peers: Vec<Peer>,
+    /// Those of them at which calls fail by their own word.
+    pub failing: Vec<Arc<str>>,
 }
 
 /// What a machine answered to a poll.

@@ -15,9 +15,10 @@ mod joins;
 mod messages;
 mod saving;
 mod swimming;
+mod telling;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -30,17 +31,19 @@ use tokio::time::Instant;
 
 use self::joins::Joins;
 pub use self::messages::{
-    ChangeMachineConfig, Flush, GetMachineConfig, Leave, ListMachines, Listing, PollAnswer, Poller,
-    Published, Reset, SwimDatagram, Unreachable,
+    ChangeMachineConfig, Flush, GetMachineConfig, Leave, ListMachines, ListRecords, Listing,
+    PollAnswer, Poller, Published, RecordListing, Reset, SwimDatagram, Unreachable,
 };
 use self::messages::{Polled, Resolved};
 use super::supervise::Guard;
 use crate::lock;
 use crate::membership::swim::Swim;
-use crate::membership::{At, Introduction, Membership, Standing};
+use crate::membership::{At, Introduction, Membership};
 use crate::metrics::Metrics;
 use crate::saved::{Layered, MachineConfig};
-use crate::types::{INIT_SERVERS_MAX, Identity, InitServer, may_be_machine, shortened};
+use crate::types::{
+    About, INIT_SERVERS_MAX, InitServer, Neighbours, RecordLoad, may_be_machine, shortened,
+};
 
 /// What outlives the actor.
 pub struct DiscoveryState {
@@ -74,7 +77,7 @@ const LOGGED_MAX: usize = 16;
 type Known = (IpAddr, Introduction);
 
 /// How Discovery works.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct DiscoverySettings {
     /// Time between polls.
     pub poll_time: Duration,
@@ -86,7 +89,14 @@ pub struct DiscoverySettings {
     pub machines_max: usize,
     /// Chance, for SWIM.
     pub seed: u64,
+    /// What this node says of itself, but for its name and group.
+    pub about: About,
+    /// How busy this node is now.
+    pub load: Rc<dyn Fn() -> RecordLoad>,
 }
+
+/// How often a node looks whether it has something new to say of itself.
+const TELL_TIME: Duration = Duration::from_millis(500);
 
 /// See the module.
 pub struct Discovery {
@@ -95,8 +105,11 @@ pub struct Discovery {
     poller: Rc<dyn Poller>,
     metrics: Arc<Metrics>,
     start: Instant,
-    /// The version of the membership that is published.
-    published: Option<u64>,
+    /// The versions of the membership and of the records that are published.
+    published: Option<(u64, u64)>,
+    /// Whom calls may go to, and the nearest if it is those.
+    neighbours: Neighbours,
+    nearest: BTreeSet<IpAddr>,
     /// This machine's address where none is configured.
     found_ip: Option<IpAddr>,
     joins: Joins,
@@ -132,6 +145,8 @@ impl Discovery {
             metrics,
             start: Instant::now(),
             published: None,
+            neighbours: Neighbours::All,
+            nearest: BTreeSet::new(),
             found_ip: None,
             joins: Joins::default(),
             saved: Vec::new(),
@@ -166,31 +181,9 @@ impl Discovery {
             }
         }
         drop(membership);
+        self.neighbours = config.neighbours.unwrap_or_default();
+        self.find_nearest();
         self.publish(Some(identity));
-    }
-
-    /// Publishes what has changed; `identity` is given when that has.
-    fn publish(&mut self, identity: Option<Identity>) {
-        let membership = self.kept.membership.borrow();
-        if identity.is_none() && self.published == Some(membership.version()) {
-            return;
-        }
-        self.published = Some(membership.version());
-        let old = self.kept.published.load();
-        let identity = identity.unwrap_or_else(|| old.identity.clone());
-        let peers = membership.peers();
-        if !peers.iter().map(|peer| &peer.host).eq(old.peers.iter().map(|peer| &peer.host)) {
-            let hosts: Vec<&str> = peers.iter().take(LOGGED_MAX).map(|peer| &*peer.host).collect();
-            tracing::info!(count = peers.len(), machines = ?hosts, "the machines known alive changed");
-        }
-        if peers != old.peers || identity != old.identity {
-            self.kept.published.store(Arc::new(Published { identity, peers }));
-        }
-        self.metrics.machines(
-            membership.count(Standing::Alive),
-            membership.count(Standing::Hearsay),
-            membership.count(Standing::Dead),
-        );
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
@@ -202,6 +195,8 @@ impl Discovery {
         } else {
             self.poll_all(ctx);
         }
+        self.find_nearest();
+        self.publish(None);
     }
 
     fn poll_all(&mut self, ctx: &Context<Self>) {
@@ -424,6 +419,7 @@ impl Actor for Discovery {
         }
         self.tick(ctx);
         ctx.run_interval(self.settings.poll_time, Self::tick);
+        ctx.run_interval(TELL_TIME, Self::tell);
         ctx.run_interval(SAVE_TIME, Self::save_if_changed);
     }
 }

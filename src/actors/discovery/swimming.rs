@@ -65,7 +65,7 @@ impl Discovery {
         }
     }
 
-    fn carry_out(&mut self, ctx: &Context<Self>) {
+    pub(super) fn carry_out(&mut self, ctx: &Context<Self>) {
         let mut asks = Vec::new();
         while let Some(effect) = self.swim.as_mut().and_then(Swim::effect) {
             match effect {
@@ -116,7 +116,7 @@ impl Discovery {
 }
 
 #[expect(clippy::disallowed_methods, reason = "starts are told apart by their time")]
-fn unix_ms() -> u64 {
+pub(super) fn unix_ms() -> u64 {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(unix.as_millis()).unwrap_or_default()
 }

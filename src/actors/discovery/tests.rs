@@ -10,6 +10,7 @@ use crate::membership::Rules;
 use crate::membership::swim::{SwimEffect, SwimId};
 use crate::saved::MachinePatch;
 use crate::storage;
+use crate::types::Identity;
 use futures_util::future::LocalBoxFuture;
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -115,6 +116,8 @@ fn start(init_servers: &[&str], follows: bool) -> Node {
         data_path: folder.path().to_owned(),
         machines_max: 10,
         seed: 1,
+        about: About { software: "p2pfaas".to_owned(), ..About::default() },
+        load: Rc::new(RecordLoad::default),
     };
     let machines = Rc::new(Machines { own: Cell::new(99), ..Machines::default() });
     let addr = actor(&kept, &settings, &machines).start();

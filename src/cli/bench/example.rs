@@ -103,9 +103,12 @@ mod tests {
         // The closed forms are not for traces.
         let shown: Vec<&str> = shown.filter(|line| !line.starts_with("traces")).collect();
         let (shown, default) = (read(&shown.join("\n")), Scenario::default());
-        let Scenario { k, queue_length, queue_enabled, theory_service_s, .. } = shown;
+        let Scenario { topology, k, queue_length, queue_enabled, theory_service_s, .. } =
+            shown.clone();
         // What has no default is shown with an example.
-        assert_eq!(shown, Scenario { k, queue_length, queue_enabled, theory_service_s, ..default });
+        let shows =
+            Scenario { topology, k, queue_length, queue_enabled, theory_service_s, ..default };
+        assert_eq!(shown, shows);
     }
 
     #[test]

@@ -36,6 +36,13 @@ impl Inputs {
     pub fn load(scenario: Scenario) -> Result<Self, ExperimentError> {
         let mut problems = Vec::new();
         let fleet = kept("fleet", fleet(&scenario.fleet), &mut problems).unwrap_or_default();
+        let mut fleet: Fleet = fleet;
+        if let Some(topology) = &scenario.topology {
+            match topology.parse() {
+                Ok(topology) => fleet.take_shape(topology),
+                Err(why) => problems.push(format!("topology: {why}")),
+            }
+        }
         let nodes = fleet.0.len();
         let paths = (0..nodes).filter_map(|node| scenario.trace_of(node));
         let traces: Vec<Vec<f64>> =

@@ -81,7 +81,10 @@ impl Setup<'_> {
     async fn set_up(&self, point: &Point) -> Result<(), ExperimentError> {
         let applied = self
             .all(async |member| {
-                let wanted = self.wanted(point, member.address).await?;
+                let mut wanted = self.wanted(point, member.address).await?;
+                if self.inputs.scenario.topology.is_some() {
+                    wanted.machine.neighbours.clone_from(&member.wanted.machine.neighbours);
+                }
                 if wanted == Wanted::default() {
                     return Ok(Applied::default());
                 }

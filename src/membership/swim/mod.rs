@@ -9,22 +9,24 @@
 //! node whose own probes fail, while nobody else's do, is slow itself: it waits for longer before it accuses.
 
 mod codec;
+mod spread;
 
+use std::cell::{Ref, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::num::{NonZeroU8, NonZeroUsize};
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use foca::{
-    Foca, Identity, Incarnation, Message, NoCustomBroadcast, Notification, PeriodicParams, State,
-    Timer,
-};
+use foca::{Foca, Identity, Incarnation, Message, Notification, PeriodicParams, State, Timer};
 use rand::Rng;
 
 pub use self::codec::{BadDatagram, DATAGRAM_BYTES_MAX};
 use self::codec::{DatagramCodec, MAGIC, accusation, named};
-use crate::types::may_be_machine;
+use self::spread::{Shared, Spread};
+use super::records::Records;
+use crate::types::{About, RecordLoad, may_be_machine};
 
 /// One other node is pinged in that time, where round trips are short.
 pub const PROBE_PERIOD: Duration = Duration::from_millis(200);
@@ -40,10 +42,14 @@ const ASK_DOWN: Duration = Duration::from_secs(1);
 const ASK_ALIVE: Duration = Duration::from_secs(10);
 /// How often what is new is told beside the pings.
 const GOSSIP: Duration = Duration::from_millis(400);
+/// How often what is new of records is passed on at once, to a few others.
+const RELAY: Duration = Duration::from_millis(100);
 /// A longer round trip makes no time-out longer.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(1);
 /// What of a measured round trip's excess is forgotten with each that is shorter.
 const ROUND_TRIP_DECAY: f64 = 0.05;
+/// What a measured round trip changes of what is known of one node's.
+const ROUND_TRIP_NEW: f64 = 0.2;
 /// How long an answer to a ping is still measured.
 const LATE: Duration = Duration::from_secs(5);
 /// Pings whose answers are awaited at most.
@@ -115,17 +121,20 @@ pub enum SwimEffect {
     Doubt(IpAddr),
 }
 
-type Protocol = Foca<SwimId, DatagramCodec, Box<dyn Rng>, NoCustomBroadcast>;
+type Protocol = Foca<SwimId, DatagramCodec, Box<dyn Rng>, Spread>;
 
 /// See the module.
 pub struct Swim {
     foca: Protocol,
     effects: Effects,
     members_max: usize,
+    /// When what is new of records may be passed on at once again, and not only beside pings.
+    relays_from: Duration,
+    /// What nodes know of one another; foca hands it what comes with its datagrams.
+    shared: Rc<RefCell<Shared>>,
 }
 
 /// What collects the effects of one step.
-#[derive(Default)]
 struct Effects {
     out: VecDeque<SwimEffect>,
     now: Duration,
@@ -139,9 +148,27 @@ struct Effects {
     urgent: bool,
     /// Whom this node has just begun to suspect.
     suspects: Vec<SwimId>,
+    /// Those that are there have records.
+    shared: Rc<RefCell<Shared>>,
+    /// The round trip to each, with the later ones counting for more.
+    round_trips: BTreeMap<IpAddr, Duration>,
 }
 
 impl Effects {
+    fn new(shared: Rc<RefCell<Shared>>) -> Self {
+        Self {
+            out: VecDeque::new(),
+            now: Duration::ZERO,
+            pings: BTreeMap::new(),
+            round_trip: Duration::ZERO,
+            slow: 0,
+            urgent: false,
+            suspects: Vec::new(),
+            shared,
+            round_trips: BTreeMap::new(),
+        }
+    }
+
     /// How long `timer`, which has `usual` where round trips are short, is here.
     fn time(&self, timer: &Timer<SwimId>, usual: Duration) -> Duration {
         let (round_trip, slow) = (self.round_trip.min(ROUND_TRIP_MAX), self.slow);
@@ -175,6 +202,8 @@ impl Effects {
         let took = self.now.saturating_sub(sent);
         let excess = self.round_trip.saturating_sub(took);
         self.round_trip = took + excess.mul_f64(1.0 - ROUND_TRIP_DECAY);
+        let smooth = self.round_trips.entry(id.ip).or_insert(took);
+        *smooth = smooth.mul_f64(1.0 - ROUND_TRIP_NEW) + took.mul_f64(ROUND_TRIP_NEW);
         self.slow = self.slow.saturating_sub(1);
     }
 }
@@ -184,10 +213,13 @@ impl foca::Runtime<SwimId> for &mut Effects {
         match notification {
             // One that was started again before it was missed is only renamed.
             Notification::MemberUp(id) | Notification::Rename(_, id) => {
+                self.shared.borrow_mut().records.up(id.ip);
                 self.out.push_back(SwimEffect::Up(id.ip));
             }
             Notification::MemberDown(id) => {
                 self.urgent = true;
+                self.shared.borrow_mut().records.down(id.ip);
+                self.round_trips.remove(&id.ip);
                 self.out.push_back(SwimEffect::Down(id.ip));
             }
             Notification::ProbeFailed(_, id) => {
@@ -254,8 +286,38 @@ fn config() -> foca::Config {
 impl Swim {
     /// A node that knows nobody yet, and never more than `members_max`.
     pub fn new(own: SwimId, members_max: usize, rng: Box<dyn Rng>) -> Self {
-        let foca = Foca::new(own, config(), rng, DatagramCodec);
-        Self { foca, effects: Effects::default(), members_max }
+        let (records, now) = (Records::new(own.ip), Duration::ZERO);
+        let shared = Rc::new(RefCell::new(Shared { records, now, news: false }));
+        let spread = Spread(Rc::clone(&shared));
+        let foca = Foca::with_custom_broadcast(own, config(), rng, DatagramCodec, spread);
+        Self {
+            foca,
+            effects: Effects::new(Rc::clone(&shared)),
+            members_max,
+            relays_from: Duration::ZERO,
+            shared,
+        }
+    }
+
+    /// What nodes know of one another.
+    pub fn records(&self) -> Ref<'_, Records> {
+        Ref::map(self.shared.borrow(), |shared| &shared.records)
+    }
+
+    /// What this node says of itself now: if it is news, the others are told. `unix_ms` makes it later than
+    /// what was said before a restart.
+    pub fn say(&mut self, about: &About, load: RecordLoad, now: Duration, unix_ms: u64) {
+        let said = self.shared.borrow_mut().records.say(about, load, now, unix_ms);
+        for item in said {
+            // It is short enough.
+            let _ = self.foca.add_broadcast(&item);
+        }
+        self.step(now, |_, _| Ok(()));
+    }
+
+    /// The round trip to the node at `ip`, as measured of late.
+    pub fn round_trip(&self, ip: IpAddr) -> Option<Duration> {
+        self.effects.round_trips.get(&ip).copied()
     }
 
     /// Who this node is.
@@ -284,6 +346,9 @@ impl Swim {
         datagram: &[u8],
         now: Duration,
     ) -> Result<(), BadDatagram> {
+        if Records::is_comparison(datagram) {
+            return self.compared(from.to_canonical(), datagram, now);
+        }
         let data = datagram.strip_prefix(MAGIC).ok_or(BadDatagram::Meaningless)?;
         let own = Some(self.own().ip);
         let (to, ids) = named(data)?;
@@ -309,6 +374,20 @@ impl Swim {
             self.step(now, |foca, effects| foca.change_identity(next, effects));
         }
         self.step(now, |foca, effects| foca.handle_data(data, effects));
+        Ok(())
+    }
+
+    /// A datagram that compares records came.
+    fn compared(
+        &mut self,
+        from: IpAddr,
+        datagram: &[u8],
+        now: Duration,
+    ) -> Result<(), BadDatagram> {
+        let answers = self.shared.borrow_mut().records.compared(from, datagram, now)?;
+        let answers = answers.into_iter().map(|datagram| SwimEffect::Send { to: from, datagram });
+        self.effects.out.extend(answers);
+        self.step(now, |_, _| Ok(()));
         Ok(())
     }
 
@@ -356,6 +435,7 @@ impl Swim {
     pub fn moved(&mut self, ip: IpAddr, now: Duration) {
         let own = SwimId { ip, ..self.own() };
         if own != self.own() {
+            self.shared.borrow_mut().records.moved(ip);
             self.step(now, |foca, effects| foca.change_identity(own, effects));
         }
     }
@@ -376,6 +456,7 @@ impl Swim {
         act: impl FnOnce(&mut Protocol, &mut Effects) -> Result<(), foca::Error>,
     ) {
         self.effects.now = now;
+        self.shared.borrow_mut().now = now;
         // What foca refuses has changed nothing: a message from before a restart, or one to somebody else.
         let _ = act(&mut self.foca, &mut self.effects);
         for suspect in std::mem::take(&mut self.effects.suspects) {
@@ -384,6 +465,18 @@ impl Swim {
         if std::mem::take(&mut self.effects.urgent) {
             let _ = self.foca.gossip(&mut self.effects);
         }
+        if now >= self.relays_from && std::mem::take(&mut self.shared.borrow_mut().news) {
+            self.relays_from = now + RELAY;
+            let _ = self.foca.broadcast(&mut self.effects);
+        }
+        let unknown = self.shared.borrow_mut().records.take_unknown();
+        let own = Some(self.own().ip);
+        for ip in unknown.into_iter().filter(|ip| may_be_machine(*ip, own)) {
+            let _ = self.foca.announce(SwimId { ip, generation: 0 }, &mut self.effects);
+        }
+        let compares = self.shared.borrow_mut().records.compare(now);
+        let compares = compares.map(|(to, datagram)| SwimEffect::Send { to, datagram });
+        self.effects.out.extend(compares);
     }
 }
 

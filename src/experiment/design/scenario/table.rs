@@ -80,6 +80,10 @@ key_table! {
         }
 
         "What is asked of the nodes" {
+            /// Who is whose neighbour: all, in a ring, a grid, a tree, or each with up to D others by
+            /// chance.
+            topology: Option<String> = Worded(None, "as the nodes are")
+                => allowed: form(|| "`all`, `ring`, `grid`, `tree` or `random D`".to_owned());
             /// Times within which calls should be answered, one per task type; further types have the
             /// last one.
             deadlines_s: List<f64> = Worded(List(Vec::new()), "empty: no deadlines")

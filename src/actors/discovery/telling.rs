@@ -1,0 +1,104 @@
+//! What this node says of itself, what the others say, and whom of them it takes for neighbours.
+
+use std::sync::Arc;
+
+use actix::{Context, Handler, MessageResult};
+
+use super::messages::{ListRecords, RecordListing};
+use super::swimming::unix_ms;
+use super::{Discovery, LOGGED_MAX, Published};
+use crate::membership::Standing;
+use crate::membership::records::failing;
+use crate::membership::topology::{is_neighbour, nearest};
+use crate::types::{About, Identity, Neighbours, Peer};
+
+impl Discovery {
+    /// Tells the others what this node is and how busy, if that is news.
+    pub(super) fn tell(&mut self, ctx: &mut Context<Self>) {
+        let identity = self.kept.published.load().identity.clone();
+        let elapsed = self.start.elapsed();
+        if let Some(swim) = &mut self.swim {
+            let software = self.settings.about.clone();
+            let about = About { name: identity.id, group: identity.group, ..software };
+            swim.say(&about, (self.settings.load)(), elapsed, unix_ms());
+            self.carry_out(ctx);
+        }
+    }
+
+    /// Looks who is nearest now, where that matters.
+    pub(super) fn find_nearest(&mut self) {
+        let Neighbours::Nearest(count) = self.neighbours else { return };
+        let membership = self.kept.membership.borrow();
+        let machines = membership.list().into_iter().map(|machine| {
+            let measured = self.swim.as_ref().and_then(|swim| swim.round_trip(machine.ip));
+            let polled = Some(machine.ping).filter(|ping| !ping.is_zero());
+            (machine.ip, measured.or(polled))
+        });
+        let found = nearest(count, machines, &self.nearest);
+        if found != self.nearest {
+            self.nearest = found;
+            self.published = None;
+        }
+    }
+
+    /// Publishes what has changed; `identity` is given when that has.
+    pub(super) fn publish(&mut self, identity: Option<Identity>) {
+        let records = self.swim.as_ref().map(|swim| swim.records());
+        let membership = self.kept.membership.borrow();
+        let versions = (membership.version(), records.as_ref().map_or(0, |all| all.version()));
+        if identity.is_none() && self.published == Some(versions) {
+            return;
+        }
+        self.published = Some(versions);
+        let old = self.kept.published.load();
+        let identity = identity.unwrap_or_else(|| old.identity.clone());
+        let are = membership.list().into_iter().filter(|machine| {
+            is_neighbour(&self.neighbours, machine, &identity.group, &self.nearest)
+        });
+        let peers: Vec<Peer> = are
+            .map(|machine| {
+                let record = records.as_ref().and_then(|all| all.of(machine.ip)).cloned();
+                Peer { record, ..Peer::from(machine) }
+            })
+            .collect();
+        if !peers.iter().map(|peer| &peer.host).eq(old.peers.iter().map(|peer| &peer.host)) {
+            let hosts: Vec<&str> = peers.iter().take(LOGGED_MAX).map(|peer| &*peer.host).collect();
+            tracing::info!(count = peers.len(), machines = ?hosts, "the machines that calls may go to changed");
+        }
+        if peers != old.peers || identity != old.identity {
+            let failing = failing(&peers);
+            self.kept.published.store(Arc::new(Published { identity, peers, failing }));
+        }
+        self.metrics.machines(
+            membership.count(Standing::Alive),
+            membership.count(Standing::Hearsay),
+            membership.count(Standing::Dead),
+        );
+    }
+}
+
+impl Handler<ListRecords> for Discovery {
+    type Result = MessageResult<ListRecords>;
+
+    fn handle(&mut self, _: ListRecords, _: &mut Self::Context) -> Self::Result {
+        let Some(swim) = &self.swim else { return MessageResult(Vec::new()) };
+        let published = self.kept.published.load();
+        let (own, now) = (published.identity.ip, self.start.elapsed());
+        let mut all: Vec<_> = swim
+            .records()
+            .all(now)
+            .into_iter()
+            .map(|aged| RecordListing {
+                own: Some(aged.owner) == own,
+                neighbour: published.peers.iter().any(|peer| *peer.host == aged.owner.to_string()),
+                round_trip: swim.round_trip(aged.owner),
+                aged,
+            })
+            .collect();
+        all.sort_by_cached_key(|listing| {
+            let about = listing.aged.record.about.as_ref();
+            (about.map(|about| about.name.clone()), listing.aged.owner.to_string())
+        });
+        MessageResult(all)
+    }
+}

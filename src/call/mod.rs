@@ -32,7 +32,7 @@ use self::ahead::{AheadRules, read_ahead};
 use self::body::{AnswerBody, RequestBody};
 use self::forward::{Forward, ForwardFailure, Forwarder, PeerReply};
 use self::function::{Answer, Backend, Invocation};
-use self::outliers::AtPeer;
+use self::outliers::{AtPeer, Away};
 use self::progress::{Count, Followed, Running, TotalLimit};
 use self::state::{NodePhase, NodeState};
 use crate::actors::queue::Entrance;
@@ -262,12 +262,14 @@ impl Dispatcher {
     /// already.
     fn left_out(&self, call: &Call, policy: &dyn Policy) -> Vec<Arc<str>> {
         let published = self.node.published.load();
-        let failing = match self.node.settings.peer_ejection {
-            true => &*published.failing,
-            false => &[],
+        let mut out = match self.node.settings.peer_ejection {
+            true => self.node.outliers.left_out(
+                &published.peers,
+                &published.failing,
+                &call.invocation.name,
+            ),
+            false => Vec::new(),
         };
-        let (peers, name) = (&published.peers, &call.invocation.name);
-        let mut out = self.node.outliers.left_out(peers, failing, name);
         if !policy.may_return() {
             out.extend(call.path.iter().map(|hop| hop.machine_ip.as_str().into()));
         }
@@ -290,12 +292,11 @@ impl Dispatcher {
         &self,
         peer: &Peer,
         function: &FunctionName,
+        away: Option<Away<'_>>,
         result: &Result<PeerReply, ForwardFailure>,
     ) {
-        let Some(what) = at_peer(result).filter(|_| self.node.settings.peer_ejection) else {
-            return;
-        };
-        if self.node.outliers.ended(&peer.host, function, what) {
+        let Some((away, what)) = away.zip(at_peer(result)) else { return };
+        if away.ended(what) {
             tracing::warn!(peer = %peer.host, %function, ?what, "calls fail at a peer: it is left out");
             self.node.metrics.left_out();
         }
@@ -429,9 +430,11 @@ impl Dispatcher {
                 .deadline
                 .map(|deadline| deadline.saturating_sub(call.arrival.elapsed())),
         };
-        self.node.outliers.goes(&peer.host, &call.invocation.name);
+        let name = &call.invocation.name;
+        let ejects = self.node.settings.peer_ejection;
+        let away = ejects.then(|| self.node.outliers.goes(&peer.host, name));
         let result = self.forwarder.forward(peer, forward).await;
-        self.judge(peer, &call.invocation.name, &result);
+        self.judge(peer, name, away, &result);
         result
     }
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::conflicts::CLAIM_SHOWN;
 use crate::types::{NAME_BYTES_MAX, Peer};
 use crate::wire::WireMachine;
 
@@ -59,10 +60,34 @@ pub struct Machine {
     pub(super) proven: bool,
     /// Its own answer told its name, which calls in its name do not change.
     pub(super) named_itself: bool,
+    /// The name under which somebody called from here who is not known by that name. It is asked which is right.
+    pub(super) claim: Option<String>,
+    /// When a machine of another name last said that it has this address.
+    pub(super) claimed: Option<Duration>,
     /// SWIM says that it is there.
     pub(super) swims: bool,
     /// What [`Peer::far`] tells.
     pub(super) far: Duration,
+}
+
+impl Machine {
+    /// Somebody called from here under that name. Where it is another one, the machine is to be asked.
+    pub(super) fn is_claimed_by(&mut self, name: String, now: Duration) {
+        let is_other = !name.is_empty() && name != self.is.name;
+        let rested = self.polled.is_none_or(|then| now.saturating_sub(then) >= CLAIM_REST);
+        if is_other && rested && !self.polling {
+            (self.claim, self.polled) = (Some(name), None);
+        }
+    }
+
+    /// It answered under `name`. Gives whether somebody else claims its address, if that is news.
+    pub(super) fn claim_was_wrong(&mut self, name: &str, now: Duration) -> bool {
+        if self.claim.take().is_none_or(|claim| claim == name) {
+            return false;
+        }
+        let before = self.claimed.replace(now);
+        before.is_none_or(|then| now.saturating_sub(then) >= CLAIM_SHOWN)
+    }
 }
 
 impl From<&Machine> for WireMachine {
@@ -76,6 +101,7 @@ impl From<&Machine> for WireMachine {
             last_update: machine.last_update,
             alive: machine.standing == Standing::Alive,
             dead_polls: machine.dead_polls,
+            conflict: None,
         }
     }
 }
@@ -92,6 +118,9 @@ impl From<&Machine> for Peer {
         }
     }
 }
+
+/// How often a machine is asked because somebody calls in its name.
+const CLAIM_REST: Duration = Duration::from_secs(1);
 
 /// The steps of [`Peer::far`], and its longest.
 pub(super) const FAR_STEP: Duration = Duration::from_millis(50);

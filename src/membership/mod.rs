@@ -14,6 +14,7 @@
 //! a machine can have ([`may_be_machine`]), a name belongs to the living machine that has it, and of
 //! those that are only heard of a few are asked at a time ([`UNKNOWN_ASKED_MAX`]).
 
+mod conflicts;
 mod machine;
 pub mod records;
 pub mod swim;
@@ -57,6 +58,7 @@ pub struct At {
 pub struct Membership {
     rules: Rules,
     own: Option<IpAddr>,
+    own_name: String,
     next_id: u64,
     machines: BTreeMap<IpAddr, Machine>,
     version: u64,
@@ -73,7 +75,16 @@ impl Membership {
     /// Knows nobody yet.
     pub fn new(rules: Rules, own: Option<IpAddr>) -> Self {
         let (machines, unknown_left) = (BTreeMap::new(), UNKNOWN_ASKED_MAX);
-        Self { rules, own, next_id: 1, machines, version: 0, unknown_left, checked: None }
+        Self {
+            rules,
+            own,
+            own_name: String::new(),
+            next_id: 1,
+            machines,
+            version: 0,
+            unknown_left,
+            checked: None,
+        }
     }
 
     /// This node's own address changed; a machine at that address was ourselves, and those on
@@ -82,6 +93,11 @@ impl Membership {
         self.own = own;
         self.version += 1;
         self.machines.retain(|ip, _| Some(*ip) != own && may_be_machine(*ip, own));
+    }
+
+    /// This node's own name, which another machine may have as well.
+    pub fn set_own_name(&mut self, name: &str) {
+        name.clone_into(&mut self.own_name);
     }
 
     /// An operator named this machine: listed at once, as in v1, until it fails its polls.
@@ -118,7 +134,8 @@ impl Membership {
         }
     }
 
-    /// This machine called us. Gives the other living machine that has its name, if that is news.
+    /// This machine called us. Gives the other living machine that has its name, or this node's own address if
+    /// that is who has it, if that is news.
     pub fn heartbeat(&mut self, ip: IpAddr, is: Introduction, at: At) -> Option<IpAddr> {
         if !is.fits() {
             return None;
@@ -126,14 +143,21 @@ impl Membership {
         if !self.machines.contains_key(&ip) {
             self.insert(ip, is.clone(), Standing::Alive, at);
         }
-        let known = self.machines.get(&ip)?;
+        let known = self.machines.get_mut(&ip)?;
         // Anybody can call in its name; what it says of itself it is asked at every poll.
-        let is = if known.named_itself { known.is.clone() } else { is };
+        let is = match known.named_itself {
+            true => {
+                known.is_claimed_by(is.name, at.elapsed);
+                known.is.clone()
+            }
+            false => is,
+        };
         self.alive(ip, is, at)
     }
 
     /// This machine answered our poll, after `ping`. It may have been forgotten meanwhile. Gives
-    /// what [`heartbeat`](Self::heartbeat) gives.
+    /// what [`heartbeat`](Self::heartbeat) gives, or `ip` if it is news that a machine of another name says
+    /// that it has this address.
     pub fn answered(
         &mut self,
         ip: IpAddr,
@@ -155,7 +179,8 @@ impl Membership {
             self.version += 1;
         }
         machine.named_itself = !is.name.is_empty();
-        self.alive(ip, is, at)
+        let claimed = machine.claim_was_wrong(&is.name, at.elapsed);
+        self.alive(ip, is, at).or(claimed.then_some(ip))
     }
 
     /// A poll of this machine failed, or a call to it could not be connected. `true`: it died of it.
@@ -352,7 +377,9 @@ impl Membership {
             let mut others = self.others_named(ip, &is.name);
             others.find(|m| m.standing == standing).map(|m| (m.ip, m.id))
         };
-        let holder = first(Standing::Alive).map(|(ip, _)| ip);
+        let is_own = !is.name.is_empty() && is.name == self.own_name;
+        let own = self.own.filter(|_| is_own);
+        let holder = first(Standing::Alive).map(|(ip, _)| ip).or(own);
         let moved = first(Standing::Dead).filter(|_| holder.is_none());
         if let Some((old, _)) = moved {
             self.forget(old);
@@ -389,6 +416,8 @@ impl Membership {
             polling: false,
             proven: false,
             named_itself: false,
+            claim: None,
+            claimed: None,
             swims: false,
             far: Duration::ZERO,
         };

@@ -171,6 +171,50 @@ fn a_living_machines_name_is_not_taken_over_and_the_conflict_is_told_once() {
     assert_eq!(members.machines[&ip(2)].is, called("b"), "it may rename itself");
 }
 
+fn conflicts(members: &Membership, s: u64) -> Vec<Option<String>> {
+    members.listed(Duration::from_secs(s)).into_iter().map(|machine| machine.conflict).collect()
+}
+
+#[test]
+fn what_two_claim_shows_and_nobody_is_hidden() {
+    let mut members = members();
+    members.set_own_name("me");
+    for (last, name) in [(1, "a"), (2, "a"), (3, "b")] {
+        members.heartbeat(ip(last), called(name), at(0));
+        members.answered(ip(last), called(name), Duration::ZERO, at(0));
+    }
+    let name = || Some("name".to_owned());
+    assert_eq!(conflicts(&members, 1), [name(), name(), None]);
+    // The node's own name.
+    assert_eq!(members.answered(ip(3), called("me"), Duration::ZERO, at(1)), Some(ip(99)));
+    assert_eq!(conflicts(&members, 1), [name(), name(), name()]);
+    members.answered(ip(3), called("b"), Duration::ZERO, at(2));
+    assert_eq!(conflicts(&members, 2), [name(), name(), None]);
+}
+
+#[test]
+fn an_address_that_two_claim_shows_once_the_machine_there_was_asked() {
+    let mut members = members();
+    members.heartbeat(ip(1), called("a"), at(0));
+    members.due(at(0));
+    members.answered(ip(1), called("a"), Duration::ZERO, at(0));
+    assert_eq!(members.heartbeat(ip(1), called("b"), at(2)), None);
+    assert_eq!(members.due_first(at(2)), [ip(1)], "which is right?");
+    assert_eq!(conflicts(&members, 2), [None]);
+    assert_eq!(members.answered(ip(1), called("a"), Duration::ZERO, at(2)), Some(ip(1)));
+    assert_eq!(names(&members), [pair("a", "10.0.0.1")]);
+    assert_eq!(conflicts(&members, 2), [Some("address".to_owned())]);
+    members.heartbeat(ip(1), called("b"), at(4));
+    members.due_first(at(4));
+    assert_eq!(members.answered(ip(1), called("a"), Duration::ZERO, at(4)), None, "no news");
+    assert_eq!(conflicts(&members, 70), [None], "nobody claims it any more");
+    // It was only renamed.
+    members.heartbeat(ip(1), called("c"), at(70));
+    members.due_first(at(70));
+    members.answered(ip(1), called("c"), Duration::ZERO, at(70));
+    assert_eq!(conflicts(&members, 70), [None]);
+}
+
 #[test]
 fn names_and_groups_that_are_too_long_are_nobodys() {
     let mut members = members();

@@ -157,6 +157,9 @@ pub struct WireMachine {
     /// Failed polls in a row.
     #[serde(default)]
     pub dead_polls: u32,
+    /// Ours, where two machines claim one thing: `name` or `address`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conflict: Option<String>,
 }
 
 impl WireMachine {

@@ -18,7 +18,6 @@ use crate::membership::Standing;
 use crate::saved::{Layered, MachinePatch};
 use crate::storage::{self, StorageError};
 use crate::types::Neighbours;
-use crate::wire::WireMachine;
 
 impl Handler<Polled> for Discovery {
     type Result = ();
@@ -47,12 +46,15 @@ impl Handler<ListMachines> for Discovery {
     fn handle(&mut self, message: ListMachines, ctx: &mut Self::Context) -> Self::Result {
         match message.caller {
             Some((ip, _)) if message.leaves => self.ask_whether_it_leaves(ip, ctx),
-            Some((ip, is)) => self.called(ip, is),
+            Some((ip, is)) => {
+                self.called(ip, is);
+                self.ask_newcomers(ctx);
+            }
             None => {}
         }
         let identity = self.kept.published.load().identity.clone();
         let membership = self.kept.membership.borrow();
-        let machines = membership.list().into_iter().map(WireMachine::from).collect();
+        let machines = membership.listed(self.now().elapsed);
         MessageResult(Listing { identity, machines })
     }
 }

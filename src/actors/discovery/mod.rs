@@ -95,7 +95,7 @@ pub struct DiscoverySettings {
     pub load: Rc<dyn Fn() -> RecordLoad>,
 }
 
-/// How often a node looks whether it has something new to say of itself.
+/// How often a node looks whether it has something new to say of itself, at most.
 const TELL_TIME: Duration = Duration::from_millis(500);
 
 /// See the module.
@@ -122,6 +122,8 @@ pub struct Discovery {
     /// What tells who is there of those that speak our protocol; `None`: without an address of its own, this
     /// node does not take part.
     swim: Option<Swim>,
+    /// When it was last looked whether there is something to tell of this node.
+    told: Option<Instant>,
     /// Held by each timer of SWIM, and so their number.
     timers: Rc<()>,
     /// Machines of which it was said that they stop, and when they were asked for it.
@@ -154,6 +156,7 @@ impl Discovery {
             saving: false,
             leaving: false,
             swim: None,
+            told: None,
             timers: Rc::default(),
             said_to_leave: BTreeMap::new(),
             _guard: guard,
@@ -173,6 +176,7 @@ impl Discovery {
         let now = self.now();
         let mut membership = self.kept.membership.borrow_mut();
         membership.set_own(identity.ip);
+        membership.set_own_name(&identity.id);
         for server in config.init_servers.iter().take(INIT_SERVERS_MAX) {
             match server.parse() {
                 Ok(InitServer::Address(ip)) => membership.configured(ip, now),
@@ -202,6 +206,7 @@ impl Discovery {
     fn poll_all(&mut self, ctx: &Context<Self>) {
         self.find_own_address();
         self.swim(ctx);
+        self.tell(ctx);
         self.ask_init_servers(ctx);
         let due = self.kept.membership.borrow_mut().due(self.now());
         self.ask(due, ctx);
@@ -400,9 +405,13 @@ impl Discovery {
     }
 }
 
-/// Tells the operator of a name that a living machine has already, at `holder`.
+/// Tells the operator of a name that a living machine has already, at `holder`; or, where that is `ip` itself, of
+/// an address that another one claims.
 fn warn_of_conflict(holder: Option<IpAddr>, ip: IpAddr, name: &str) {
-    if let Some(holder) = holder {
+    if holder == Some(ip) {
+        let name = shortened(name, 64);
+        tracing::warn!(%ip, ?name, "a machine of another name says that it has this one's address");
+    } else if let Some(holder) = holder {
         let name = shortened(name, 64);
         tracing::warn!(%ip, %holder, ?name, "two living machines have one name; both are listed");
     }
@@ -419,7 +428,6 @@ impl Actor for Discovery {
         }
         self.tick(ctx);
         ctx.run_interval(self.settings.poll_time, Self::tick);
-        ctx.run_interval(TELL_TIME, Self::tell);
         ctx.run_interval(SAVE_TIME, Self::save_if_changed);
     }
 }

@@ -144,6 +144,8 @@ impl Handler<SwimWoken> for Discovery {
         if let Some(swim) = &mut self.swim {
             swim.woken(timer, elapsed);
             self.carry_out(ctx);
+            // It is awake anyway.
+            self.tell(ctx);
         }
     }
 }

@@ -3,18 +3,23 @@
 use std::sync::Arc;
 
 use actix::{Context, Handler, MessageResult};
+use tokio::time::Instant;
 
 use super::messages::{ListRecords, RecordListing};
 use super::swimming::unix_ms;
-use super::{Discovery, LOGGED_MAX, Published};
+use super::{Discovery, LOGGED_MAX, Published, TELL_TIME};
 use crate::membership::Standing;
 use crate::membership::records::failing;
 use crate::membership::topology::{is_neighbour, nearest};
 use crate::types::{About, Identity, Neighbours, Peer};
 
 impl Discovery {
-    /// Tells the others what this node is and how busy, if that is news.
-    pub(super) fn tell(&mut self, ctx: &mut Context<Self>) {
+    /// Tells the others what this node is and how busy, if that is news and it is time to look.
+    pub(super) fn tell(&mut self, ctx: &Context<Self>) {
+        if self.told.is_some_and(|then| then.elapsed() < TELL_TIME) {
+            return;
+        }
+        self.told = Some(Instant::now());
         let identity = self.kept.published.load().identity.clone();
         let elapsed = self.start.elapsed();
         if let Some(swim) = &mut self.swim {

@@ -84,9 +84,10 @@ async fn apply_makes_every_node_what_the_file_says_and_then_changes_nothing_more
         "0",
         "0",
         "1",
+        "1",
         "0.9000",
     ];
-    assert_eq!(cells[1..10], wanted, "{status}");
+    assert_eq!(cells[1..11], wanted, "{status}");
 }
 
 #[actix_rt::test]

@@ -454,7 +454,7 @@ fn at_peer(result: &Result<PeerReply, ForwardFailure>) -> Option<AtPeer> {
         StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => Some(AtPeer::FunctionFailed),
         status if executed && status.is_server_error() => Some(AtPeer::FunctionFailed),
         _ if executed => Some(AtPeer::Served),
-        _ => None,
+        _ => Some(AtPeer::Refused),
     }
 }
 

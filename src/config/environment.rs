@@ -20,6 +20,24 @@ fn value(key: &Key, text: String) -> config::Value {
     }
 }
 
+/// Whether Kubernetes sets this for a service that is named like the node's settings: of `p2pfaas-scheduler`,
+/// `P2PFAAS_SCHEDULER_PORT` is `tcp://…`, and there are six more.
+fn is_service_link(name: &str, text: &str) -> bool {
+    let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| text.starts_with(scheme));
+    let of_port = || {
+        let (_, rest) = name.rsplit_once("_PORT_")?;
+        let (number, rest) = rest.split_once('_')?;
+        let is_number = !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit());
+        let protocol = ["TCP", "UDP", "SCTP"].iter().any(|protocol| rest.starts_with(protocol));
+        Some(is_number && protocol)
+    };
+    (is_url && name.contains("_PORT"))
+        || of_port().unwrap_or_default()
+        || name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+}
+
 /// Picks what the node reads from the environment, v1's names translated; warns of the rest.
 pub(super) fn known_environment(
     environment: impl IntoIterator<Item = (String, String)>,
@@ -34,15 +52,26 @@ pub(super) fn known_environment(
     let is_ours = |name: &str| keys.get(name).is_some_and(|(ours, _)| *ours);
     let mut environment: Vec<(String, String)> = environment.into_iter().collect();
     environment.sort_by_key(|(name, _)| is_ours(name));
+    let mut links = Vec::new();
     for (name, text) in environment {
         if !name.starts_with("P2PFAAS_") || text.is_empty() {
             continue;
         }
-        if let Some((_, key)) = keys.get(&name) {
+        let is_key = keys.contains_key(&name);
+        if is_service_link(&name, &text) && (!is_key || text.contains("://")) {
+            links.push(name);
+        } else if let Some((_, key)) = keys.get(&name) {
             known.insert(key.name, value(key, text));
         } else {
             warnings.push(format!("the environment has {name}, which means nothing to this node"));
         }
+    }
+    if !links.is_empty() {
+        links.sort_unstable();
+        let links = links.join(", ");
+        warnings.push(format!(
+            "the environment has service links of Kubernetes, which are ignored: {links}"
+        ));
     }
     (known, warnings)
 }

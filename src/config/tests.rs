@@ -213,3 +213,27 @@ fn every_word_that_a_setting_lists_can_be_given_and_every_default_is_in_its_rang
     let defaults = toml::to_string(&Settings::default()).expect("TOML");
     assert_eq!(load(&defaults, &[], &[]).expect("good").settings, Settings::default());
 }
+
+#[test]
+fn service_links_of_kubernetes_are_no_settings() {
+    let links = [
+        ("P2PFAAS_SCHEDULER_PORT", "tcp://10.96.0.7:18080"),
+        ("P2PFAAS_SCHEDULER_PORT_18080_TCP", "tcp://10.96.0.7:18080"),
+        ("P2PFAAS_SCHEDULER_PORT_18080_TCP_ADDR", "10.96.0.7"),
+        ("P2PFAAS_SCHEDULER_PORT_18080_TCP_PORT", "18080"),
+        ("P2PFAAS_SCHEDULER_PORT_18080_TCP_PROTO", "tcp"),
+        ("P2PFAAS_SCHEDULER_SERVICE_HOST", "10.96.0.7"),
+        ("P2PFAAS_SCHEDULER_SERVICE_PORT", "18080"),
+        ("P2PFAAS_SCHEDULER_SERVICE_PORT_CALLS", "18080"),
+        ("P2PFAAS_SERVICE_DISCOVERY_PORT", "udp://10.96.0.7:19000"),
+    ];
+    let loaded = load("", &links, &[]).expect("good");
+    assert_eq!(loaded.settings, Settings::default());
+    let [warning] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
+    assert!(links.iter().all(|(name, _)| warning.contains(name)), "{warning}");
+    // What is set on purpose is.
+    let set = [("P2PFAAS_SCHEDULER_PORT", "18081"), ("P2PFAAS_SERVICE_DISCOVERY_PORT", "19001")];
+    let loaded = load("", &set, &[]).expect("good");
+    assert_eq!((loaded.settings.scheduler_port, loaded.warnings.len()), (18081, 0));
+    assert!(load("", &[("P2PFAAS_DISCOVERY_PORT", "http://x")], &[]).is_err());
+}

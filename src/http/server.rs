@@ -60,6 +60,10 @@ pub fn bind(host: IpAddr, port: u16) -> io::Result<TcpListener> {
     let bound = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            // Where all addresses are listened on, those of IPv4 are among them.
+            socket.set_only_v6(false)?;
+        }
         // Accepted connections inherit it: one whose other side was switched off ends some day.
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
         socket.bind(&address.into())?;
@@ -293,7 +297,7 @@ async fn open(
     // Best effort: without it the connection works, only slower.
     let _ = stream.set_nodelay(true);
     let peer = stream.peer_addr()?;
-    match connections.open_soon(peer.ip(), whole_request(&stream)).await {
+    match connections.open_soon(peer.ip().to_canonical(), whole_request(&stream)).await {
         Ok((connection, held)) => Ok((Guarded::new(stream, connection, held, machine), Some(peer))),
         Err(_) => Err(io::Error::from(io::ErrorKind::QuotaExceeded).into()),
     }

@@ -7,10 +7,6 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng};
-
 use super::Machine;
 use crate::types::{Neighbours, shortened};
 
@@ -140,9 +136,7 @@ impl Topology {
                 right.map(|n| (n, n + 1)).chain(below.map(|n| (n, n + row))).collect()
             }
             Self::Tree => each.skip(1).map(|n| (n, (n - 1) / 2)).collect(),
-            Self::Random { degree, seed } => {
-                random_ways(count, degree, &mut StdRng::seed_from_u64(seed))
-            }
+            Self::Random { degree, seed } => random_ways(count, degree, seed),
         }
     }
 
@@ -156,18 +150,30 @@ impl Topology {
     }
 }
 
+/// A number of which no bit tells those of `n`: the same in every version of the program. (The last step of
+/// SplitMix64; Steele, Lea, Flood, 2014.)
+fn mixed(n: u64) -> u64 {
+    let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ (n >> 31)
+}
+
 /// ⌊degree / 2⌋ circles through all nodes in an order of chance, and pairs if the degree is odd.
-fn random_ways(count: usize, degree: usize, rng: &mut impl Rng) -> Vec<(usize, usize)> {
-    let mut order: Vec<usize> = (0..count).collect();
+fn random_ways(count: usize, degree: usize, seed: u64) -> Vec<(usize, usize)> {
+    let order = |turn: usize| {
+        let mut order: Vec<usize> = (0..count).collect();
+        order.sort_by_cached_key(|n| mixed(mixed(mixed(seed) ^ turn as u64) ^ *n as u64));
+        order
+    };
     let mut ways = Vec::new();
-    for _ in 0..degree / 2 {
-        order.shuffle(rng);
+    for turn in 0..degree / 2 {
+        let order = order(turn);
         let next = order.iter().cycle().skip(1);
         ways.extend(order.iter().copied().zip(next.copied()));
     }
     if degree % 2 == 1 {
-        order.shuffle(rng);
-        ways.extend(order.chunks_exact(2).filter_map(|pair| match pair {
+        ways.extend(order(degree).chunks_exact(2).filter_map(|pair| match pair {
             [a, b] => Some((*a, *b)),
             _ => None,
         }));

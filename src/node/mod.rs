@@ -3,6 +3,7 @@
 mod worker;
 
 use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -84,6 +85,7 @@ impl Node {
         let dynamic = Dynamic::load(&settings, flags)?;
         let policy = dynamic.scheduler.build()?;
         let identity = dynamic.machine.running.identity(own_address(&settings));
+        let settings = Settings { host: listened(settings.host, identity.ip), ..settings };
         let kept = keep(&settings, &dynamic, &identity);
         let learning = learning(&settings, &dynamic)?;
         let backends = Backends::prepare(&settings)?;
@@ -292,6 +294,16 @@ fn tree(
         .child("queue", state.queue.clone(), queue)
         .child("switch", state.switch.clone(), switch)
         .child("discovery", state.discovery.clone(), discovery)
+}
+
+/// What is listened on so that the address that others are told is among it: all addresses of IPv4 are not
+/// enough for one of IPv6.
+fn listened(host: IpAddr, own: Option<IpAddr>) -> IpAddr {
+    let is_all = host == IpAddr::from(Ipv4Addr::UNSPECIFIED);
+    match own.filter(|_| is_all) {
+        Some(IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+        _ => host,
+    }
 }
 
 /// What a node says of itself that no configuration changes.

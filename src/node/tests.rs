@@ -3,7 +3,6 @@ use crate::actors::Crash;
 use crate::actors::switch::SwapScheduler;
 use crate::client::{Hosts, client};
 use crate::policy::{Knowledge, NodeView, Policy, Step, Task};
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::Instant;
 
@@ -152,4 +151,20 @@ async fn a_node_goes_on_serving_when_its_scheduler_panics() {
     serves(ip).await;
     restarted(&node, "scheduler").await;
     node.stop().await;
+}
+
+#[test]
+fn a_node_listens_on_the_address_that_it_tells_others() {
+    let (all, ours) = (IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from([10, 0, 0, 1]));
+    let six = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1]);
+    assert_eq!(listened(all, None), all);
+    assert_eq!(listened(all, Some(ours)), all);
+    assert_eq!(listened(all, Some(six)), IpAddr::from(Ipv6Addr::UNSPECIFIED));
+    assert_eq!(listened(ours, Some(six)), ours, "an operator's word");
+    // All of IPv6 is all of IPv4, too.
+    let listener = crate::http::server::bind(Ipv6Addr::UNSPECIFIED.into(), 0).expect("bound");
+    let port = listener.local_addr().expect("an address").port();
+    for host in [IpAddr::from(Ipv6Addr::LOCALHOST), IpAddr::from(Ipv4Addr::LOCALHOST)] {
+        assert!(std::net::TcpStream::connect((host, port)).is_ok(), "{host}");
+    }
 }

@@ -10,6 +10,7 @@ use futures_util::future::LocalBoxFuture;
 use tokio::time::timeout;
 
 use super::PeerClient;
+use super::swim_socket::target;
 use crate::actors::discovery::{PollAnswer, Poller};
 use crate::client::{SendFailure, addresses, is_link_local, read_body, read_held_body};
 use crate::config::Settings;
@@ -178,7 +179,8 @@ impl Poller for PeerClient {
     fn datagram(&self, ip: IpAddr, datagram: &[u8]) {
         if let Some(socket) = &self.datagrams {
             // One that is not taken at once is lost like others: SWIM bears that.
-            let _ = socket.try_send_to(datagram, (ip, self.settings.swim_port()).into());
+            let to = (target(self.settings.host, ip), self.settings.swim_port());
+            let _ = socket.try_send_to(datagram, to.into());
         }
     }
 

@@ -1,12 +1,13 @@
 //! The socket of SWIM's datagrams, and what reads it.
 
 use std::io;
-use std::net::UdpSocket as StdSocket;
+use std::net::{IpAddr, SocketAddr, UdpSocket as StdSocket};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use actix_rt::task::JoinHandle;
 use bytes::Bytes;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
 use crate::actors::discovery::{Discovery, SwimDatagram};
@@ -24,14 +25,30 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// # Errors
 /// It cannot be bound.
 pub fn bind(settings: &Settings) -> io::Result<Option<StdSocket>> {
-    let address = (settings.host, settings.swim_port());
-    if address.1 == 0 || !settings.service_discovery_host.is_empty() {
+    let address = SocketAddr::new(settings.host, settings.swim_port());
+    if address.port() == 0 || !settings.service_discovery_host.is_empty() {
         return Ok(None);
     }
-    let named = |why: io::Error| io::Error::new(why.kind(), format!("{address:?}, UDP: {why}"));
-    let socket = StdSocket::bind(address).map_err(named)?;
-    socket.set_nonblocking(true)?;
-    Ok(Some(socket))
+    let bound = || {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.bind(&address.into())?;
+        socket.set_nonblocking(true)?;
+        Ok(StdSocket::from(socket))
+    };
+    let named = |why: io::Error| io::Error::new(why.kind(), format!("{address}, UDP: {why}"));
+    bound().map(Some).map_err(named)
+}
+
+/// Where a datagram to `ip` goes from a socket at `host`: one of IPv6 that takes IPv4, too, knows those addresses
+/// in another form.
+pub fn target(host: IpAddr, ip: IpAddr) -> IpAddr {
+    match (host, ip) {
+        (IpAddr::V6(_), IpAddr::V4(ip)) => ip.to_ipv6_mapped().into(),
+        _ => ip,
+    }
 }
 
 /// Hands datagrams to Discovery until it is dropped.

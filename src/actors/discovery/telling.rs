@@ -1,5 +1,6 @@
 //! What this node says of itself, what the others say, and whom of them it takes for neighbours.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix::{Context, Handler, MessageResult};
@@ -8,10 +9,11 @@ use tokio::time::Instant;
 use super::messages::{ListRecords, RecordListing};
 use super::swimming::unix_ms;
 use super::{Discovery, LOGGED_MAX, Published, TELL_TIME};
-use crate::membership::Standing;
-use crate::membership::records::failing;
+use crate::membership::records::{AgedRecord, failing};
 use crate::membership::topology::{is_neighbour, nearest};
-use crate::types::{About, Identity, Neighbours, Peer};
+use crate::membership::{Machine, Standing};
+use crate::types::{About, Identity, Neighbours, NodeRecord, Peer};
+use crate::wire::headers::OUR_PROTOCOL_NUMBER;
 
 impl Discovery {
     /// Tells the others what this node is and how busy, if that is news and it is time to look.
@@ -82,24 +84,43 @@ impl Discovery {
     }
 }
 
+/// What is known of a machine that has not said anything of itself, as those of v1.
+fn unrecorded(machine: &Machine) -> AgedRecord {
+    let about = About {
+        name: machine.is.name.clone(),
+        group: machine.is.group.clone(),
+        protocol: if machine.is.streams { OUR_PROTOCOL_NUMBER } else { 1 },
+        ..About::default()
+    };
+    let record = Arc::new(NodeRecord { about: Some(about), load: None });
+    AgedRecord { owner: machine.ip, record, about_age: None, load_age: None }
+}
+
 impl Handler<ListRecords> for Discovery {
     type Result = MessageResult<ListRecords>;
 
     fn handle(&mut self, _: ListRecords, _: &mut Self::Context) -> Self::Result {
-        let Some(swim) = &self.swim else { return MessageResult(Vec::new()) };
-        let published = self.kept.published.load();
-        let (own, now) = (published.identity.ip, self.start.elapsed());
-        let mut all: Vec<_> = swim
-            .records()
-            .all(now)
-            .into_iter()
-            .map(|aged| RecordListing {
-                own: Some(aged.owner) == own,
-                neighbour: published.peers.iter().any(|peer| *peer.host == aged.owner.to_string()),
-                round_trip: swim.round_trip(aged.owner),
-                aged,
-            })
-            .collect();
+        let (published, now) = (self.kept.published.load(), self.now().elapsed);
+        let mut records: BTreeMap<_, _> = match &self.swim {
+            Some(swim) => swim.records().all(now).into_iter().map(|r| (r.owner, r)).collect(),
+            None => BTreeMap::new(),
+        };
+        let own = published
+            .identity
+            .ip
+            .and_then(|ip| records.remove(&ip))
+            .map(|aged| RecordListing { aged, own: true, neighbour: false, round_trip: None });
+        let membership = self.kept.membership.borrow();
+        let others = membership.list().into_iter().map(|machine| {
+            let ip = machine.ip.to_string();
+            RecordListing {
+                aged: records.remove(&machine.ip).unwrap_or_else(|| unrecorded(machine)),
+                own: false,
+                neighbour: published.peers.iter().any(|peer| *peer.host == *ip),
+                round_trip: self.swim.as_ref().and_then(|swim| swim.round_trip(machine.ip)),
+            }
+        });
+        let mut all: Vec<_> = own.into_iter().chain(others).collect();
         all.sort_by_cached_key(|listing| {
             let about = listing.aged.record.about.as_ref();
             (about.map(|about| about.name.clone()), listing.aged.owner.to_string())

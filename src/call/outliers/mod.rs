@@ -6,9 +6,10 @@
 //! it is the peer's. The first time for 5 s, then for twice as long each time, at most for 120 s. Then one call
 //! goes there on trial: if it is served, the peer is back.
 //!
-//! A peer that hangs fails late. So one is held back, too, while it is *overdue*: `OVERDUE_CALLS` or more are
-//! away there, the oldest for `OVERDUE_TIMES` as long as such calls usually take at peers, and none that came
-//! later has been served.
+//! A peer that hangs fails late. So one is held back, too, while it is *overdue*: a call is away there for
+//! `OVERDUE_TIMES` as long as such calls usually take at peers, none that came later has been served, and with
+//! those that were refused since then they are `OVERDUE_CALLS` or more. If it has refused `REFUSED_CALLS` since,
+//! `REFUSED_TIMES` as long is enough: who is full and well ends some calls.
 //!
 //! No more than half of the peers are left out, but of one or two, one may be.
 
@@ -28,6 +29,8 @@ const FUNCTIONS_MAX: usize = 64;
 /// See the module.
 const OVERDUE_CALLS: usize = 3;
 const OVERDUE_TIMES: f64 = 3.0;
+const REFUSED_CALLS: usize = 2;
+const REFUSED_TIMES: f64 = 2.0;
 const OVERDUE_MIN: Duration = Duration::from_millis(250);
 /// What a call changes of what is known of its function's usual time.
 const USUAL_NEW: f64 = 0.1;
@@ -41,6 +44,8 @@ pub enum AtPeer {
     FunctionFailed,
     /// The peer failed.
     PeerFailed,
+    /// It was not run there, since the peer is full, or does not want it. That is no failure.
+    Refused,
 }
 
 /// A call that is at a peer: its number there.
@@ -54,18 +59,22 @@ pub struct AwayCall {
 struct PeerHistory {
     whole: History,
     functions: BTreeMap<FunctionName, History>,
-    /// Calls that are there, and when each is overdue, as far as its usual time is known.
+    /// Calls that are there, and how long such calls usually take, as far as that is known.
     away: BTreeMap<AwayCall, Option<Duration>>,
     /// When the latest that was served had begun.
     served: Option<Duration>,
+    /// Calls that were refused since then.
+    refused: usize,
 }
 
 impl PeerHistory {
     fn is_overdue(&self, now: Duration) -> bool {
-        let Some((oldest, due)) = self.away.first_key_value() else { return false };
-        let is_late = due.is_some_and(|due| now > due);
+        let Some((oldest, usual)) = self.away.first_key_value() else { return false };
+        let times = if self.refused >= REFUSED_CALLS { REFUSED_TIMES } else { OVERDUE_TIMES };
+        let waited = now.saturating_sub(oldest.began);
+        let is_late = usual.is_some_and(|usual| waited > usual.mul_f64(times).max(OVERDUE_MIN));
         let none_came = self.served.is_none_or(|served| served < oldest.began);
-        self.away.len() >= OVERDUE_CALLS && is_late && none_came
+        self.away.len() + self.refused >= OVERDUE_CALLS && is_late && none_came
     }
 
     /// Whether no call of `function` is to go there now.
@@ -95,12 +104,11 @@ impl Outliers {
         self.number += 1;
         let call = AwayCall { began: now, number: self.number };
         let usual = self.usual.get(function).copied().map(Duration::from_secs_f64);
-        let due = usual.map(|usual| now + usual.mul_f64(OVERDUE_TIMES).max(OVERDUE_MIN));
         let peer = match self.peers.get_mut(host) {
             Some(peer) => peer,
             None => self.peers.entry(Arc::clone(host)).or_default(),
         };
-        peer.away.insert(call, due);
+        peer.away.insert(call, usual);
         peer.whole.goes(now);
         if let Some(of_function) = peer.functions.get_mut(function) {
             of_function.goes(now);
@@ -125,11 +133,15 @@ impl Outliers {
         now: Duration,
     ) -> bool {
         let others = match what {
-            AtPeer::Served => 0.0,
+            AtPeer::Served | AtPeer::Refused => 0.0,
             _ => self.share_of_others(host, function, what),
         };
         let Some(peer) = self.peers.get_mut(host) else { return false };
         peer.away.remove(&call);
+        if what == AtPeer::Refused {
+            peer.refused = peer.refused.saturating_add(1);
+            return false;
+        }
         if what == AtPeer::PeerFailed {
             return peer.whole.failed(others, call.began, now);
         }
@@ -143,7 +155,7 @@ impl Outliers {
             let history = peer.functions.entry(function.clone()).or_default();
             return history.failed(others, call.began, now);
         }
-        peer.served = peer.served.max(Some(call.began));
+        (peer.served, peer.refused) = (peer.served.max(Some(call.began)), 0);
         if !peer.functions.is_empty() {
             if let Some(of_function) = peer.functions.get_mut(function) {
                 of_function.served(call.began, now);

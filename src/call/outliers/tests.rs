@@ -143,6 +143,15 @@ fn a_peer_that_hangs_is_held_back_until_something_returns() {
         outliers.goes(&all[0].host, &name("f"), s(11) + ms(n));
     }
     assert!(out(&outliers, s(11) + ms(100)).is_empty());
+    // One call is enough where others are refused.
+    let hangs = outliers.goes(&all[2].host, &name("f"), s(20));
+    for n in 0..2 {
+        assert!(out(&outliers, s(21)).len() < 2);
+        let refused = outliers.goes(&all[2].host, &name("f"), s(20) + ms(n));
+        outliers.ended(&all[2].host, &name("f"), refused, AtPeer::Refused, s(20) + ms(n));
+    }
+    assert!(out(&outliers, s(21)).contains(&all[2].host));
+    outliers.ended(&all[2].host, &name("f"), hangs, AtPeer::Served, s(22));
     // What nobody knows the usual time of may take as long as it does.
     let mut outliers = Outliers::default();
     for _ in 0..9 {

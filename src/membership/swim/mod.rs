@@ -24,7 +24,7 @@ use rand::Rng;
 
 pub use self::codec::{BadDatagram, DATAGRAM_BYTES_MAX};
 use self::codec::{DatagramCodec, MAGIC, accusation, named};
-use self::spread::{Shared, Spread};
+use self::spread::{SharedRecords, Spread};
 use super::records::Records;
 use crate::types::{About, RecordLoad, may_be_machine};
 
@@ -131,7 +131,7 @@ pub struct Swim {
     /// When what is new of records may be passed on at once again, and not only beside pings.
     relays_from: Duration,
     /// What nodes know of one another; foca hands it what comes with its datagrams.
-    shared: Rc<RefCell<Shared>>,
+    shared: Rc<RefCell<SharedRecords>>,
 }
 
 /// What collects the effects of one step.
@@ -149,13 +149,13 @@ struct Effects {
     /// Whom this node has just begun to suspect.
     suspects: Vec<SwimId>,
     /// Those that are there have records.
-    shared: Rc<RefCell<Shared>>,
+    shared: Rc<RefCell<SharedRecords>>,
     /// The round trip to each, with the later ones counting for more.
     round_trips: BTreeMap<IpAddr, Duration>,
 }
 
 impl Effects {
-    fn new(shared: Rc<RefCell<Shared>>) -> Self {
+    fn new(shared: Rc<RefCell<SharedRecords>>) -> Self {
         Self {
             out: VecDeque::new(),
             now: Duration::ZERO,
@@ -287,7 +287,7 @@ impl Swim {
     /// A node that knows nobody yet, and never more than `members_max`.
     pub fn new(own: SwimId, members_max: usize, rng: Box<dyn Rng>) -> Self {
         let (records, now) = (Records::new(own.ip), Duration::ZERO);
-        let shared = Rc::new(RefCell::new(Shared { records, now, news: false }));
+        let shared = Rc::new(RefCell::new(SharedRecords { records, now, news: false }));
         let spread = Spread(Rc::clone(&shared));
         let foca = Foca::with_custom_broadcast(own, config(), rng, DatagramCodec, spread);
         Self {

@@ -10,7 +10,7 @@ use super::{BadDatagram, SwimId};
 use crate::membership::records::{ItemKey, Records};
 
 /// What foca's callbacks and [`super::Swim`] both need.
-pub(super) struct Shared {
+pub(super) struct SharedRecords {
     pub(super) records: Records,
     pub(super) now: Duration,
     /// Something came that others do not know yet.
@@ -18,7 +18,7 @@ pub(super) struct Shared {
 }
 
 /// See the module.
-pub(super) struct Spread(pub(super) Rc<RefCell<Shared>>);
+pub(super) struct Spread(pub(super) Rc<RefCell<SharedRecords>>);
 
 impl BroadcastHandler<SwimId> for Spread {
     type Key = ItemKey;
@@ -29,7 +29,7 @@ impl BroadcastHandler<SwimId> for Spread {
         data: &[u8],
         sender: Option<&SwimId>,
     ) -> Result<Option<ItemKey>, BadDatagram> {
-        let Shared { records, now, news } = &mut *self.0.borrow_mut();
+        let SharedRecords { records, now, news } = &mut *self.0.borrow_mut();
         let key = match sender {
             Some(_) => records.heard(data, *now)?,
             // It is this node's own.

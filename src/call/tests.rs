@@ -406,9 +406,9 @@ fn what_a_call_says_of_a_peer() {
         (reply(502, false), Some(AtPeer::FunctionFailed)),
         (reply(504, false), Some(AtPeer::FunctionFailed)),
         // Full, and rejected.
-        (reply(500, false), None),
-        (reply(503, false), None),
-        (reply(404, false), None),
+        (reply(500, false), Some(AtPeer::Refused)),
+        (reply(503, false), Some(AtPeer::Refused)),
+        (reply(404, false), Some(AtPeer::Refused)),
         (Err(ForwardFailure::NotSent(cause())), Some(AtPeer::PeerFailed)),
         (Err(ForwardFailure::Broke(cause())), Some(AtPeer::PeerFailed)),
         (Err(ForwardFailure::Nothing(cause())), Some(AtPeer::PeerFailed)),

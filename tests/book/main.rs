@@ -32,6 +32,7 @@ run_pages! {
     the_commands_of_functions_run: "docs/functions.md";
     the_commands_of_install_run: "docs/install.md";
     the_commands_of_learning_run: "docs/learning.md";
+    the_commands_of_reliability_run: "docs/reliability.md";
     the_commands_of_run_a_node_run: "docs/run.md";
     the_commands_of_schedulers_run: "docs/schedulers.md";
     the_commands_of_settings_run: "docs/settings.md";

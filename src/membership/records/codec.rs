@@ -295,11 +295,7 @@ impl Comparison {
             0 => {
                 let hash = from.try_get_u64().map_err(|_| SHORT)?;
                 let all = Range { from: 0, to: u128::MAX, hash };
-                return if from.is_empty() {
-                    Ok(Self::Hashes(vec![all]))
-                } else {
-                    Err(MEANINGLESS)
-                };
+                if from.is_empty() { Ok(Self::Hashes(vec![all])) } else { Err(MEANINGLESS) }
             }
             1 => {
                 while from.has_remaining() && ranges.len() < RANGES_MAX {

@@ -22,7 +22,7 @@ pub use self::address::{may_be_machine, may_be_own};
 pub use self::cause::Cause;
 pub use self::function_name::{BadFunctionName, FunctionName};
 pub use self::neighbours::Neighbours;
-pub use self::record::{About, NodeRecord, RecordLoad};
+pub use self::record::{NodeDescription, NodeRecord, RecordLoad};
 
 /// The service class of a call, as clients send it: a number, 0 when none was given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]

@@ -22,7 +22,7 @@ use crate::call::state::{NodePhase, NodeState};
 use crate::error::Error;
 use crate::membership::Introduction;
 use crate::saved::MachinePatch;
-use crate::types::{About, RecordLoad};
+use crate::types::{NodeDescription, RecordLoad};
 use crate::wire::headers;
 use crate::wire::json::Bounds;
 use crate::wire::{MACHINE_AGENT, read_object};
@@ -118,7 +118,7 @@ struct ShownRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     load_age_s: Option<f64>,
     #[serde(flatten)]
-    about: Option<About>,
+    about: Option<NodeDescription>,
     #[serde(flatten)]
     load: Option<RecordLoad>,
     /// The functions for which calls do not go there now, since they fail there; `*`: all.

@@ -37,7 +37,7 @@ use crate::saved::model_file::ModelFile;
 use crate::saved::{Dynamic, FlagOverrides};
 use crate::storage::lock::FolderLock;
 use crate::storage::{self, StorageError};
-use crate::types::{About, Identity, RecordLoad};
+use crate::types::{Identity, NodeDescription, RecordLoad};
 use crate::wire::headers::OUR_PROTOCOL_NUMBER;
 use crate::wire::{WireMachine, list_bytes_max, read_machines};
 
@@ -307,13 +307,13 @@ fn listened(host: IpAddr, own: Option<IpAddr>) -> IpAddr {
 }
 
 /// What a node says of itself that no configuration changes.
-fn about(settings: &Settings) -> About {
+fn about(settings: &Settings) -> NodeDescription {
     let functions = (!settings.fns_list.is_empty()).then(|| settings.fns_list.clone());
-    About {
+    NodeDescription {
         software: format!("p2pfaas {}", crate::VERSION),
         protocol: OUR_PROTOCOL_NUMBER,
         functions,
-        ..About::default()
+        ..NodeDescription::default()
     }
 }
 

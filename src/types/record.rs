@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// What a node is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-pub struct About {
+pub struct NodeDescription {
     /// Its name; may be empty.
     pub name: String,
     /// Its group; may be empty.
@@ -48,7 +48,7 @@ impl RecordLoad {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct NodeRecord {
     /// What it is; `None` while not heard.
-    pub about: Option<About>,
+    pub about: Option<NodeDescription>,
     /// How busy it was; `None` while not heard.
     pub load: Option<RecordLoad>,
 }

@@ -42,7 +42,8 @@ use crate::membership::{At, Introduction, Membership};
 use crate::metrics::Metrics;
 use crate::saved::{Layered, MachineConfig};
 use crate::types::{
-    About, INIT_SERVERS_MAX, InitServer, Neighbours, RecordLoad, may_be_machine, shortened,
+    INIT_SERVERS_MAX, InitServer, Neighbours, NodeDescription, RecordLoad, may_be_machine,
+    shortened,
 };
 
 /// What outlives the actor.
@@ -90,7 +91,7 @@ pub struct DiscoverySettings {
     /// Chance, for SWIM.
     pub seed: u64,
     /// What this node says of itself, but for its name and group.
-    pub about: About,
+    pub about: NodeDescription,
     /// How busy this node is now.
     pub load: Rc<dyn Fn() -> RecordLoad>,
 }

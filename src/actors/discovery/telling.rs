@@ -12,7 +12,7 @@ use super::{Discovery, LOGGED_MAX, Published, TELL_TIME};
 use crate::membership::records::{AgedRecord, failing};
 use crate::membership::topology::{is_neighbour, nearest};
 use crate::membership::{Machine, Standing};
-use crate::types::{About, Identity, Neighbours, NodeRecord, Peer};
+use crate::types::{Identity, Neighbours, NodeDescription, NodeRecord, Peer};
 use crate::wire::headers::OUR_PROTOCOL_NUMBER;
 
 impl Discovery {
@@ -26,7 +26,7 @@ impl Discovery {
         let elapsed = self.start.elapsed();
         if let Some(swim) = &mut self.swim {
             let software = self.settings.about.clone();
-            let about = About { name: identity.id, group: identity.group, ..software };
+            let about = NodeDescription { name: identity.id, group: identity.group, ..software };
             swim.say(&about, (self.settings.load)(), elapsed, unix_ms());
             self.carry_out(ctx);
         }
@@ -86,11 +86,11 @@ impl Discovery {
 
 /// What is known of a machine that has not said anything of itself, as those of v1.
 fn unrecorded(machine: &Machine) -> AgedRecord {
-    let about = About {
+    let about = NodeDescription {
         name: machine.is.name.clone(),
         group: machine.is.group.clone(),
         protocol: if machine.is.streams { OUR_PROTOCOL_NUMBER } else { 1 },
-        ..About::default()
+        ..NodeDescription::default()
     };
     let record = Arc::new(NodeRecord { about: Some(about), load: None });
     AgedRecord { owner: machine.ip, record, about_age: None, load_age: None }

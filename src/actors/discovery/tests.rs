@@ -116,7 +116,7 @@ fn start(init_servers: &[&str], follows: bool) -> Node {
         data_path: folder.path().to_owned(),
         machines_max: 10,
         seed: 1,
-        about: About { software: "p2pfaas".to_owned(), ..About::default() },
+        about: NodeDescription { software: "p2pfaas".to_owned(), ..NodeDescription::default() },
         load: Rc::new(RecordLoad::default),
     };
     let machines = Rc::new(Machines { own: Cell::new(99), ..Machines::default() });

@@ -9,7 +9,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::{Content, Part};
 use crate::membership::swim::{BadDatagram, DATAGRAM_BYTES_MAX};
-use crate::types::{About, NAME_BYTES_MAX, NodeRecord, RecordLoad};
+use crate::types::{NAME_BYTES_MAX, NodeDescription, NodeRecord, RecordLoad};
 
 /// What every datagram that compares records begins with: the protocol and its version.
 pub(super) const MAGIC: &[u8; 4] = b"p2r\x01";
@@ -159,7 +159,7 @@ fn names(mut value: &[u8]) -> Result<Vec<String>, BadDatagram> {
 /// # Errors
 /// They are none.
 pub(super) fn content(part: Part, mut fields: &[u8]) -> Result<Content, BadDatagram> {
-    let (mut about, mut load) = (About::default(), RecordLoad::default());
+    let (mut about, mut load) = (NodeDescription::default(), RecordLoad::default());
     while fields.has_remaining() {
         let number_of = fields.get_u8();
         let length = fields.try_get_u16().map_err(|_| SHORT)?;

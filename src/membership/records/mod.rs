@@ -21,7 +21,7 @@ use self::codec::{
     Comparison, Item, MAGIC, RANGES_MAX, Range, VERSIONS_MAX, content, fields, key, packed, with,
 };
 use super::swim::BadDatagram;
-use crate::types::{About, NodeRecord, Peer, RecordLoad};
+use crate::types::{NodeDescription, NodeRecord, Peer, RecordLoad};
 
 /// How often a node compares what it knows with another one.
 pub const COMPARE: Duration = Duration::from_secs(4);
@@ -67,7 +67,7 @@ enum Part {
 /// What a part says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Content {
-    About(About),
+    About(NodeDescription),
     Load(RecordLoad),
 }
 
@@ -217,7 +217,7 @@ impl Records {
     /// Gives what the others are to be told.
     pub(super) fn say(
         &mut self,
-        about: &About,
+        about: &NodeDescription,
         load: RecordLoad,
         now: Duration,
         unix_ms: u64,

@@ -12,8 +12,12 @@ fn ip(n: usize) -> IpAddr {
     }
 }
 
-fn about(name: &str) -> About {
-    About { name: name.to_owned(), software: "p2pfaas 1".to_owned(), ..About::default() }
+fn about(name: &str) -> NodeDescription {
+    NodeDescription {
+        name: name.to_owned(),
+        software: "p2pfaas 1".to_owned(),
+        ..NodeDescription::default()
+    }
 }
 
 fn load(running: u32) -> RecordLoad {
@@ -67,7 +71,7 @@ fn exchange(a: &mut Records, b: &mut Records, now: Duration) -> usize {
 fn what_a_node_says_of_itself_is_read_as_it_was_meant() {
     let (mut from, mut to) = (node(0, 2), node(1, 2));
     let functions = Some(vec!["fn-a".to_owned(), "b".to_owned()]);
-    let about = About { group: "g".to_owned(), protocol: 2, functions, ..about("fog-1") };
+    let about = NodeDescription { group: "g".to_owned(), protocol: 2, functions, ..about("fog-1") };
     let now = Duration::from_secs(1);
     let said = from.say(&about, load(3), now, 1000);
     assert_eq!(said.len(), 2);
@@ -82,7 +86,8 @@ fn what_a_node_says_of_itself_is_read_as_it_was_meant() {
     assert!(from.say(&about, load(0), now * 3, 1000).is_empty(), "so soon again");
     // Many functions: as many as there is room for.
     let many = (0..500).map(|n| format!("function-{n}")).collect();
-    let said = from.say(&About { functions: Some(many), ..about }, load(4), now * 4, 1000);
+    let said =
+        from.say(&NodeDescription { functions: Some(many), ..about }, load(4), now * 4, 1000);
     assert!(to.heard(&said[0], now * 4).expect("one").is_some());
     let told = to.of(ip(0)).and_then(|record| record.about.clone()).and_then(|a| a.functions);
     assert!((40..500).contains(&told.expect("some").len()));

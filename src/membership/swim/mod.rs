@@ -26,7 +26,7 @@ pub use self::codec::{BadDatagram, DATAGRAM_BYTES_MAX};
 use self::codec::{DatagramCodec, MAGIC, accusation, named};
 use self::spread::{SharedRecords, Spread};
 use super::records::Records;
-use crate::types::{About, RecordLoad, may_be_machine};
+use crate::types::{NodeDescription, RecordLoad, may_be_machine};
 
 /// One other node is pinged in that time, where round trips are short.
 pub const PROBE_PERIOD: Duration = Duration::from_millis(200);
@@ -306,7 +306,7 @@ impl Swim {
 
     /// What this node says of itself now: if it is news, the others are told. `unix_ms` makes it later than
     /// what was said before a restart.
-    pub fn say(&mut self, about: &About, load: RecordLoad, now: Duration, unix_ms: u64) {
+    pub fn say(&mut self, about: &NodeDescription, load: RecordLoad, now: Duration, unix_ms: u64) {
         let said = self.shared.borrow_mut().records.say(about, load, now, unix_ms);
         for item in said {
             // It is short enough.

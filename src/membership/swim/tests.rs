@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use crate::types::{About, RecordLoad};
+use crate::types::{NodeDescription, RecordLoad};
 
 /// Bytes of an IP and a UDP head.
 const HEADS_BYTES: u64 = 28;
@@ -101,7 +101,7 @@ impl Net {
             });
         }
         for of in 0..count {
-            let about = About { name: format!("n{of}"), ..About::default() };
+            let about = NodeDescription { name: format!("n{of}"), ..NodeDescription::default() };
             net.nodes[of].swim.say(&about, RecordLoad::default(), net.now, 1);
             if of > 0 {
                 net.join(of, 0);
@@ -346,7 +346,7 @@ fn times_until_all_know(net: &mut Net, changes: usize) -> Vec<Duration> {
     for n in 0..changes {
         let of = n * 7 % net.nodes.len();
         let load = RecordLoad { k: 4, running: n as u32 + 1, waiting: 0, failing_percent: 0 };
-        let about = About { name: format!("{of}-{n}"), ..About::default() };
+        let about = NodeDescription { name: format!("{of}-{n}"), ..NodeDescription::default() };
         let (now, owner) = (net.now, net.nodes[of].swim.own().ip);
         net.nodes[of].swim.say(&about, load, now, 0);
         net.drain(of);

@@ -64,6 +64,8 @@ pub struct Machine {
     pub(super) claim: Option<String>,
     /// When a machine of another name last said that it has this address.
     pub(super) claimed: Option<Duration>,
+    /// When it was last asked for its list.
+    pub(super) listed: Option<Duration>,
     /// SWIM says that it is there.
     pub(super) swims: bool,
     /// What [`Peer::far`] tells.

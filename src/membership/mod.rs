@@ -20,7 +20,7 @@ pub mod records;
 pub mod swim;
 pub mod topology;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -68,6 +68,10 @@ pub struct Membership {
     checked: Option<Duration>,
 }
 
+/// Machines that speak our protocol and that SWIM does not tell of, polled at once.
+const TURN_MAX: usize = 16;
+/// How often a machine that speaks our protocol is asked for its list where SWIM does not reach it.
+const LIST_TIME: Duration = Duration::from_secs(30);
 /// How often one of the machines that SWIM tells of is polled: whether it can be reached, and what it is.
 const CHECK_TIME: Duration = Duration::from_secs(4);
 
@@ -241,6 +245,23 @@ impl Membership {
         self.machines.get(&ip).is_some_and(|machine| machine.swims)
     }
 
+    /// Whether a poll of the machine at `ip` is to tell what it is and no more: SWIM tells who else is there, or
+    /// nodes that speak our protocol tell it when they join. Else its list is taken to be asked for now.
+    pub fn is_polled_briefly(&mut self, ip: IpAddr, at: At) -> bool {
+        let Some(machine) = self.machines.get_mut(&ip) else { return false };
+        let rested = |then: Duration| at.elapsed.saturating_sub(then) >= LIST_TIME;
+        let briefly = machine.swims || (machine.is.streams && !machine.listed.is_none_or(rested));
+        if !briefly {
+            machine.listed = Some(at.elapsed);
+        }
+        briefly
+    }
+
+    /// Whether the machine at `ip` was alive once, or an operator named it.
+    pub fn is_proven(&self, ip: IpAddr) -> bool {
+        self.machines.get(&ip).is_some_and(|machine| machine.proven)
+    }
+
     /// The machine that answered at `ip` is this node itself under another address.
     pub fn forget(&mut self, ip: IpAddr) {
         self.machines.remove(&ip);
@@ -275,14 +296,25 @@ impl Membership {
         self.unknown_left = UNKNOWN_ASKED_MAX.saturating_sub(under_way);
         let rest = self.rules.dead_poll_time;
         let checked = self.check(at);
+        let turn = self.turn();
         self.take_due(at, |m| {
             let rested = m.polled.is_none_or(|then| at.elapsed.saturating_sub(then) >= rest);
             match m.standing {
                 Standing::Alive if m.swims => m.dead_polls > 0 || Some(m.ip) == checked,
                 Standing::Dead => rested || m.swims,
+                Standing::Alive if m.is.streams => m.dead_polls > 0 || turn.contains(&m.ip),
                 Standing::Alive | Standing::Hearsay => true,
             }
         })
+    }
+
+    /// Whose turn it is of those that speak our protocol and that SWIM does not tell of, or not yet: a few at a
+    /// time, or a hundred nodes that begin at once would have no time for anything else.
+    fn turn(&self) -> BTreeSet<IpAddr> {
+        let is_one = |m: &&Machine| m.standing == Standing::Alive && m.is.streams && !m.swims;
+        let mut all: Vec<_> = self.machines.values().filter(is_one).collect();
+        all.sort_by_key(|m| (m.polled, Some(m.ip) < self.own, m.ip));
+        all.iter().take(TURN_MAX).map(|m| m.ip).collect()
     }
 
     /// Whose turn it is of those that SWIM tells of: they are polled one by one.
@@ -328,6 +360,7 @@ impl Membership {
         self.checked = None;
         for machine in self.machines.values_mut() {
             (machine.polling, machine.polled, machine.swims) = (false, None, false);
+            machine.listed = None;
         }
     }
 
@@ -418,6 +451,7 @@ impl Membership {
             named_itself: false,
             claim: None,
             claimed: None,
+            listed: None,
             swims: false,
             far: Duration::ZERO,
         };

@@ -380,3 +380,31 @@ fn an_answer_from_a_machine_forgotten_meanwhile_changes_nothing() {
     assert!(!members.failed(ip(1)));
     assert_eq!(members.machines.len(), 0);
 }
+
+#[test]
+fn of_those_that_speak_our_protocol_a_few_are_polled_at_a_time_and_none_is_left_out() {
+    let mut members = Membership::new(Rules { machines_max: 1000, ..RULES }, Some(ip(99)));
+    let is = |streams| Introduction { streams, ..Introduction::default() };
+    for last in 0..80 {
+        members.heartbeat(ip(last), is(last < 60), at(0));
+    }
+    let mut asked = BTreeMap::<IpAddr, u32>::new();
+    for round in 1..=8 {
+        let due = members.due(at(round));
+        assert_eq!(due.len(), TURN_MAX + 20, "those of v1 are polled each time");
+        for ip in due {
+            *asked.entry(ip).or_default() += 1;
+            let streams = ip < IpAddr::from([10, 0, 0, 60]);
+            members.answered(ip, is(streams), Duration::ZERO, at(round));
+        }
+    }
+    assert_eq!((asked.len(), asked.values().min()), (80, Some(&2)));
+    // Who has failed is asked again each time, and its list is asked for now and then.
+    assert!(!members.is_polled_briefly(ip(0), at(9)) && members.is_polled_briefly(ip(0), at(10)));
+    assert!(
+        !members.is_polled_briefly(ip(0), at(39)) && !members.is_polled_briefly(ip(70), at(10))
+    );
+    members.due(at(9));
+    members.failed(ip(0));
+    assert!(members.due(at(10)).contains(&ip(0)) || members.machines[&ip(0)].polling);
+}

@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long nothing is read after the system has reported a failure: some come again at once.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Datagrams that wait to be read, in bytes.
+const RECEIVED_BYTES: usize = 1 << 20;
+
 /// Binds what the settings ask for; `None`: they ask for none.
 ///
 /// # Errors
@@ -34,6 +37,8 @@ pub fn bind(settings: &Settings) -> io::Result<Option<StdSocket>> {
         if address.is_ipv6() {
             socket.set_only_v6(false)?;
         }
+        // Many may come at once. Where the system allows less, it gives less.
+        socket.set_recv_buffer_size(RECEIVED_BYTES)?;
         socket.bind(&address.into())?;
         socket.set_nonblocking(true)?;
         Ok(StdSocket::from(socket))

@@ -27,6 +27,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::joins::Joins;
@@ -96,6 +97,8 @@ pub struct DiscoverySettings {
     pub load: Rc<dyn Fn() -> RecordLoad>,
 }
 
+/// Polls of one class that are under way at once.
+const POLLS_MAX: usize = 16;
 /// How often a node looks whether it has something new to say of itself, at most.
 const TELL_TIME: Duration = Duration::from_millis(500);
 
@@ -125,6 +128,10 @@ pub struct Discovery {
     swim: Option<Swim>,
     /// When it was last looked whether there is something to tell of this node.
     told: Option<Instant>,
+    /// Nodes that may still be asked to take this one in before the next poll.
+    joins_left: usize,
+    /// Polls of those that are not alive, by class.
+    turns: [Arc<Semaphore>; 3],
     /// Held by each timer of SWIM, and so their number.
     timers: Rc<()>,
     /// Machines of which it was said that they stop, and when they were asked for it.
@@ -158,6 +165,8 @@ impl Discovery {
             leaving: false,
             swim: None,
             told: None,
+            joins_left: 0,
+            turns: std::array::from_fn(|_| Arc::new(Semaphore::new(POLLS_MAX))),
             timers: Rc::default(),
             said_to_leave: BTreeMap::new(),
             _guard: guard,
@@ -263,15 +272,34 @@ impl Discovery {
     fn ask(&self, addresses: Vec<IpAddr>, ctx: &Context<Self>) {
         let me = self.kept.published.load().identity.clone();
         for ip in addresses {
-            let asked = Instant::now();
-            let briefly = self.kept.membership.borrow().is_swimming(ip);
+            let briefly = self.kept.membership.borrow_mut().is_polled_briefly(ip, self.now());
             let (poll, report) = (self.poller.poll(ip, &me, briefly), ctx.address());
+            let turns = self.turns(ip);
             // Tasks of their own: an actor looks at all its futures whenever one of them wakes it.
             actix_rt::spawn(async move {
+                let _turn = match turns {
+                    Some(turns) => turns.acquire_owned().await.ok(),
+                    None => None,
+                };
+                let asked = Instant::now();
                 let answer = poll.await;
                 report.do_send(Polled { ip, ping: asked.elapsed(), answer });
             });
         }
+    }
+
+    /// Whose turns a poll of the machine at `ip` waits for. Those that are not alive wait, since many nodes that
+    /// begin at once would use up their connections on each other: the known for one another, those that SWIM
+    /// tells of, and those that are only heard of, whose number strangers make.
+    fn turns(&self, ip: IpAddr) -> Option<Arc<Semaphore>> {
+        let membership = self.kept.membership.borrow();
+        let class = match membership.alive_at(ip) {
+            Some(_) => return None,
+            None if membership.is_swimming(ip) => 1,
+            None if membership.is_proven(ip) => 0,
+            None => 2,
+        };
+        self.turns.get(class).cloned()
     }
 
     fn ask_newcomers(&self, ctx: &Context<Self>) {

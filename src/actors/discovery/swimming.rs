@@ -12,6 +12,10 @@ use super::messages::{SwimRefused, SwimWoken};
 use super::{Discovery, SwimDatagram};
 use crate::membership::swim::{Swim, SwimEffect, SwimId};
 
+/// Nodes that are asked between two polls to take this one in: while it knows nobody, and then. Each answer names
+/// dozens of others.
+const JOINS_FIRST: usize = 8;
+const JOINS_MORE: usize = 2;
 /// Timers that may run at once: whatever the size, and for each machine that may be known.
 const TIMERS_MIN: usize = 256;
 const TIMERS_EACH: usize = 8;
@@ -33,14 +37,18 @@ impl Discovery {
                 self.swim = Some(Swim::new(id, settings.machines_max, rng));
             }
         }
+        // Those that it knows then tell the rest.
+        let knows_some = self.swim.as_ref().is_some_and(|swim| swim.alive().next().is_some());
+        self.joins_left = if knows_some { JOINS_MORE } else { JOINS_FIRST };
         self.carry_out(ctx);
     }
 
     /// Asks the machine at `ip`, which speaks our protocol, to be taken in, unless it has done so.
     pub(super) fn swim_with(&mut self, ip: IpAddr, ctx: &Context<Self>) {
         let is_swimming = self.kept.membership.borrow().is_swimming(ip);
-        let elapsed = self.start.elapsed();
-        if let Some(swim) = self.swim.as_mut().filter(|_| !is_swimming) {
+        let (elapsed, may_ask) = (self.start.elapsed(), self.joins_left > 0 && !is_swimming);
+        if let Some(swim) = self.swim.as_mut().filter(|_| may_ask) {
+            self.joins_left -= 1;
             swim.join(ip, elapsed);
             self.carry_out(ctx);
         }

@@ -47,7 +47,7 @@ const RELAY: Duration = Duration::from_millis(100);
 /// A longer round trip makes no time-out longer.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(1);
 /// What of a measured round trip's excess is forgotten with each that is shorter.
-const ROUND_TRIP_DECAY: f64 = 0.05;
+const ROUND_TRIP_DECAY: f64 = 0.2;
 /// What a measured round trip changes of what is known of one node's.
 const ROUND_TRIP_NEW: f64 = 0.2;
 /// How long an answer to a ping is still measured.

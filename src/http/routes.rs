@@ -40,7 +40,7 @@ pub fn scheduler(app: &mut web::ServiceConfig) {
         )
         .service(at("/system/function/{fn}").get(node_api::openfaas_api))
         .service(at("/system/scale-function/{fn}").post(node_api::openfaas_api))
-        .service(at("/monitoring/scale-delay/{fn}").get(node_api::scale_delay));
+        .service(at("/monitoring/scale-delay/{fn}").changing_get(node_api::scale_delay));
 }
 
 /// Discovery's port.
@@ -53,14 +53,14 @@ pub fn discovery(app: &mut web::ServiceConfig) {
                 .get(discovery_api::configuration)
                 .post(discovery_api::change_configuration),
         )
-        .service(at("/reset").get(discovery_api::reset));
+        .service(at("/reset").changing_get(discovery_api::reset));
 }
 
 /// The learner's port.
 pub fn learner(app: &mut web::ServiceConfig) {
     app.service(at("/").get(learner_api::greeting))
         .service(at("/act").get(learner_api::act))
-        .service(at("/train").get(learner_api::train))
+        .service(at("/train").changing_get(learner_api::train))
         .service(at("/train_batch").post(learner_api::train_batch))
         .service(
             at("/learner/parameters")
@@ -70,7 +70,7 @@ pub fn learner(app: &mut web::ServiceConfig) {
         .service(at("/learner/stats").get(learner_api::stats))
         .service(at("/learner/weights").get(learner_api::weights))
         .service(at("/learner/model").get(learner_api::model).post(learner_api::import_model))
-        .service(at("/learner/reset").get(learner_api::reset));
+        .service(at("/learner/reset").changing_get(learner_api::reset));
 }
 
 /// The learner's port for WebSockets.
@@ -99,6 +99,14 @@ impl At {
         F::Output: Responder + 'static,
     {
         self.on(&["GET", "HEAD"], get().to(handler))
+    }
+
+    /// A GET that changes something, as v1 has them. HEAD must change nothing, so it is not taken.
+    fn changing_get<F: Handler<A>, A: FromRequest + 'static>(self, handler: F) -> Self
+    where
+        F::Output: Responder + 'static,
+    {
+        self.on(&["GET"], web::get().to(handler))
     }
 
     fn post<F: Handler<A>, A: FromRequest + 'static>(self, handler: F) -> Self

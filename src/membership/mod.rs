@@ -240,6 +240,11 @@ impl Membership {
         machine.standing == Standing::Alive
     }
 
+    /// SWIM says nothing any more: machines are polled.
+    pub fn nobody_swims(&mut self) {
+        self.machines.values_mut().for_each(|machine| machine.swims = false);
+    }
+
     /// Whether SWIM says that the machine at `ip` is there.
     pub fn is_swimming(&self, ip: IpAddr) -> bool {
         self.machines.get(&ip).is_some_and(|machine| machine.swims)

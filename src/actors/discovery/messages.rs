@@ -11,7 +11,6 @@ use futures_util::future::LocalBoxFuture;
 use crate::error::NoMachineIp;
 use crate::membership::Introduction;
 use crate::membership::records::AgedRecord;
-use crate::membership::swim::SwimTimer;
 use crate::saved::MachinePatch;
 use crate::storage::StorageError;
 use crate::types::{Identity, Peer};
@@ -118,12 +117,12 @@ pub struct SwimDatagram {
     pub bytes: Bytes,
 }
 
-/// A timer of SWIM is over.
+/// A timer of SWIM is over. It has no answer.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct SwimWoken(pub(super) SwimTimer);
+pub(super) struct SwimWoken;
 
-/// A machine of which SWIM doubts whether it is there refuses connections.
+/// A machine of which SWIM doubts whether it is there refuses connections. It has no answer.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct SwimRefused(pub(super) IpAddr);

@@ -36,9 +36,10 @@ pub use self::messages::{
     PollAnswer, Poller, Published, RecordListing, Reset, SwimDatagram, Unreachable,
 };
 use self::messages::{Polled, Resolved};
+use self::swimming::Waking;
 use super::supervise::Guard;
 use crate::lock;
-use crate::membership::swim::Swim;
+use crate::membership::swim::{Swim, SwimTimer};
 use crate::membership::{At, Introduction, Membership};
 use crate::metrics::Metrics;
 use crate::saved::{Layered, MachineConfig};
@@ -132,8 +133,11 @@ pub struct Discovery {
     joins_left: usize,
     /// Polls of those that are not alive, by class.
     turns: [Arc<Semaphore>; 3],
-    /// Held by each timer of SWIM, and so their number.
-    timers: Rc<()>,
+    /// Timers of SWIM, by the time since the start when they are due, and a number.
+    timers: BTreeMap<(Duration, u64), SwimTimer>,
+    timer_number: u64,
+    /// What wakes this actor for the next of them, and when.
+    waking: Option<(Duration, Waking)>,
     /// Machines of which it was said that they stop, and when they were asked for it.
     said_to_leave: BTreeMap<IpAddr, Instant>,
     _guard: Guard,
@@ -167,7 +171,9 @@ impl Discovery {
             told: None,
             joins_left: 0,
             turns: std::array::from_fn(|_| Arc::new(Semaphore::new(POLLS_MAX))),
-            timers: Rc::default(),
+            timers: BTreeMap::new(),
+            timer_number: 0,
+            waking: None,
             said_to_leave: BTreeMap::new(),
             _guard: guard,
         }

@@ -1,10 +1,10 @@
 //! SWIM in the Discovery actor: datagrams and timers in, its effects out.
 
 use std::net::IpAddr;
-use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix::{AsyncContext, Context, Handler};
+use actix_rt::task::JoinHandle;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -16,6 +16,8 @@ use crate::membership::swim::{Swim, SwimEffect, SwimId};
 /// dozens of others.
 const JOINS_FIRST: usize = 8;
 const JOINS_MORE: usize = 2;
+/// Timers of four times that time or more are due at multiples of it.
+const GRID: Duration = Duration::from_millis(50);
 /// Timers that may run at once: whatever the size, and for each machine that may be known.
 const TIMERS_MIN: usize = 256;
 const TIMERS_EACH: usize = 8;
@@ -31,6 +33,8 @@ impl Discovery {
         match &mut self.swim {
             Some(swim) => swim.moved(ip, elapsed),
             None => {
+                // What the one before was to be woken for is nothing to this one.
+                self.timers.clear();
                 // Later starts have later times. Where a clock was set back, the others tell.
                 let id = SwimId { ip, generation: unix_ms() };
                 let rng = Box::new(StdRng::seed_from_u64(settings.seed));
@@ -79,13 +83,9 @@ impl Discovery {
             match effect {
                 SwimEffect::Send { to, datagram } => self.poller.datagram(to, &datagram),
                 SwimEffect::Wake { after, timer } => {
-                    let (report, counted) = (ctx.address(), Rc::clone(&self.timers));
-                    // Tasks of their own: an actor looks at all its futures whenever one of them wakes it.
-                    actix_rt::spawn(async move {
-                        tokio::time::sleep(after).await;
-                        drop(counted);
-                        report.do_send(SwimWoken(timer));
-                    });
+                    self.timer_number += 1;
+                    let due = on_grid(self.start.elapsed(), after);
+                    self.timers.insert((due, self.timer_number), timer);
                 }
                 SwimEffect::Up(ip) => {
                     let now = self.now();
@@ -109,17 +109,62 @@ impl Discovery {
             }
         }
         if self.has_many_timers() {
-            tracing::warn!("strange datagrams: SWIM is off until what they began is over");
+            tracing::warn!("strange datagrams: SWIM begins anew");
             self.swim = None;
+            self.kept.membership.borrow_mut().nobody_swims();
         }
+        self.arm(ctx);
         self.publish(None);
         self.ask(asks, ctx);
     }
 
     /// Whether more timers run than any cluster of that size needs: whoever sends datagrams could begin
-    /// any number of them. Without SWIM, machines are polled.
+    /// any number of them.
     fn has_many_timers(&self) -> bool {
-        Rc::strong_count(&self.timers) > TIMERS_MIN + TIMERS_EACH * self.settings.machines_max
+        self.timers.len() > TIMERS_MIN + TIMERS_EACH * self.settings.machines_max
+    }
+
+    /// Sees to it that this actor is woken for the next timer that cannot wait: one task for all of them, since
+    /// each wake-up costs more than what is done in it.
+    fn arm(&mut self, ctx: &Context<Self>) {
+        let Some(swim) = &self.swim else {
+            self.timers.clear();
+            self.waking = None;
+            return;
+        };
+        let next = self.timers.iter().find(|(_, timer)| !swim.may_wait(timer));
+        let next = next.map(|((due, _), _)| *due);
+        if next == self.waking.as_ref().map(|(due, _)| *due) {
+            return;
+        }
+        self.waking = next.map(|due| {
+            let (at, report) = (self.start + due, ctx.address());
+            let task = actix_rt::spawn(async move {
+                tokio::time::sleep_until(at).await;
+                report.do_send(SwimWoken);
+            });
+            (due, Waking(task))
+        });
+    }
+}
+
+/// When a timer is due that begins now and has that long. The longer ones come on a grid, so that several come at
+/// once.
+fn on_grid(now: Duration, after: Duration) -> Duration {
+    let due = now + after;
+    if after < GRID * 4 {
+        return due;
+    }
+    let steps = due.as_nanos().div_ceil(GRID.as_nanos());
+    GRID * u32::try_from(steps).unwrap_or(u32::MAX)
+}
+
+/// A task that ends when nobody waits for it any more.
+pub(super) struct Waking(JoinHandle<()>);
+
+impl Drop for Waking {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -147,14 +192,16 @@ impl Handler<SwimDatagram> for Discovery {
 impl Handler<SwimWoken> for Discovery {
     type Result = ();
 
-    fn handle(&mut self, SwimWoken(timer): SwimWoken, ctx: &mut Self::Context) {
+    fn handle(&mut self, _: SwimWoken, ctx: &mut Self::Context) {
         let elapsed = self.start.elapsed();
-        if let Some(swim) = &mut self.swim {
-            swim.woken(timer, elapsed);
-            self.carry_out(ctx);
-            // It is awake anyway.
-            self.tell(ctx);
+        self.waking = None;
+        let Some(swim) = &mut self.swim else { return };
+        while let Some(first) = self.timers.first_entry().filter(|first| first.key().0 <= elapsed) {
+            swim.woken(first.remove(), elapsed);
         }
+        self.carry_out(ctx);
+        // It is awake anyway.
+        self.tell(ctx);
     }
 }
 

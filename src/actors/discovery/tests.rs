@@ -661,3 +661,45 @@ async fn who_is_not_heard_any_more_but_answers_stays_listed_and_is_polled_again(
     assert_eq!(node.list().await, ["10.0.0.1"]);
     assert!(node.polls(&mut [], 10).await.len() >= 4);
 }
+
+/// What says to the node that has sent `heard`, as if from the node 1, that the node 2 was started for the
+/// `times`th time, and is down.
+fn comes_and_goes(heard: &[u8], times: u64) -> Bytes {
+    let id = |last: u8, times: u64| [&[4, 10, 0, 0, last][..], &times.to_be_bytes()].concat();
+    let member = |state: u8| [&id(2, times)[..], &[0, 0], &[state]].concat();
+    // A head: sender, its incarnation, receiver, gossip; and two members.
+    let head = [b"p2s\x01", &id(1, 1)[..], &[0, 0], &heard[4..17], &[8]].concat();
+    [&head[..], &[0, 2], &member(0), &member(2)].concat().into()
+}
+
+#[actix::test]
+async fn whoever_begins_too_many_timers_makes_swim_begin_anew_and_no_more() {
+    let node = start(&["10.0.0.1"], false);
+    node.answers_and_swims(1);
+    node.answers_and_swims(2);
+    let mut others = [swimmer(1), swimmer(2)];
+    node.swims_with(&mut others, 3).await;
+    others[1].join(ip(99), Duration::ZERO);
+    node.swims_with(&mut others, 3).await;
+    assert_eq!(node.list().await, ["10.0.0.1", "10.0.0.2"]);
+    let heard = loop {
+        let sent = node
+            .machines
+            .datagrams
+            .borrow()
+            .iter()
+            .find_map(|(_, bytes)| bytes.starts_with(b"p2s").then(|| bytes.clone()));
+        if let Some(sent) = sent {
+            break sent;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    for times in 2..600 {
+        let bytes = comes_and_goes(&heard, times);
+        node.addr.send(SwimDatagram { from: ip(1), bytes }).await.expect("it lives");
+    }
+    assert!(!node.kept.membership.borrow().is_swimming(ip(2)), "it has begun anew");
+    node.swims_with(&mut others, 12).await;
+    assert_eq!(node.list().await, ["10.0.0.1", "10.0.0.2"]);
+    assert!(node.kept.membership.borrow().is_swimming(ip(1)));
+}

@@ -29,7 +29,7 @@ use super::records::Records;
 use crate::types::{NodeDescription, RecordLoad, may_be_machine};
 
 /// One other node is pinged in that time, where round trips are short.
-pub const PROBE_PERIOD: Duration = Duration::from_millis(200);
+pub const PROBE_PERIOD: Duration = Duration::from_millis(250);
 /// What an answer to a ping may take before others are asked, where round trips are short.
 const PROBE_ANSWER: Duration = Duration::from_millis(60);
 /// How long a suspect has to say that it is there.
@@ -41,7 +41,7 @@ const REMEMBERED: Duration = Duration::from_secs(300);
 const ASK_DOWN: Duration = Duration::from_secs(1);
 const ASK_ALIVE: Duration = Duration::from_secs(10);
 /// How often what is new is told beside the pings.
-const GOSSIP: Duration = Duration::from_millis(400);
+const GOSSIP: Duration = Duration::from_millis(500);
 /// How often what is new of records is passed on at once, to a few others.
 const RELAY: Duration = Duration::from_millis(100);
 /// A longer round trip makes no time-out longer.
@@ -400,6 +400,13 @@ impl Swim {
             Due::Step(timer) => self.step(now, |foca, effects| foca.handle_timer(timer, effects)),
             Due::Tell(id, incarnation) => self.tell(id, Some(incarnation)),
         }
+    }
+
+    /// Whether nobody needs to be woken for `timer` alone: the ping whose answer it would miss was answered. It is
+    /// to come back with the next one.
+    pub fn may_wait(&self, timer: &SwimTimer) -> bool {
+        let Due::Step(Timer::SendIndirectProbe { probed_id, .. }) = &timer.0 else { return false };
+        !self.effects.pings.keys().any(|(id, _)| id == probed_id)
     }
 
     fn is_suspect(&self, id: SwimId, incarnation: Incarnation) -> bool {

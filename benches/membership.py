@@ -17,11 +17,11 @@ All nodes run in network namespaces made here, so other traffic counts nowhere. 
 node has a namespace of its own, with a TUN interface. This program carries packets from one to the other, late or
 not at all: a connection takes its round trips too, and one that is cut off hears nothing, not even a refusal.
 
-All parts take about half an hour. What takes time depends on what else the machine does; the last column says how much
-that was, in percent of one core. In the environment: PARTS (with blanks between them), LOSS_MINUTES, STALL_MINUTES,
-LOSS_OF ("udp", or "udp tcp" for connections too), FAR_MS (round trips), LARGE (nodes where the table says 100), SEED,
-P2PFAAS (the binary), NODES (further settings of all nodes, as P2PFAAS_NAME=VALUE), LOGS (a folder that keeps the
-nodes' logs), RUST_LOG.
+All parts take about half an hour. What takes time depends on what else the machine does; the last column says how
+much that was, in percent of one core. (On a busy machine nodes ping more seldom, so idle ones seem to cost less.) In
+the environment: PARTS (with blanks between them), LOSS_MINUTES, STALL_MINUTES, LOSS_OF ("udp", or "udp tcp" for
+connections too), FAR_MS (round trips), LARGE (nodes where the table says 100), SEED, P2PFAAS (the binary), NODES
+(further settings of all nodes, as P2PFAAS_NAME=VALUE), LOGS (a folder that keeps the nodes' logs), RUST_LOG.
 """
 
 import asyncio

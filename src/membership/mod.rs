@@ -64,8 +64,8 @@ pub struct Membership {
     version: u64,
     /// How many that are only heard of may still be asked before the next poll.
     unknown_left: usize,
-    /// When one of those that SWIM tells of was last polled.
-    checked: Option<Duration>,
+    /// When one of those that SWIM tells of was last polled, and which turn that was since 1970.
+    checked: Option<(Duration, u64)>,
 }
 
 /// Machines that speak our protocol and that SWIM does not tell of, polled at once.
@@ -73,7 +73,7 @@ const TURN_MAX: usize = 16;
 /// How often a machine that speaks our protocol is asked for its list where SWIM does not reach it.
 const LIST_TIME: Duration = Duration::from_secs(30);
 /// How often one of the machines that SWIM tells of is polled: whether it can be reached, and what it is.
-const CHECK_TIME: Duration = Duration::from_secs(4);
+const CHECK_TIME: Duration = Duration::from_secs(3);
 
 impl Membership {
     /// Knows nobody yet.
@@ -148,6 +148,11 @@ impl Membership {
             self.insert(ip, is.clone(), Standing::Alive, at);
         }
         let known = self.machines.get_mut(&ip)?;
+        if is.streams && known.standing != Standing::Alive && known.dead_polls > 0 {
+            // That it reaches this node does not say that it can be reached: it is asked, at once.
+            known.polled = known.polled.filter(|_| known.polling);
+            return None;
+        }
         // Anybody can call in its name; what it says of itself it is asked at every poll.
         let is = match known.named_itself {
             true => {
@@ -322,21 +327,37 @@ impl Membership {
         all.iter().take(TURN_MAX).map(|m| m.ip).collect()
     }
 
-    /// Whose turn it is of those that SWIM tells of: they are polled one by one.
+    /// Whose turn it is of those that SWIM tells of: they are polled one by one. Nodes that know the same machines,
+    /// and the same time more or less, take turns so that each is polled by exactly one other.
     fn check(&mut self, at: At) -> Option<IpAddr> {
-        if self.checked.is_some_and(|then| at.elapsed.saturating_sub(then) < CHECK_TIME) {
-            return None;
+        let mut turn = at.unix_s / CHECK_TIME.as_secs();
+        if let Some((then, last)) = self.checked {
+            if at.elapsed.saturating_sub(then) < CHECK_TIME {
+                return None;
+            }
+            turn = turn.max(last + 1);
         }
+        self.checked = Some((at.elapsed, turn));
         let swims = self.machines.values().filter(|m| m.swims && m.standing == Standing::Alive);
-        // Each node begins behind itself, so that not all ask the same one.
-        let next = swims.min_by_key(|m| (m.polled, Some(m.ip) < self.own, m.ip)).map(|m| m.ip);
-        self.checked = next.map(|_| at.elapsed).or(self.checked);
-        next
+        let all: Vec<IpAddr> = swims.map(|m| m.ip).collect();
+        // The node itself has a place in the order, too, but no turn.
+        let place = all.partition_point(|ip| Some(*ip) < self.own) as u64;
+        let count = all.len() as u64;
+        let next = (place + turn.checked_rem(count)?) % count;
+        all.get(usize::try_from(next).ok()?).copied()
     }
 
     /// Whom to ask now without waiting for the next poll: those that nobody has asked yet.
     pub fn due_first(&mut self, at: At) -> Vec<IpAddr> {
         self.take_due(at, |m| m.polled.is_none())
+    }
+
+    /// The machine at `ip`, if it has failed its last poll, is still believed alive, and nobody asks it already.
+    pub fn due_again(&mut self, ip: IpAddr, at: At) -> Option<IpAddr> {
+        let fails = |m: &&mut Machine| m.swims && m.standing == Standing::Alive && m.dead_polls > 0;
+        let machine = self.machines.get_mut(&ip).filter(fails).filter(|m| !m.polling)?;
+        (machine.polling, machine.polled) = (true, Some(at.elapsed));
+        Some(ip)
     }
 
     fn take_due(&mut self, at: At, is_due: impl Fn(&Machine) -> bool) -> Vec<IpAddr> {

@@ -408,3 +408,49 @@ fn of_those_that_speak_our_protocol_a_few_are_polled_at_a_time_and_none_is_left_
     members.failed(ip(0));
     assert!(members.due(at(10)).contains(&ip(0)) || members.machines[&ip(0)].polling);
 }
+
+#[test]
+fn of_those_that_swim_each_is_polled_by_exactly_one_other_at_a_time() {
+    let rules = Rules { machines_max: 100, ..RULES };
+    let mut nodes: Vec<Membership> =
+        (0..7).map(|own| Membership::new(rules, Some(ip(own)))).collect();
+    for (own, node) in nodes.iter_mut().enumerate() {
+        for last in (0..7).filter(|last| usize::from(*last) != own) {
+            node.swims(ip(last), at(0));
+            node.heartbeat(ip(last), Introduction::default(), at(0));
+        }
+    }
+    let mut seen = vec![BTreeSet::new(); 7];
+    for turn in 1..=12 {
+        let mut polled = BTreeSet::new();
+        for (node, seen) in nodes.iter_mut().zip(&mut seen) {
+            let due = node.due(at(turn * 3));
+            assert_eq!(due.len(), 1, "one at a time");
+            assert!(node.due(at(turn * 3 + 1)).is_empty(), "not yet");
+            assert!(polled.insert(due[0]), "by one other");
+            seen.insert(due[0]);
+            node.answered(due[0], Introduction::default(), Duration::ZERO, at(turn * 3));
+        }
+    }
+    assert!(seen.iter().all(|seen| seen.len() == 6), "each has its turn");
+}
+
+#[test]
+fn who_calls_but_did_not_answer_is_asked_before_it_is_listed() {
+    let mut members = members();
+    let is = Introduction { streams: true, ..called("a") };
+    members.heartbeat(ip(1), is.clone(), at(0));
+    assert_eq!(members.list().len(), 1, "a newcomer is");
+    members.due(at(0));
+    kill(&mut members, ip(1));
+    assert_eq!(members.heartbeat(ip(1), is.clone(), at(1)), None);
+    assert!(members.list().is_empty(), "it reaches us, but do we reach it?");
+    assert_eq!(members.due_first(at(1)), [ip(1)]);
+    members.answered(ip(1), is, Duration::ZERO, at(1));
+    assert_eq!(members.list().len(), 1);
+    // Those of v1 are believed, as v1 does.
+    members.heartbeat(ip(2), called("b"), at(2));
+    kill(&mut members, ip(2));
+    members.heartbeat(ip(2), called("b"), at(3));
+    assert_eq!(members.list().len(), 2);
+}

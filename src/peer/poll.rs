@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use actix_rt::net::TcpStream;
 use actix_web::http::{Method, header};
+use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::timeout;
 
 use super::PeerClient;
@@ -42,6 +44,25 @@ pub fn own_address(settings: &Settings) -> Option<IpAddr> {
         .collect();
     found.sort_by_key(|ip| !ip.is_ipv4());
     found.first().copied()
+}
+
+/// Connections that are tried for a poll that is to tell whether a machine can be reached.
+const TRIES: u32 = 3;
+
+/// What the first of some tries comes to; the next one begins `after` the last, while none has ended.
+async fn first_of<F: Future>(make: impl Fn() -> F, tries: u32, after: Duration) -> F::Output {
+    let mut under_way = FuturesUnordered::from_iter([make()]);
+    for _ in 1..tries {
+        if let Ok(Some(ended)) = timeout(after, under_way.next()).await {
+            return ended;
+        }
+        under_way.push(make());
+    }
+    match under_way.next().await {
+        Some(ended) => ended,
+        // There was one at least.
+        None => make().await,
+    }
 }
 
 /// What a machine is asked for.
@@ -150,7 +171,11 @@ impl Poller for PeerClient {
             let me = me.ip.is_some().then_some(&me);
             let limit = Settings::seconds(this.settings.poll_timeout_s);
             let port = this.settings.discovery_port;
-            match timeout(limit, this.list(&ip.to_string(), port, me, ask)).await {
+            let host = ip.to_string();
+            let list = || this.list(&host, port, me, ask);
+            // The first packet of a connection that is lost is sent again after a second only.
+            let tries = if briefly { TRIES } else { 1 };
+            match timeout(limit, first_of(list, tries, limit / TRIES)).await {
                 Ok(Ok(answer)) => Some(answer),
                 Ok(Err(failure)) => {
                     tracing::debug!(%ip, ?failure, "a poll failed");

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use actix::{ActorFutureExt, AtomicResponse, Handler, MessageResult, ResponseFuture, WrapFuture};
 
-use super::messages::{Polled, Resolved};
+use super::messages::{AskAgain, Polled, Resolved};
 use super::{
     ChangeMachineConfig, Discovery, Flush, GetMachineConfig, Leave, ListMachines, Listing, Reset,
     Unreachable,
@@ -25,6 +25,16 @@ impl Handler<Polled> for Discovery {
     fn handle(&mut self, Polled { ip, ping, answer }: Polled, ctx: &mut Self::Context) {
         self.polled(ip, ping, answer, ctx);
         self.ask_newcomers(ctx);
+    }
+}
+
+impl Handler<AskAgain> for Discovery {
+    type Result = ();
+
+    fn handle(&mut self, AskAgain(ip): AskAgain, ctx: &mut Self::Context) {
+        let now = self.now();
+        let due = self.kept.membership.borrow_mut().due_again(ip, now);
+        self.ask(due.into_iter().collect(), ctx);
     }
 }
 
@@ -97,6 +107,8 @@ impl Handler<ChangeMachineConfig> for Discovery {
         AtomicResponse::new(Box::pin(saved.into_actor(self).map(|saved, actor, ctx| {
             saved?;
             actor.configure();
+            actor.told = None;
+            actor.tell(ctx);
             actor.ask_init_servers(ctx);
             Ok(())
         })))

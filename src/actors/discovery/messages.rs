@@ -99,6 +99,11 @@ pub(super) struct Polled {
     pub(super) answer: Option<PollAnswer>,
 }
 
+/// A machine that SWIM tells of has not answered, and is to be asked once more. It has no answer.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct AskAgain(pub(super) IpAddr);
+
 /// An init server's name was looked up.
 #[derive(Message)]
 #[rtype(result = "()")]

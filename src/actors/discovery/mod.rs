@@ -31,11 +31,11 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::joins::Joins;
+use self::messages::{AskAgain, Polled, Resolved};
 pub use self::messages::{
     ChangeMachineConfig, Flush, GetMachineConfig, Leave, ListMachines, ListRecords, Listing,
     PollAnswer, Poller, Published, RecordListing, Reset, SwimDatagram, Unreachable,
 };
-use self::messages::{Polled, Resolved};
 use self::swimming::Waking;
 use super::supervise::Guard;
 use crate::lock;
@@ -98,6 +98,8 @@ pub struct DiscoverySettings {
     pub load: Rc<dyn Fn() -> RecordLoad>,
 }
 
+/// When a machine that SWIM tells of, and that did not answer, is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// Polls of one class that are under way at once.
 const POLLS_MAX: usize = 16;
 /// How often a node looks whether it has something new to say of itself, at most.
@@ -351,6 +353,13 @@ impl Discovery {
             tracing::warn!(%ip, "{words}");
             self.swim_without(ip, ctx);
             self.publish(None);
+        } else if self.kept.membership.borrow().is_swimming(ip) {
+            // All others wait for what this node finds out.
+            let report = ctx.address();
+            actix_rt::spawn(async move {
+                tokio::time::sleep(ASK_AGAIN).await;
+                report.do_send(AskAgain(ip));
+            });
         }
     }
 

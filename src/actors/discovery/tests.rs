@@ -27,6 +27,8 @@ struct Machines {
     own: Cell<u8>,
     /// What the node sent to others.
     datagrams: RefCell<Vec<(IpAddr, Bytes)>>,
+    /// Whether those that have no answer keep the node waiting for as long as a poll may take.
+    silent: Cell<bool>,
     /// Those whose machines are there, and say that nothing listens.
     refusing: RefCell<Vec<IpAddr>>,
 }
@@ -40,7 +42,13 @@ impl Poller for Machines {
     ) -> LocalBoxFuture<'static, Option<PollAnswer>> {
         self.asked.borrow_mut().push(ip);
         let answer = self.answers.borrow().get(&ip).cloned();
-        Box::pin(async move { answer })
+        let waits = self.silent.get() && answer.is_none();
+        Box::pin(async move {
+            if waits {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            answer
+        })
     }
 
     fn swims(&self) -> bool {
@@ -616,6 +624,7 @@ async fn who_is_silent_is_listed_while_it_is_suspected_and_no_longer() {
     let mut others = [swimmer(1)];
     node.swims_with(&mut others, 3).await;
     node.machines.answers.borrow_mut().clear();
+    node.machines.silent.set(true);
     node.swims_with(&mut [], 2).await;
     assert_eq!(node.list().await, ["10.0.0.1"]);
     node.swims_with(&mut [], 4).await;

@@ -213,7 +213,9 @@ fn batches(n: u64, first: u64) -> Vec<Vec<u8>> {
 /// Entries a second over HTTP from `clients` at once.
 fn train_over_http(clients: u64) -> f64 {
     const BATCHES: u64 = 2000;
-    once(LEARNER, "/learner/parameters", r#"{"actions_n":14,"window_size":5}"#);
+    // The flood has EIDs that no decision gave.
+    let parameters = r#"{"actions_n":14,"window_size":5,"eids_ahead_max":4398046511104}"#;
+    once(LEARNER, "/learner/parameters", parameters);
     Connection::open(LEARNER).request(b"GET /learner/reset HTTP/1.1\r\nHost: x\r\n\r\n");
     let bodies: Vec<_> = batches(BATCHES, 0);
     let next = AtomicU64::new(0);

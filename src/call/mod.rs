@@ -12,6 +12,7 @@ mod ahead;
 pub mod body;
 pub mod forward;
 pub mod function;
+mod judging;
 pub mod outliers;
 mod progress;
 pub mod state;
@@ -23,7 +24,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::StatusCode;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
@@ -32,7 +32,6 @@ use self::ahead::{AheadRules, read_ahead};
 use self::body::{AnswerBody, RequestBody};
 use self::forward::{Forward, ForwardFailure, Forwarder, PeerReply};
 use self::function::{Answer, Backend, Invocation};
-use self::outliers::{AtPeer, Away};
 use self::progress::{Count, Followed, Running, TotalLimit};
 use self::state::{NodePhase, NodeState};
 use crate::actors::queue::Entrance;
@@ -41,10 +40,10 @@ use crate::actors::scheduler::Schedule;
 use crate::actors::switch::Active;
 use crate::config::Settings;
 use crate::connections::Bodies;
-use crate::error::{CallOutcome, Error, Fault};
+use crate::error::{CallOutcome, Error};
 use crate::memory::budget::Reservation;
 use crate::metrics::FunctionMetrics;
-use crate::policy::{Decision, Knowledge, LearnerDecision, Policy, Task};
+use crate::policy::{Decision, Knowledge, LearnerDecision, Task};
 use crate::queue::{Arriving, Refusal};
 use crate::types::{FunctionName, Peer, shortened};
 use crate::wire::{PeerHop, Timings, seconds};
@@ -258,50 +257,6 @@ impl Dispatcher {
         self.run_here(call, true, course).await
     }
 
-    /// Peers to which this call is not to go under `policy`: calls like it fail there, or it has passed them
-    /// already.
-    fn left_out(&self, call: &Call, policy: &dyn Policy) -> Vec<Arc<str>> {
-        let published = self.node.published.load();
-        let mut out = match self.node.settings.peer_ejection {
-            true => self.node.outliers.left_out(
-                &published.peers,
-                &published.failing,
-                &call.invocation.name,
-            ),
-            false => Vec::new(),
-        };
-        if !policy.may_return() {
-            out.extend(call.path.iter().map(|hop| hop.machine_ip.as_str().into()));
-        }
-        out
-    }
-
-    /// What became of what ran here.
-    fn judge_here(&self, ran: &Result<Answer, Error>) {
-        let failed = match ran {
-            Ok(answer) => answer.status.is_server_error(),
-            Err(error) if error.fault() == Fault::Function => true,
-            // It did not come to an end, or never began.
-            Err(_) => return,
-        };
-        self.node.outliers.ended_here(failed);
-    }
-
-    /// What became of a call of `function` at `peer` is remembered.
-    fn judge(
-        &self,
-        peer: &Peer,
-        function: &FunctionName,
-        away: Option<Away<'_>>,
-        result: &Result<PeerReply, ForwardFailure>,
-    ) {
-        let Some((away, what)) = away.zip(at_peer(result)) else { return };
-        if away.ended(what) {
-            tracing::warn!(peer = %peer.host, %function, ?what, "calls fail at a peer: it is left out");
-            self.node.metrics.left_out();
-        }
-    }
-
     /// The metrics of a function: its own once it `exists`, for clients type any name.
     fn metrics_of(&self, name: &FunctionName, exists: bool) -> Arc<FunctionMetrics> {
         if let Some(known) = self.metrics.borrow().get(name) {
@@ -436,25 +391,6 @@ impl Dispatcher {
         let result = self.forwarder.forward(peer, forward).await;
         self.judge(peer, name, away, &result);
         result
-    }
-}
-
-/// What a call that was handed to a peer says of that peer; `None`: nothing. That it is full, or rejects calls,
-/// is no failure.
-fn at_peer(result: &Result<PeerReply, ForwardFailure>) -> Option<AtPeer> {
-    let reply = match result {
-        Ok(reply) => reply,
-        Err(ForwardFailure::NotSent(_) | ForwardFailure::Broke(_) | ForwardFailure::Nothing(_)) => {
-            return Some(AtPeer::PeerFailed);
-        }
-        Err(ForwardFailure::Refused(_) | ForwardFailure::Body(_)) => return None,
-    };
-    let executed = reply.peers.iter().any(|hop| hop.timings.execution_time.is_some());
-    match reply.answer.status {
-        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => Some(AtPeer::FunctionFailed),
-        status if executed && status.is_server_error() => Some(AtPeer::FunctionFailed),
-        _ if executed => Some(AtPeer::Served),
-        _ => Some(AtPeer::Refused),
     }
 }
 

@@ -11,6 +11,8 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 
 use super::body::{AnswerStream, BodySource, NextPiece};
+use super::judging::at_peer;
+use super::outliers::AtPeer;
 use super::*;
 use crate::actors::discovery::Published;
 use crate::actors::learner::hub::LearnerHub;

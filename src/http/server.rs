@@ -121,14 +121,24 @@ impl Servers {
         self.node.settings.drain_timeout_s + CLOSING_S
     }
 
-    /// A server on `listener` whose threads each make their own share of the work and its routes.
-    fn server<T: 'static>(
+    /// A server of so many threads that listens on nothing yet.
+    fn builder(&self, workers: usize) -> ServerBuilder {
+        ActixServer::build()
+            .workers(workers)
+            .shutdown_timeout(self.shutdown_timeout_s())
+            .disable_signals()
+    }
+
+    /// Has a server listen on `listener`, if there is one. Its threads each make their own share of the work and
+    /// its routes.
+    fn listen<T: 'static>(
         &self,
-        listener: &TcpListener,
-        workers: usize,
+        builder: ServerBuilder,
+        listener: Option<&TcpListener>,
         share: impl Fn() -> T + Clone + Send + 'static,
         routes: fn(&mut web::ServiceConfig),
-    ) -> io::Result<ActixServer> {
+    ) -> io::Result<ServerBuilder> {
+        let Some(listener) = listener else { return Ok(builder) };
         let app = move || {
             App::new()
                 .app_data(web::Data::new(share()))
@@ -141,12 +151,8 @@ impl Servers {
             body_bytes_max: Box::new(move |path: &str| body_bytes_max(path, &settings)),
             machine: Some(Arc::new(move || PeerHop::at(&node.published.load().identity))),
         };
-        let builder = ActixServer::build()
-            .workers(workers)
-            .shutdown_timeout(self.shutdown_timeout_s())
-            .disable_signals();
         let connections = Arc::clone(&self.node.connections);
-        Ok(serve(builder, listener.try_clone()?, connections, rules, app)?.run())
+        serve(builder, listener.try_clone()?, connections, rules, app)
     }
 
     fn all(&self, listeners: &Listeners) -> io::Result<Vec<ActixServer>> {
@@ -159,16 +165,23 @@ impl Servers {
             move || Rc::new(LearnerWorker::new(Arc::clone(&node)))
         };
         let of_discovery = move || Rc::new(DiscoveryWorker::new(Arc::clone(&node)));
-        // Nothing runs before it is spawned, so a failure here leaves nothing behind.
-        [
-            scheduler.as_ref().map(|l| self.server(l, workers, worker, routes::scheduler)),
-            discovery.as_ref().map(|l| self.server(l, 1, of_discovery, routes::discovery)),
-            learner.as_ref().map(|l| self.server(l, 1, of_learner.clone(), routes::learner)),
-            learner_ws.as_ref().map(|l| self.server(l, 1, of_learner, routes::learner_ws)),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        let calls = self.builder(workers);
+        let calls = self.listen(calls, scheduler.as_ref(), worker, routes::scheduler)?;
+        // Batches that train take long: nothing else shares their thread. The others share one, since each thread
+        // wakes up several times a second even if nobody calls.
+        let training = self.builder(1);
+        let training =
+            self.listen(training, learner.as_ref(), of_learner.clone(), routes::learner)?;
+        let others = self.builder(1);
+        let others = self.listen(others, discovery.as_ref(), of_discovery, routes::discovery)?;
+        let others = self.listen(others, learner_ws.as_ref(), of_learner, routes::learner_ws)?;
+        // Nothing runs before it is spawned, so a failure above leaves nothing behind.
+        let all = [
+            scheduler.as_ref().map(|_| calls),
+            learner.as_ref().map(|_| training),
+            discovery.as_ref().or(learner_ws.as_ref()).map(|_| others),
+        ];
+        Ok(all.into_iter().flatten().map(ServerBuilder::run).collect())
     }
 }
 

@@ -1,5 +1,8 @@
 //! The membership by histories of what was heard of machines.
 
+use std::collections::BTreeSet;
+
+use super::polling::TURN_MAX;
 use super::*;
 use crate::types::NAME_BYTES_MAX;
 

@@ -24,6 +24,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("cargo test", "this is part of it"),
     ("cargo run --release -- cluster 12 --scheduler 'IdleScheduler", "recipes.rs compiles it"),
     ("p2pfaas bench run scenarios/deadline-sweep-short.toml", "it takes 45 minutes"),
+    ("sudo benches/membership.py", "it takes half an hour"),
 ];
 
 /// What is made smaller.

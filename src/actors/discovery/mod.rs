@@ -13,6 +13,7 @@
 mod handlers;
 mod joins;
 mod messages;
+mod polling;
 mod saving;
 mod swimming;
 mod telling;
@@ -31,7 +32,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::joins::Joins;
-use self::messages::{AskAgain, Polled, Resolved};
+use self::messages::Resolved;
 pub use self::messages::{
     ChangeMachineConfig, Flush, GetMachineConfig, Leave, ListMachines, ListRecords, Listing,
     PollAnswer, Poller, Published, RecordListing, Reset, SwimDatagram, Unreachable,
@@ -44,8 +45,7 @@ use crate::membership::{At, Introduction, Membership};
 use crate::metrics::Metrics;
 use crate::saved::{Layered, MachineConfig};
 use crate::types::{
-    INIT_SERVERS_MAX, InitServer, Neighbours, NodeDescription, RecordLoad, may_be_machine,
-    shortened,
+    INIT_SERVERS_MAX, InitServer, Neighbours, NodeDescription, RecordLoad, shortened,
 };
 
 /// What outlives the actor.
@@ -274,120 +274,6 @@ impl Discovery {
                 report.do_send(Resolved { name, addresses });
             });
         }
-    }
-
-    /// Polls the machines at `addresses`.
-    fn ask(&self, addresses: Vec<IpAddr>, ctx: &Context<Self>) {
-        let me = self.kept.published.load().identity.clone();
-        for ip in addresses {
-            let briefly = self.kept.membership.borrow_mut().is_polled_briefly(ip, self.now());
-            let (poll, report) = (self.poller.poll(ip, &me, briefly), ctx.address());
-            let turns = self.turns(ip);
-            // Tasks of their own: an actor looks at all its futures whenever one of them wakes it.
-            actix_rt::spawn(async move {
-                let _turn = match turns {
-                    Some(turns) => turns.acquire_owned().await.ok(),
-                    None => None,
-                };
-                let asked = Instant::now();
-                let answer = poll.await;
-                report.do_send(Polled { ip, ping: asked.elapsed(), answer });
-            });
-        }
-    }
-
-    /// Whose turns a poll of the machine at `ip` waits for. Those that are not alive wait, since many nodes that
-    /// begin at once would use up their connections on each other: the known for one another, those that SWIM
-    /// tells of, and those that are only heard of, whose number strangers make.
-    fn turns(&self, ip: IpAddr) -> Option<Arc<Semaphore>> {
-        let membership = self.kept.membership.borrow();
-        let class = match membership.alive_at(ip) {
-            Some(_) => return None,
-            None if membership.is_swimming(ip) => 1,
-            None if membership.is_proven(ip) => 0,
-            None => 2,
-        };
-        self.turns.get(class).cloned()
-    }
-
-    fn ask_newcomers(&self, ctx: &Context<Self>) {
-        let due = self.kept.membership.borrow_mut().due_first(self.now());
-        self.ask(due, ctx);
-    }
-
-    fn polled(
-        &mut self,
-        ip: IpAddr,
-        ping: Duration,
-        answer: Option<PollAnswer>,
-        ctx: &Context<Self>,
-    ) {
-        let me = self.kept.published.load().identity.clone();
-        // Who has a name that nobody can have does not answer well.
-        match answer.filter(|answer| answer.leaves || answer.is.fits()) {
-            Some(answer) if answer.leaves => self.left(ip),
-            // It is this very node, reached by another of its addresses.
-            Some(answer) if answer.ip.is_some() && answer.ip == me.ip => {
-                let own = answer.ip.unwrap_or(ip);
-                if self.joins.alias(ip, own, Instant::now()) {
-                    tracing::info!(%ip, %own, "what answers there says it is this very node");
-                }
-                self.kept.membership.borrow_mut().forget(ip);
-            }
-            Some(answer) => {
-                let streams = answer.is.streams;
-                self.answered(ip, ping, answer, me.ip);
-                if streams {
-                    self.swim_with(ip, ctx);
-                }
-            }
-            None => self.failed(ip, "a machine does not answer any more", ctx),
-        }
-        self.publish(None);
-    }
-
-    /// A poll of the machine at `ip`, or a call to it, did not come through. If it dies of it, that is said
-    /// in the log by these `words`.
-    fn failed(&mut self, ip: IpAddr, words: &str, ctx: &Context<Self>) {
-        if self.kept.membership.borrow_mut().failed(ip) {
-            tracing::warn!(%ip, "{words}");
-            self.swim_without(ip, ctx);
-            self.publish(None);
-        } else if self.kept.membership.borrow().is_swimming(ip) {
-            // All others wait for what this node finds out.
-            let report = ctx.address();
-            actix_rt::spawn(async move {
-                tokio::time::sleep(ASK_AGAIN).await;
-                report.do_send(AskAgain(ip));
-            });
-        }
-    }
-
-    fn answered(&mut self, ip: IpAddr, ping: Duration, answer: PollAnswer, own: Option<IpAddr>) {
-        let now = self.now();
-        let mut membership = self.kept.membership.borrow_mut();
-        let told = answer.ip.filter(|told| *told != ip && may_be_machine(*told, own));
-        let mut is_alias = false;
-        if let Some(told) = told {
-            self.joins.alias(ip, told, Instant::now());
-            // Known alive where it says it is, it is not listed a second time.
-            is_alias = membership.alive_at(told).is_some_and(|is| is.name == answer.is.name);
-        }
-        if is_alias {
-            membership.forget(ip);
-        } else {
-            let name = answer.is.name.clone();
-            warn_of_conflict(membership.answered(ip, answer.is, ping, now), ip, &name);
-        }
-        let mut newcomers = NEWCOMERS_MAX;
-        for (ip, is) in answer.knows {
-            newcomers -= usize::from(membership.hearsay(ip, is, now));
-            if newcomers == 0 {
-                break;
-            }
-        }
-        drop(membership);
-        self.forget_aliases(ip);
     }
 
     /// A machine called from `ip`.

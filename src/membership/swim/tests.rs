@@ -70,7 +70,7 @@ struct Net {
     /// One way.
     delay: Duration,
     /// Whether a datagram from one to another gets through.
-    passes: fn(usize, usize) -> bool,
+    passes: Box<dyn Fn(usize, usize) -> bool>,
     bytes: u64,
 }
 
@@ -86,7 +86,7 @@ impl Net {
             rng: StdRng::seed_from_u64(seed),
             loss,
             delay,
-            passes: |_, _| true,
+            passes: Box::new(|_, _| true),
             bytes: 0,
         };
         for of in 0..count {
@@ -261,7 +261,7 @@ fn a_killed_node_is_off_everybodys_list_soon_and_sooner_if_its_machine_says_so()
     // Nobody says so: its machine is off.
     let mut net = Net::new(12, 9, 0.0, ms(1));
     assert!(net.run(ms(10_000), Net::agrees));
-    net.passes = |from, to| from != 3 && to != 3;
+    net.passes = Box::new(|from, to| from != 3 && to != 3);
     let lists = |net: &Net| net.nodes.iter().filter(|n| n.lists.contains(&ip(3))).count();
     assert!(net.run(SUSPECT + ms(2000), |net| lists(net) == 0));
 }
@@ -316,18 +316,18 @@ fn the_far_are_not_taken_for_dead() {
 fn what_was_parted_finds_itself_again() {
     let mut net = Net::new(12, 6, 0.0, ms(1));
     assert!(net.run(ms(10_000), Net::agrees));
-    net.passes = |from, to| (from < 5) == (to < 5);
+    net.passes = Box::new(|from, to| (from < 5) == (to < 5));
     let parted = |net: &Net| {
         net.nodes.iter().enumerate().all(|(n, node)| node.lists.len() == if n < 5 { 4 } else { 6 })
     };
     assert!(net.run(ms(20_000), parted), "each side lists itself alone");
     net.run(ms(60_000), |_| false);
-    net.passes = |_, _| true;
+    net.passes = Box::new(|_, _| true);
     assert!(net.run(ms(10_000), Net::agrees));
     // One alone.
-    net.passes = |from, to| from != 7 && to != 7;
+    net.passes = Box::new(|from, to| from != 7 && to != 7);
     assert!(net.run(ms(30_000), |net| net.nodes[7].lists.is_empty()));
-    net.passes = |_, _| true;
+    net.passes = Box::new(|_, _| true);
     assert!(net.run(ms(5000), Net::agrees));
 }
 
@@ -426,6 +426,102 @@ fn hundreds_of_nodes_know_of_each_other() {
 #[ignore = "takes minutes where the compiler has not optimised it"]
 fn a_thousand_nodes_know_of_each_other() {
     many_nodes_know_of_each_other(1000);
+}
+
+impl Net {
+    /// Something happens to one node, or to the ways between them.
+    fn strike(&mut self, moves: &mut u8) {
+        let (count, now) = (self.nodes.len(), self.now);
+        let of = self.rng.random_range(0..count);
+        match self.rng.random_range(0..7) {
+            0 => self.nodes[of].killed = true,
+            1 if !self.nodes[of].killed => {
+                self.nodes[of].swim.leave(now);
+                self.drain(of);
+                self.nodes[of].killed = true;
+            }
+            2 => {
+                let stalls = ms(self.rng.random_range(0..3000));
+                self.nodes[of].stalled_until = now + stalls;
+            }
+            3 => {
+                let side = self.rng.random_range(0..=u16::MAX);
+                let is_in = move |n: usize| side >> n & 1 == 1;
+                self.passes = Box::new(move |from, to| is_in(from) == is_in(to));
+            }
+            // One way alone is cut.
+            4 => self.passes = Box::new(move |from, _| from != of),
+            5 if !self.nodes[of].killed => {
+                *moves += 1;
+                self.nodes[of].swim.moved([10, 9, 0, *moves].into(), now);
+                self.drain(of);
+            }
+            _ => self.passes = Box::new(|_, _| true),
+        }
+    }
+
+    /// A node that was killed begins again, sometimes with a clock that was set back.
+    fn start_again(&mut self, of: usize) {
+        let start = self.nodes[of].start + 1;
+        let back = self.rng.random_bool(0.2);
+        let generation = if back { 1 } else { start * 10 };
+        let (ip, seed) = (self.nodes[of].swim.own().ip, self.rng.random());
+        let again = swim(ip, generation, 2000, seed);
+        let node = &mut self.nodes[of];
+        (node.swim, node.killed, node.start) = (again, false, start);
+        node.lists.clear();
+        self.join(of, (of + 1) % self.nodes.len());
+    }
+}
+
+/// Nodes to which anything happens for a while know all that are there, and nobody else, once it is quiet: with
+/// their records.
+fn history(seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (count, loss) = (rng.random_range(3..9), rng.random_range(0.0..0.1));
+    let delay = ms(rng.random_range(1..60));
+    let mut net = Net::new(count, seed, loss, delay);
+    net.run(ms(rng.random_range(0..5000)), |_| false);
+    let mut moves = 0;
+    for _ in 0..rng.random_range(1..12) {
+        net.strike(&mut moves);
+        net.run(ms(rng.random_range(10..5000)), |_| false);
+        let of = rng.random_range(0..count);
+        if net.nodes[of].killed {
+            net.start_again(of);
+        }
+    }
+    net.passes = Box::new(|_, _| true);
+    for of in 0..count {
+        // Discovery asks those that it remembers.
+        net.join(of, (of + 1) % count);
+        let name = NodeDescription { name: format!("quiet {of}"), ..NodeDescription::default() };
+        let now = net.now;
+        net.nodes[of].swim.say(&name, RecordLoad::default(), now, 1);
+        net.drain(of);
+    }
+    let told = |net: &Net| {
+        let living = || net.nodes.iter().filter(|node| !node.killed);
+        living().all(|node| {
+            living().all(|of| {
+                let records = node.swim.records();
+                let record = records.of(of.swim.own().ip).and_then(|record| record.about.clone());
+                record.is_some_and(|about| about.name.starts_with("quiet"))
+            })
+        })
+    };
+    let is_right = net.run(ms(60_000), |net| net.agrees() && told(net));
+    assert!(is_right, "history {seed}: {count} nodes do not agree");
+}
+
+#[test]
+fn after_any_history_all_agree_once_it_is_quiet() {
+    // HISTORY runs one again, HISTORIES so many.
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("HISTORY") {
+        Some(seed) => history(seed),
+        None => (0..number("HISTORIES").unwrap_or(100)).for_each(history),
+    }
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub(super) struct Effects {
     pub(super) urgent: bool,
     /// Whom this node has just begun to suspect.
     pub(super) suspects: Vec<SwimId>,
+    /// Who was started again, as far as others say.
+    pub(super) renamed: Vec<SwimId>,
     /// Those that are there have records.
     shared: Rc<RefCell<SharedRecords>>,
     /// The round trip to each, with the later ones counting for more.
@@ -55,6 +57,7 @@ impl Effects {
             slow: 0,
             urgent: false,
             suspects: Vec::new(),
+            renamed: Vec::new(),
             shared,
             round_trips: BTreeMap::new(),
         }
@@ -80,6 +83,12 @@ impl Effects {
         }
     }
 
+    /// A node is there.
+    pub(super) fn up(&mut self, ip: IpAddr) {
+        self.shared.borrow_mut().records.up(ip);
+        self.out.push_back(SwimEffect::Up(ip));
+    }
+
     /// Others are asked for the node at `ip`: several in a row, which is said once.
     fn doubts(&mut self, ip: IpAddr) {
         let doubt = SwimEffect::Doubt(ip);
@@ -102,11 +111,9 @@ impl Effects {
 impl foca::Runtime<SwimId> for &mut Effects {
     fn notify(&mut self, notification: Notification<'_, SwimId>) {
         match notification {
-            // One that was started again before it was missed is only renamed.
-            Notification::MemberUp(id) | Notification::Rename(_, id) => {
-                self.shared.borrow_mut().records.up(id.ip);
-                self.out.push_back(SwimEffect::Up(id.ip));
-            }
+            Notification::MemberUp(id) => self.up(id.ip),
+            // One that was started again before it was missed; or one that is down, and of which only that is new.
+            Notification::Rename(_, id) => self.renamed.push(*id),
             Notification::MemberDown(id) => {
                 self.urgent = true;
                 self.shared.borrow_mut().records.down(id.ip);

@@ -326,6 +326,11 @@ impl Swim {
         self.shared.borrow_mut().now = now;
         // What foca refuses has changed nothing: a message from before a restart, or one to somebody else.
         let _ = act(&mut self.foca, &mut self.effects);
+        for id in std::mem::take(&mut self.effects.renamed) {
+            if self.foca.iter_members().any(|member| *member.id() == id) {
+                self.effects.up(id.ip);
+            }
+        }
         for suspect in std::mem::take(&mut self.effects.suspects) {
             self.tell(suspect, None);
         }

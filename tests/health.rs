@@ -38,7 +38,7 @@ async fn health_tells_of_every_actor_and_what_it_has() {
         assert_eq!((&actor["ok"], &actor["restarts"]), (&json!(true), &json!(0)), "{name}");
         assert!(actor["mailbox_age_s"].is_number() && actor["state"].is_object(), "{name}");
     }
-    assert_eq!(health["gateway"]["state"], json!({"servers": 4}));
+    assert_eq!(health["gateway"]["state"], json!({"servers": 3}));
     assert_eq!(health["supervisor"]["state"], json!({"children": 6}));
     let metrics = get(&node.url("/metrics")).await.text();
     for name in all {

@@ -11,6 +11,10 @@ build:
 test *FILTER:
     cargo test --locked {{FILTER}}
 
+# Run the histories of membership that take minutes: a thousand nodes, and half an hour of stalls.
+long:
+    CARGO_PROFILE_TEST_OPT_LEVEL=2 cargo test --locked --lib membership::swim -- --include-ignored
+
 # Everything that a change must pass.
 ci:
     .ci/run

@@ -32,6 +32,7 @@ impl Handler<AskAgain> for Discovery {
     type Result = ();
 
     fn handle(&mut self, AskAgain(ip): AskAgain, ctx: &mut Self::Context) {
+        self.asking_again.remove(&ip);
         let now = self.now();
         let due = self.kept.membership.borrow_mut().due_again(ip, now);
         self.ask(due.into_iter().collect(), ctx);

@@ -112,7 +112,7 @@ pub(super) struct Resolved {
     pub(super) addresses: Result<Vec<IpAddr>, String>,
 }
 
-/// A datagram of SWIM came.
+/// A datagram of SWIM came. It has no answer.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct SwimDatagram {

@@ -7,8 +7,8 @@
 //! that is how nodes find each other behind one name (`joins.rs`).
 //!
 //! What survives a restart of the actor: the membership and the configuration, which belong to the
-//! node; polls that were under way are forgotten and made again, and SWIM takes part anew. What survives a restart of the
-//! node: the machines known, saved when they change; each is listed again once it answers.
+//! node; polls that were under way are forgotten and made again, SWIM takes part anew, and with it the records of the
+//! others are heard anew. What survives a restart of the node: the machines known, saved when they change; each is listed again once it answers.
 
 mod handlers;
 mod joins;
@@ -133,6 +133,8 @@ pub struct Discovery {
     told: Option<Instant>,
     /// Nodes that may still be asked to take this one in before the next poll.
     joins_left: usize,
+    /// Those that are asked again in a moment: once each, however many calls fail there.
+    asking_again: BTreeSet<IpAddr>,
     /// Polls of those that are not alive, by class.
     turns: [Arc<Semaphore>; 3],
     /// Timers of SWIM, by the time since the start when they are due, and a number.
@@ -172,6 +174,7 @@ impl Discovery {
             swim: None,
             told: None,
             joins_left: 0,
+            asking_again: BTreeSet::new(),
             turns: std::array::from_fn(|_| Arc::new(Semaphore::new(POLLS_MAX))),
             timers: BTreeMap::new(),
             timer_number: 0,

@@ -90,7 +90,7 @@ impl Discovery {
             tracing::warn!(%ip, "{words}");
             self.swim_without(ip, ctx);
             self.publish(None);
-        } else if self.kept.membership.borrow().is_swimming(ip) {
+        } else if self.kept.membership.borrow().is_swimming(ip) && self.asking_again.insert(ip) {
             // All others wait for what this node finds out.
             let report = ctx.address();
             actix_rt::spawn(async move {

@@ -35,6 +35,9 @@ const UNKNOWN_MAX: usize = 16;
 const SAY: Duration = Duration::from_millis(900);
 const SAY_EACH: Duration = Duration::from_millis(10);
 
+/// Larger versions than any clock gives are nobody's.
+const VERSION_MAX: u64 = 1 << 60;
+
 /// From so many percent of failing calls on, by its own word, a peer is left out; and where elsewhere fewer
 /// fail by so many.
 const FAILING: u8 = 50;
@@ -243,7 +246,7 @@ impl Records {
             .map(|(part, content)| {
                 let had = self.parts.get(&(key(self.own), part)).map_or(0, |heard| heard.version);
                 let had = had.max(self.surpassed.remove(&part).unwrap_or_default());
-                let version = had.saturating_add(1).max(unix_ms);
+                let version = had.saturating_add(1).max(unix_ms).min(VERSION_MAX);
                 let (owner, fields) = (self.own, fields(&content));
                 let item = Item { age: Duration::ZERO, owner, part, version, fields };
                 let mut bytes = BytesMut::new();
@@ -276,6 +279,9 @@ impl Records {
     }
 
     fn take(&mut self, item: Item, now: Duration) -> Result<Option<ItemKey>, BadDatagram> {
+        if item.version > VERSION_MAX {
+            return Err(BadDatagram::Meaningless);
+        }
         let content = content(item.part, &item.fields)?;
         let (owner, part) = (item.owner, item.part);
         let had = self.parts.get(&(key(owner), part)).map(|heard| heard.version);
@@ -283,7 +289,10 @@ impl Records {
             return Ok(None);
         }
         if owner == self.own {
-            self.surpassed.insert(part, item.version);
+            // Nothing that this node could say would be newer than the newest: then it says nothing.
+            if item.version < VERSION_MAX {
+                self.surpassed.insert(part, item.version);
+            }
             return Ok(None);
         }
         if !self.alive.contains(&owner) {

@@ -146,6 +146,25 @@ fn who_fails_by_its_own_word_more_than_others_is_failing() {
 }
 
 #[test]
+fn a_forged_version_that_none_can_exceed_makes_nobody_talk_for_ever() {
+    let (mut records, now) = (node(0, 2), Duration::from_secs(1));
+    records.say(&about("a"), load(0), now, 1000);
+    let forged = |version| {
+        let (owner, fields) = (ip(0), fields(&Content::About(about("z"))));
+        let mut bytes = BytesMut::new();
+        Item { age: Duration::ZERO, owner, part: Part::About, version, fields }.put(&mut bytes);
+        bytes.freeze()
+    };
+    assert_eq!(records.heard(&forged(u64::MAX), now).err(), Some(BadDatagram::Meaningless));
+    for version in [VERSION_MAX - 1, VERSION_MAX] {
+        assert!(records.heard(&forged(version), now).expect("one").is_none());
+        records.say(&about("a"), load(0), now * 2, 1000);
+    }
+    assert!(records.say(&about("a"), load(0), now * 3, 1000).is_empty());
+    assert!(node(1, 2).heard(&forged(u64::MAX), now).is_err(), "nor does anybody else take it");
+}
+
+#[test]
 fn strangers_and_whoever_asks_too_often_are_not_answered() {
     let (mut a, mut b) = (node(0, 10), node(1, 10));
     let (_, datagram) = b.compare(Duration::ZERO).expect("it is time");

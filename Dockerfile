@@ -12,8 +12,10 @@ RUN rustc -vV | sed -n 's/^host: //p' > /target
 # Dependencies first, as a layer that only Cargo.toml, Cargo.lock and our crates change.
 COPY Cargo.toml Cargo.lock ./
 COPY crates crates
-RUN mkdir src benches \
-    && echo 'fn main() {}' | tee src/main.rs > benches/learner.rs && touch src/lib.rs \
+# Empty programs stand for the node and for each benchmark that Cargo.toml names.
+RUN mkdir src benches && touch src/lib.rs \
+    && benches=$(sed -n '/^\[\[bench\]\]/,/^$/s|^name = "\(.*\)"|benches/\1.rs|p' Cargo.toml) \
+    && echo 'fn main() {}' | tee src/main.rs $benches > /dev/null \
     && RUSTFLAGS='-C target-feature=+crt-static' \
        cargo build --release --locked --target "$(cat /target)"
 
@@ -40,8 +42,8 @@ LABEL org.opencontainers.image.title="p2pfaas" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
 USER 65532:65532
 VOLUME /data
-# Scheduler, discovery, learner, the learner's WebSocket.
-EXPOSE 18080 19000 19000/udp 19020 8765
+# Scheduler, members of the cluster, discovery, learner, the learner's WebSocket.
+EXPOSE 18080 18443 19000 19000/udp 19020 8765
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["/p2pfaas", "health"]
 ENTRYPOINT ["/p2pfaas"]
 CMD ["node"]

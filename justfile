@@ -15,6 +15,10 @@ test *FILTER:
 long:
     CARGO_PROFILE_TEST_OPT_LEVEL=2 cargo test --locked --lib membership::swim -- --include-ignored
 
+# Chaos with all faults, as root: some twenty minutes; SEED repeats a run. TABLE is where the table is written to.
+chaos SEED='' TABLE='target/chaos.md':
+    CHAOS=long CHAOS_SEED={{SEED}} CHAOS_TABLE={{TABLE}} cargo test --locked --test chaos
+
 # Everything that a change must pass.
 ci:
     .ci/run

@@ -112,10 +112,20 @@ CONTROL
 } >"$root/DEBIAN/control"
 echo /etc/p2pfaas/p2pfaas.env >"$root/DEBIAN/conffiles"
 
-# With systemd running: a new unit is read, a node that runs is restarted, and a removed one is stopped.
+# With systemd running: a new unit is read, a node that runs is restarted, and a removed one is stopped. No key
+# is made here: each machine would have another one, and they would never find each other.
 cat >"$root/DEBIAN/postinst" <<'SCRIPT'
 #!/bin/sh
 set -e
+if [ "$1" = configure ]; then
+    for name in cluster-key admin-token; do
+        if [ ! -s "/etc/p2pfaas/$name" ]; then
+            echo "p2pfaas: /etc/p2pfaas/$name is missing. On the first machine of a cluster make it by"
+            echo "    p2pfaas key new | install -m 600 /dev/stdin /etc/p2pfaas/$name"
+            echo "as root; copy it from there to all others."
+        fi
+    done
+fi
 if [ "$1" = configure ] && [ -d /run/systemd/system ]; then
     systemctl daemon-reload
     systemctl try-restart p2pfaas.service
@@ -136,6 +146,8 @@ if [ -d /run/systemd/system ]; then
 fi
 if [ "$1" = purge ]; then
     rm -rf /var/lib/p2pfaas /var/lib/private/p2pfaas
+    rm -f /etc/p2pfaas/cluster-key /etc/p2pfaas/admin-token
+    [ ! -d /etc/p2pfaas ] || rmdir --ignore-fail-on-non-empty /etc/p2pfaas
 fi
 SCRIPT
 chmod 755 "$root"/DEBIAN/postinst "$root"/DEBIAN/prerm "$root"/DEBIAN/postrm

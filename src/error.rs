@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::policy::params::BadParameters;
 use crate::queue::Refusal;
+use crate::trust::sealed::NotOpened;
 use crate::types::{BadFunctionName, Cause, FunctionName};
 use crate::wire::codes::ErrorCode;
 
@@ -141,6 +142,15 @@ pub enum Error {
     /// The operator closed the routes that change the node.
     #[error("This node does not let itself be changed from here")]
     AdminClosed,
+    /// A change without the token that this node wants for it.
+    #[error("This change wants this node's admin token, as Authorization: Bearer TOKEN; {0}")]
+    NoToken(&'static str),
+    /// Somebody who is no member of this node's cluster called as if it were, or a member in the clear.
+    #[error("This node hears only members of its cluster, by TLS: {0}")]
+    NoMember(&'static str),
+    /// Something for clients was asked in the clear where they are served by TLS.
+    #[error("This node serves clients by TLS: ask by https")]
+    NotByTls,
     /// The node stopped before the call was through.
     #[error("Generic Error: the node is stopping")]
     Stopped,
@@ -156,12 +166,14 @@ impl Error {
             Self::NotAMachine | Self::BadScheduler(_) | Self::Stopped | Self::Internal(_) => {
                 ErrorCode::GENERIC
             }
-            Self::AdminClosed | Self::Foreign(_) => ErrorCode::FORBIDDEN,
+            Self::NoToken(_) => ErrorCode::NO_TOKEN,
+            Self::AdminClosed | Self::Foreign(_) | Self::NoMember(_) => ErrorCode::FORBIDDEN,
             Self::UnknownPath | Self::UnknownFunction(_) | Self::NearFunction(_) => {
                 ErrorCode::NOT_FOUND
             }
             Self::Malformed(_) => ErrorCode::MALFORMED,
             Self::WrongMethod => ErrorCode::WRONG_METHOD,
+            Self::NotByTls => ErrorCode::NOT_BY_TLS,
             Self::NotAWebSocket => ErrorCode::NO_HANDSHAKE,
             Self::BodyTooLarge { .. } => ErrorCode::TOO_LARGE,
             Self::BodyTimedOut { .. } | Self::BodyTooSlow | Self::HeadTooSlow => {
@@ -202,6 +214,9 @@ impl Error {
             | Self::NotAMachine
             | Self::BadScheduler(_)
             | Self::NoGateway
+            | Self::NoMember(_)
+            | Self::NotByTls
+            | Self::NoToken(_)
             | Self::AdminClosed => Fault::Client,
             Self::FunctionUnreachable { .. }
             | Self::FunctionBroke { .. }
@@ -269,6 +284,8 @@ impl Error {
             Self::CannotSchedule(Refusal::BytesFull) => RefusalKind::Bytes,
             Self::Foreign(_) => RefusalKind::Foreign,
             Self::AdminClosed => RefusalKind::Closed,
+            Self::NoMember(_) => RefusalKind::Stranger,
+            Self::NoToken(_) => RefusalKind::Token,
             // Those that were ended for it were counted then.
             _ => return None,
         })
@@ -378,11 +395,30 @@ pub enum RefusalKind {
     Foreign,
     /// A change that the operator lets nobody make, or not from there.
     Closed,
+    /// A change without the node's admin token.
+    Token,
+    /// Who is no member of the cluster and called, or connected, as if it were.
+    Stranger,
+    /// A datagram that no member sealed.
+    Unsealed,
+    /// A datagram of a member that has come before.
+    Replayed,
+    /// A datagram of a member whose clock is too far from this node's.
+    Clock,
     /// One change too many at a time.
     Busy,
 }
 
 impl RefusalKind {
+    /// What it counts as when something sealed is not opened.
+    pub fn of(why: NotOpened) -> Self {
+        match why {
+            NotOpened::Replayed | NotOpened::Sessions => Self::Replayed,
+            NotOpened::Time(_) => Self::Clock,
+            NotOpened::Open | NotOpened::OtherKey | NotOpened::Forged => Self::Unsealed,
+        }
+    }
+
     /// All kinds, with the label of each.
     pub const KINDS: &'static [(Self, &'static str)] = &[
         (Self::Connection, "connection"),
@@ -397,6 +433,11 @@ impl RefusalKind {
         (Self::Malformed, "malformed"),
         (Self::Foreign, "foreign"),
         (Self::Closed, "closed"),
+        (Self::Token, "token"),
+        (Self::Stranger, "stranger"),
+        (Self::Unsealed, "unsealed"),
+        (Self::Replayed, "replayed"),
+        (Self::Clock, "clock"),
         (Self::Busy, "busy"),
     ];
 }

@@ -9,8 +9,9 @@
 //!    nodes: header names, codes, JSON and its bounds), [`time`], [`memory`], [`storage`],
 //!    [`telemetry`].
 //! 1. **Core**, no IO, no clock, no randomness but what is passed in: [`policy`] (scheduling
-//!    algorithms), [`rl`] (learning), [`queue`] (who waits and who is next), [`membership`] (who is
-//!    alive), [`experiment::design`] and [`experiment::report`], [`error`].
+//!    algorithms), [`rl`] (learning), [`queue`] (who waits and who is next), [`service`] (what calls take),
+//!    [`outliers`] (who is left out), [`membership`] (who is alive), [`simulation`] (all of it in simulated
+//!    time), [`experiment::design`] and [`experiment::report`], [`error`].
 //! 2. **What a node is set to, keeps, counts and holds**: [`config`], [`saved`], [`metrics`],
 //!    [`connections`].
 //! 3. **Actors** ([`actors`]): own the state, the clock and the timers; turn messages into core
@@ -18,7 +19,8 @@
 //! 4. **A call's way** ([`call`]): scheduled, run here or forwarded, tried again; functions and peers are
 //!    behind ports.
 //! 5. **Edges**: [`http`] (what comes in); [`faas`], [`peer`] and [`client`] (what goes out); [`fleet`]
-//!    (other nodes from the outside) and [`experiment::run`] (load and results).
+//!    (other nodes from the outside) [`experiment::run`] (load and results) and
+//!    [`experiment::simulate`] (the same in simulated time).
 //! 6. **Assembly**: [`node`] puts a node together, starts and stops it.
 //! 7. **The program**: [`cli`].
 //!
@@ -54,14 +56,19 @@ pub mod membership;
 pub mod memory;
 pub mod metrics;
 pub mod node;
+pub mod outliers;
 pub mod peer;
 pub mod policy;
 pub mod queue;
 pub mod rl;
 pub mod saved;
+pub mod service;
+pub mod simulation;
 pub mod storage;
 pub mod telemetry;
 pub mod time;
+pub mod tls;
+pub mod trust;
 pub mod types;
 pub mod wire;
 

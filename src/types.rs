@@ -2,7 +2,9 @@
 
 mod address;
 mod cause;
+mod clearance;
 mod function_name;
+mod mended;
 mod neighbours;
 mod record;
 
@@ -20,7 +22,9 @@ use serde_json::{Map, Value};
 
 pub use self::address::{may_be_machine, may_be_own};
 pub use self::cause::Cause;
+pub use self::clearance::Clearance;
 pub use self::function_name::{BadFunctionName, FunctionName};
+pub use self::mended::Mended;
 pub use self::neighbours::Neighbours;
 pub use self::record::{NodeDescription, NodeRecord, RecordLoad};
 
@@ -75,6 +79,8 @@ pub struct Peer {
     pub name: Arc<str>,
     /// Whether calls stream to it: it speaks peer protocol 2.
     pub streams: bool,
+    /// The port on which it answers other members of its cluster by TLS; `None`: it is spoken to in the clear.
+    pub tls_port: Option<u16>,
     /// Its round trip in coarse steps, where that is long; else zero. Deadlines of one's own are longer for
     /// it.
     pub far: Duration,
@@ -89,6 +95,7 @@ impl Peer {
             host: host.into(),
             name: "".into(),
             streams: false,
+            tls_port: None,
             far: Duration::ZERO,
             record: None,
         }
@@ -197,6 +204,13 @@ pub fn shortened(text: &str, max: usize) -> Cow<'_, str> {
 pub fn printable(text: &str, max: usize) -> String {
     let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
     shortened(text, max).chars().map(shown).collect()
+}
+
+/// The text in printable ASCII that is nearest to `text`: `_` for each other character, and no more than
+/// `max` in all.
+pub fn as_printable(text: &str, max: usize) -> String {
+    let shown = |c: char| if (' '..='~').contains(&c) { c } else { '_' };
+    text.chars().take(max).map(shown).collect()
 }
 
 /// A node to join through, as an operator names it.
@@ -340,6 +354,7 @@ mod tests {
         assert_eq!(shortened("abc", 3), "abc");
         assert_eq!(shortened("éèà", 2), "éè…");
         assert_eq!(printable("a\u{1b}[2J\nb", 99), "a\u{fffd}[2J\u{fffd}b");
+        assert_eq!(as_printable("n\u{f8}de\n1", 5), "n_de_");
     }
 
     #[test]

@@ -248,6 +248,15 @@ async fn a_node_whose_logs_nobody_reads_any_more_serves_on() {
 }
 
 #[test]
+fn keys_are_lines_of_their_own_so_that_two_files_together_are_two_keys() {
+    let new = || text(&run(&["key", "new"], &[]).stdout);
+    let (one, other) = (new(), new());
+    assert!(one != other && one.len() == 65 && one.ends_with('\n'), "{one:?}");
+    let keys = p2pfaas::trust::read_keys(&format!("{one}{other}"));
+    assert_eq!(keys.map(|keys| keys.len()), Ok(2));
+}
+
+#[test]
 fn there_is_a_script_for_every_shell_and_a_manual_page_for_every_subcommand() {
     for (shell, part) in [
         ("bash", "complete -F _p2pfaas"),

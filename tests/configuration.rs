@@ -242,6 +242,102 @@ async fn a_v1_data_volume_is_read_as_it_is() {
     assert_eq!(machine["machine_ip"], node.ip.to_string());
 }
 
+/// File, its content, and of each warning the key, what stood there, and what is taken.
+const MEANINGLESS: [(&str, &str, &[[&str; 3]]); 4] = [
+    (
+        "p2p_faas-scheduler.json",
+        r#"{"parallel_running_functions_max":18446744073709551615,"queue_length_max":4294967296,
+            "queue_enabled":true}"#,
+        &[
+            ["parallel_running_functions_max", "18446744073709551615", "4294967295"],
+            ["queue_length_max", "4294967296", "4294967295"],
+        ],
+    ),
+    (
+        "p2p_faas-discovery.json",
+        r#"{"machine_ip":"node-1","machine_id":"nød-ノ","machine_group_name":"gr\u00fcn",
+            "init_servers":null}"#,
+        &[
+            ["machine_ip", "node-1", "unset"],
+            ["machine_id", "nød-ノ", "n_d-_"],
+            ["machine_group_name", "grün", "gr_n"],
+        ],
+    ),
+    (
+        "p2p_faas-scheduler-config.json",
+        r#"{"name":"LearningScheduler","parameters":["257"]}"#,
+        &[["parameter 1 (number of task types)", "257", "256"]],
+    ),
+    (
+        "p2pfaas_learner.json",
+        r#"{"learner_name":"SarsaQTable","learner_parameters":{"actions_n":"3","alpha":5,"beta":-1,
+            "window_size":1,"epsilon_start":2.0,"epsilon_min":NaN,"epsilon_decay":Infinity,
+            "epsilon_decay_enabled":null,"entry_missing_max_attempts":-100}}"#,
+        &[
+            ["actions_n", "\"3\"", "3"],
+            ["alpha", "5", "1.0"],
+            ["beta", "-1", "0.0"],
+            ["epsilon_start", "2.0", "1.0"],
+            ["epsilon_min", "NaN", "0.1"],
+            ["epsilon_decay", "Infinity", "1.0"],
+            ["epsilon_decay_enabled", "null", "true"],
+            ["entry_missing_max_attempts", "-100", "0"],
+            ["window_size", "1", "2"],
+        ],
+    ),
+];
+
+#[actix_rt::test]
+async fn a_v1_data_volume_with_values_that_mean_nothing_starts_a_node_that_says_what_it_took() {
+    let (folder, ip) = (tempfile::tempdir().expect("a folder"), fresh_ip());
+    for (name, text, _) in MEANINGLESS {
+        std::fs::write(folder.path().join(name), text).expect("written");
+    }
+    let path = folder.path().display().to_string();
+    let arguments = ["node", "--host", &ip.to_string(), "--data-path", &path, "--workers", "1"];
+    let mut node = process::Process::start(&[&arguments[..], &["--embedded-functions"]].concat());
+    let told = node.wait_for_all("the node serves");
+    for (file, _, warnings) in MEANINGLESS {
+        for warning in warnings {
+            let tells = |line: &&String| warning.iter().all(|part| line.contains(part));
+            let line = told.iter().filter(|line| line.contains(file)).find(tells);
+            let line = line.unwrap_or_else(|| panic!("{file}: {warning:?}\n{}", told.join("\n")));
+            assert!(line.contains("WARN"), "{line}");
+        }
+        let warned = told.iter().filter(|line| line.contains(file)).count();
+        assert_eq!(warned, warnings.len(), "{file}:\n{}", told.join("\n"));
+    }
+
+    let url = |port: u16, path: &str| format!("http://{ip}:{port}{path}");
+    let scheduler = get(&url(18080, "/configuration/scheduler")).await.json();
+    assert_eq!(scheduler["parameters"], json!(["256"]));
+    let limits = get(&url(18080, "/configuration")).await.json();
+    assert_eq!(limits["queue_length_max"], u32::MAX);
+    let machine = get(&url(19000, "/configuration")).await.json();
+    assert_eq!(machine["machine_id"], "n_d-_");
+    assert_eq!(machine["machine_ip"], ip.to_string());
+    let learner = get(&url(19020, "/learner/parameters")).await.json()["parameters"].clone();
+    assert_eq!((&learner["window_size"], &learner["alpha"]), (&json!(2), &json!(1.0)));
+    // The learner tries its actions by chance, and to reject a call is one of them.
+    let mut served = 0;
+    for _ in 0..50 {
+        served += u32::from(post(&url(18080, "/function/fn-echo"), "x").await.status == 200);
+    }
+    assert!(served > 0, "no call is served");
+
+    // Whoever posts is told, and nothing is taken for something else.
+    for (url, body, status) in [
+        (url(18080, "/configuration"), r#"{"queue_length_max":4294967296}"#, 400),
+        (url(18080, "/configuration/scheduler"), MEANINGLESS[2].1, 500),
+        (url(19000, "/configuration"), r#"{"machine_id":"nød"}"#, 400),
+        (url(19020, "/learner/parameters"), r#"{"window_size":1}"#, 400),
+    ] {
+        assert_eq!(post(&url, body).await.status, status, "{url}");
+    }
+    let unchanged = std::fs::read_to_string(folder.path().join(MEANINGLESS[3].0)).expect("there");
+    assert_eq!(unchanged, MEANINGLESS[3].1, "left as it is");
+}
+
 #[actix_rt::test]
 async fn metrics_and_health_tell_what_the_node_does() {
     let node = TestNode::start(|_| {});

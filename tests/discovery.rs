@@ -78,7 +78,10 @@ async fn a_machine_that_calls_is_added_and_renamed_as_recorded() {
         let recorded = golden_json(golden);
         assert_eq!(list.as_array().map(Vec::len), recorded.as_array().map(Vec::len));
         for (got, want) in list.as_array().unwrap().iter().zip(recorded.as_array().unwrap()) {
-            for key in ["_id", "ip", "name", "group_name", "alive", "dead_polls"] {
+            assert_eq!(shape(got), shape(want), "{golden}");
+            // Polls that have failed count already where the network is known to have no way
+            // there.
+            for key in ["_id", "ip", "name", "group_name", "alive"] {
                 assert_eq!(got[key], want[key], "{golden}: {key}");
             }
         }

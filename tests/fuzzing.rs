@@ -151,6 +151,7 @@ macro_rules! targets {
 targets! {
     addresses
     cgroup
+    cluster_key
     config_toml
     experiment_answer
     fleet_file
@@ -160,6 +161,7 @@ targets! {
     guarded_requests
     http_headers
     http_origin
+    http_token
     init_server
     json
     learner_batch
@@ -179,6 +181,7 @@ targets! {
     scenario
     scheduler_json
     scheduler_words
+    sealed_datagrams
     swim_datagrams
     thumbnail
     trace

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use p2pfaas::config::Settings;
+use p2pfaas::config::{AdminToken, GivenKey, Settings};
 
 /// The port at which functions answer.
 const FUNCTION_PORT: u16 = 8080;
@@ -121,6 +121,8 @@ fn ports(line: &str) -> Vec<u16> {
         }
     }
     if let Some(mapping) = line.strip_prefix('"').and_then(|rest| rest.split('"').next())
+        // The address may be a variable.
+        && let mapping = mapping.rsplit("}:").next().unwrap_or(mapping).trim_end_matches("/udp")
         && mapping.chars().all(|c| c.is_ascii_digit() || ".:".contains(c))
         && mapping.contains(':')
     {
@@ -132,7 +134,13 @@ fn ports(line: &str) -> Vec<u16> {
 #[test]
 fn every_port_of_a_container_is_one_that_the_program_listens_on() {
     let of = Settings::default();
-    let node = [of.scheduler_port, of.discovery_port, of.learner_port, of.learner_ws_port];
+    let node = [
+        of.scheduler_port,
+        of.discovery_port,
+        of.learner_port,
+        of.learner_ws_port,
+        of.peer_tls_port,
+    ];
     let mut seen = BTreeSet::new();
     for (file, text) in manifests() {
         for line in text.lines() {
@@ -152,6 +160,8 @@ fn ports_are_read_in_each_form_that_manifests_have() {
         ("  - containerPort: 1", vec![1]),
         ("    - \"127.0.0.1:8081:8080\"  # calls", vec![8080]),
         ("- \"18081:18080\"", vec![18080]),
+        ("- \"1:19000/udp\"", vec![19000]),
+        ("- \"${ADDRESS:-127.0.0.1}:1:19020\"", vec![19020]),
         ("        port: 18080", vec![18080]),
         ("      port: calls", vec![]),
         ("nodePort: 30080", vec![]),
@@ -159,6 +169,83 @@ fn ports_are_read_in_each_form_that_manifests_have() {
     ] {
         assert_eq!(ports(line), want, "{line}");
     }
+}
+
+fn text(file: &str) -> String {
+    std::fs::read_to_string(root().join(file)).unwrap_or_else(|why| panic!("{file}: {why}"))
+}
+
+/// What `line` says after `key`, if a line of the file does. What is a comment does not count.
+fn said<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.trim().strip_prefix(key)).map(str::trim)
+}
+
+/// The secrets of a node: what it is told of, and the file that has it.
+const SECRETS: [(&str, &str); 2] =
+    [("P2PFAAS_CLUSTER_KEY", "cluster-key"), ("P2PFAAS_ADMIN_TOKEN", "admin-token")];
+
+#[test]
+fn every_deployment_gives_its_nodes_a_key_and_a_token() {
+    let [one, functions, three] =
+        ["", "-fn", "-cluster"].map(|name| text(&format!("deploy/docker-compose{name}.yml")));
+    assert_eq!(said(&functions, "file: docker-compose"), Some(".yml"), "it has what that one has");
+    let kubernetes = text("deploy/kubernetes/settings.env");
+    let pod = text("deploy/kubernetes/daemonset.yaml");
+    let folder = said(&pod, "mountPath: /run").expect("a folder of secrets");
+    assert!(pod.contains("secretName: p2pfaas") && !pod.contains("optional: true"));
+    let [unit, service] =
+        ["env", "service"].map(|end| text(&format!("deploy/systemd/p2pfaas.{end}")));
+    let balena = text("deploy/balena/docker-compose.yml");
+    for (name, file) in SECRETS {
+        for compose in [&one, &three] {
+            assert_eq!(said(compose, &format!("{name}_FILE: /run/secrets/")), Some(file));
+            assert_eq!(compose.matches(&format!("- {file}\n")).count(), 1, "nodes get the file");
+        }
+        for compose in [&one, &functions, &three] {
+            assert!(compose.contains(&format!("  {file}:\n    file: ./secrets/{file}\n")));
+        }
+        let path = said(&kubernetes, &format!("{name}_FILE=/run"));
+        assert_eq!(path, Some(&*format!("{folder}/{file}")));
+        let made = format!("--from-literal={file}=");
+        assert!(text("deploy/kubernetes/README.md").contains(&made), "{made}");
+        // systemd gives the service a copy of a file, under this path.
+        let path = said(&unit, &format!("{name}_FILE=/run/credentials/p2pfaas.service/"));
+        assert_eq!(path, Some(file));
+        let copied = said(&service, &format!("LoadCredential={file}:/etc/p2pfaas/"));
+        assert_eq!(copied, Some(file));
+        // A variable of the fleet takes the place of what stands in the file; without one no node starts.
+        let missing = said(&balena, &format!("{name}: ")).expect("a word");
+        let loaded = Settings::load(None, [(name.to_owned(), missing.to_owned())], &[]);
+        assert!(loaded.is_err(), "{name}={missing} would be taken");
+    }
+}
+
+#[test]
+fn the_script_for_secrets_makes_them_once_and_for_nodes_of_any_user() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let made = folder.path().join("secrets");
+    let run = || {
+        let script = root().join("deploy/secrets.sh");
+        let ran = Command::new(script).arg(&made).output().expect("it runs");
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let said = String::from_utf8(ran.stdout).expect("text");
+        (said, SECRETS.map(|(_, file)| std::fs::read_to_string(made.join(file)).expect("made")))
+    };
+    let (said, secrets) = run();
+    let [key, token] = &secrets;
+    assert!(key != token && !said.contains(key.trim()) && !said.contains(token.trim()), "{said}");
+    assert_eq!(run().1, secrets, "what is there stays");
+    let mode = |path: &Path| path.metadata().expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode(&made), 0o700);
+    for (_, file) in SECRETS {
+        assert_eq!(mode(&made.join(file)), 0o644);
+    }
+    let told =
+        SECRETS.map(|(name, file)| (format!("{name}_FILE"), made.join(file).display().to_string()));
+    let settings = Settings::load(None, told, &[]).expect("good").settings;
+    assert_eq!(GivenKey::of(&settings).expect("one").read().expect("a key").ids().len(), 1);
+    assert!(AdminToken::load(&settings).expect("a token").file().is_some());
 }
 
 /// Runs `command`; `false`, said aloud, if this machine has no such program.

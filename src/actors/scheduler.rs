@@ -20,9 +20,8 @@ use tokio::time::Instant;
 use super::discovery::Published;
 use super::observe::{ActorState, Observe};
 use super::queue::Gate;
-use crate::policy::{
-    Decision, Knowledge, LearnerDecision, NodeView, Policy, Probe, Question, Step, Task,
-};
+use crate::policy::deciding::{Deciding, Found};
+use crate::policy::{Decision, Knowledge, LearnerDecision, Policy, Probe, Question, Step, Task};
 use crate::types::{Load, Peer};
 
 /// Decides where a call goes.
@@ -99,12 +98,6 @@ struct Inner {
     rng: RefCell<SmallRng>,
 }
 
-/// The node's load as a call found it, so that it is compared with probes of the same moment.
-struct Found {
-    load: Load,
-    by_type: Vec<Load>,
-}
-
 impl Scheduler {
     /// Runs `policy` on what `node` says. `seed` is where its randomness starts.
     pub fn new(policy: Arc<dyn Policy>, node: NodeSource, ask: SchedulerPorts, seed: u64) -> Self {
@@ -117,27 +110,7 @@ impl Actor for Scheduler {
     type Context = Context<Self>;
 }
 
-/// Steps that a policy may ask for about one call; far more than any needs.
-const STEPS_MAX: usize = 16;
-
 impl Inner {
-    /// The policy's next step.
-    fn next(&self, task: &Task, found: &Found, heard: &Knowledge) -> Step {
-        let published = self.node.published.load();
-        let k = self.node.gate.k();
-        let mut rng = self.rng.borrow_mut();
-        let mut next = |peers| {
-            let node = NodeView { load: found.load, by_type: &found.by_type, k, peers };
-            self.policy.next(task, node, heard, &mut *rng)
-        };
-        if heard.unreachable.is_empty() {
-            return next(&published.peers);
-        }
-        let rest: Vec<Peer> =
-            published.peers.iter().filter(|p| !heard.failed(&p.host)).cloned().collect();
-        next(&rest)
-    }
-
     fn found(&self) -> Found {
         let by_type = match self.policy.task_types() {
             0 => Vec::new(),
@@ -151,19 +124,24 @@ impl Inner {
     }
 
     /// Goes on as long as nothing needs to be waited for.
-    fn at_once(&self, message: &mut Schedule, found: &Found) -> Next {
-        for _ in 0..STEPS_MAX {
-            match self.next(&message.task, found, &message.heard) {
-                Step::Decide(decision) => return Next::Decided(decision),
-                Step::Learn(question) => match self.advise(question, &message.task) {
-                    Advice::Now(learnt) => message.heard.learnt = Some(learnt),
+    fn at_once(&self, deciding: &mut Deciding) -> Next {
+        loop {
+            let step = {
+                let (k, published) = (self.node.gate.k(), self.node.published.load());
+                let mut rng = self.rng.borrow_mut();
+                deciding.next(&*self.policy, k, &published.peers, &mut *rng)
+            };
+            match step {
+                None => return Next::Undecided,
+                Some(Step::Decide(decision)) => return Next::Decided(decision),
+                Some(Step::Learn(question)) => match self.advise(question, &deciding.task) {
+                    Advice::Now(learnt) => deciding.heard.learnt = Some(learnt),
                     Advice::Later(learnt) => return Next::Learn(learnt),
                 },
-                Step::Probe(peers) => return Next::Probe(peers),
-                Step::WaitUntil(after) => return Next::WaitUntil(after),
+                Some(Step::Probe(peers)) => return Next::Probe(peers),
+                Some(Step::WaitUntil(after)) => return Next::WaitUntil(after),
             }
         }
-        Next::Undecided
     }
 
     /// Probes all at once; answers those that answered, in the order asked.
@@ -175,32 +153,37 @@ impl Inner {
         join_all(peers.into_iter().map(ask)).await.into_iter().flatten().collect()
     }
 
-    async fn carry_out(&self, mut message: Schedule, found: Found, mut next: Next) -> Scheduled {
+    async fn carry_out(
+        &self,
+        mut deciding: Deciding,
+        arrival: Instant,
+        mut next: Next,
+    ) -> Scheduled {
         let mut probing = Duration::ZERO;
-        for _ in 0..STEPS_MAX {
+        loop {
             match next {
                 Next::Decided(decision) => {
-                    return Scheduled { decision, heard: message.heard, probing };
+                    return Scheduled { decision, heard: deciding.heard, probing };
                 }
                 Next::Probe(peers) => {
                     let start = Instant::now();
-                    message.heard.probes = Some(self.probe(peers).await);
+                    deciding.heard.probes = Some(self.probe(peers).await);
                     probing += start.elapsed();
                 }
-                Next::Learn(learnt) => message.heard.learnt = Some(learnt.await),
+                Next::Learn(learnt) => deciding.heard.learnt = Some(learnt.await),
                 Next::WaitUntil(after) => {
-                    tokio::time::sleep_until(message.arrival + after).await;
+                    tokio::time::sleep_until(arrival + after).await;
                     // The timer may wake a little early.
-                    message.heard.elapsed = after;
+                    deciding.heard.elapsed = after;
                 }
                 Next::Undecided => break,
             }
-            message.heard.elapsed = message.arrival.elapsed().max(message.heard.elapsed);
-            next = self.at_once(&mut message, &found);
+            deciding.heard.elapsed = arrival.elapsed().max(deciding.heard.elapsed);
+            next = self.at_once(&mut deciding);
         }
         tracing::error!(scheduler = self.policy.full_name(), "the algorithm comes to no decision");
         let decision = Decision::RunHere { may_wait: true };
-        Scheduled { decision, heard: message.heard, probing }
+        Scheduled { decision, heard: deciding.heard, probing }
     }
 }
 
@@ -216,19 +199,20 @@ enum Next {
 impl Handler<Schedule> for Scheduler {
     type Result = Response<Scheduled>;
 
-    fn handle(&mut self, mut message: Schedule, _: &mut Self::Context) -> Self::Result {
-        let found = self.0.found();
-        message.heard.elapsed = message.arrival.elapsed();
-        match self.0.at_once(&mut message, &found) {
+    fn handle(&mut self, message: Schedule, _: &mut Self::Context) -> Self::Result {
+        let Schedule { task, arrival, mut heard } = message;
+        heard.elapsed = arrival.elapsed();
+        let mut deciding = Deciding::new(task, heard, self.0.found());
+        match self.0.at_once(&mut deciding) {
             // Most calls are decided at once and cost no future.
             Next::Decided(decision) => Response::reply(Scheduled {
                 decision,
-                heard: message.heard,
+                heard: deciding.heard,
                 probing: Duration::ZERO,
             }),
             next => {
                 let inner = Rc::clone(&self.0);
-                Response::fut(async move { inner.carry_out(message, found, next).await })
+                Response::fut(async move { inner.carry_out(deciding, arrival, next).await })
             }
         }
     }
@@ -406,7 +390,7 @@ mod tests {
             fn next(
                 &self,
                 _: &Task,
-                _: NodeView<'_>,
+                _: crate::policy::NodeView<'_>,
                 _: &Knowledge,
                 _: &mut dyn rand::Rng,
             ) -> Step {

@@ -6,9 +6,10 @@ use actix_web::http::StatusCode;
 
 use super::forward::{ForwardFailure, PeerReply};
 use super::function::Answer;
-use super::outliers::{AtPeer, Away};
+use super::outliers::Away;
 use super::{Call, Dispatcher};
 use crate::error::{Error, Fault};
+use crate::outliers::AtPeer;
 use crate::policy::Policy;
 use crate::types::{FunctionName, Peer};
 

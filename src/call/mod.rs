@@ -43,14 +43,11 @@ use crate::connections::Bodies;
 use crate::error::{CallOutcome, Error};
 use crate::memory::budget::Reservation;
 use crate::metrics::FunctionMetrics;
+use crate::policy::deciding::FORWARDS_MAX;
 use crate::policy::{Decision, Knowledge, LearnerDecision, Task};
 use crate::queue::{Arriving, Refusal};
 use crate::types::{FunctionName, Peer, shortened};
 use crate::wire::{PeerHop, Timings, seconds};
-
-/// Peers that are tried for one call before it runs here; each costs up to the connection
-/// time-out.
-const FORWARDS_MAX: usize = 3;
 
 /// Carries out the calls of a worker thread.
 pub struct Dispatcher {
@@ -205,7 +202,7 @@ impl Dispatcher {
         // A policy that learns has its own numbers for peers, so none may be missing.
         let learns = scheduler.policy.learns();
         let mut heard = Knowledge::default();
-        if !learns {
+        if !learns && scheduler.policy.may_forward(&call.task) {
             heard.unreachable = self.left_out(&call, &*scheduler.policy);
         }
         for _ in 0..FORWARDS_MAX {

@@ -18,12 +18,14 @@ use crate::actors::replicas::SchedulerRoster;
 use crate::actors::scheduler::NodeSource;
 use crate::actors::supervise::Handle;
 use crate::actors::switch::{Active, Switch};
-use crate::config::Settings;
+use crate::config::{AdminToken, Settings};
 use crate::connections::{Bodies, Connections};
 use crate::error::Error;
 use crate::lock;
 use crate::memory::budget::Budget;
 use crate::metrics::Metrics;
+use crate::tls::{PeerTls, ServedTls};
+use crate::types::Clearance;
 
 /// Changes of the configuration under way at most: each waits for the disk.
 const CHANGES_MAX: usize = 8;
@@ -39,10 +41,24 @@ pub enum NodePhase {
     Stopped,
 }
 
+/// Whom a node trusts, and with what.
+pub struct NodeTrust {
+    /// What changes must bring.
+    pub admin_token: AdminToken,
+    /// What is agreed on between members of the cluster; empty without a cluster key.
+    pub members: Arc<PeerTls>,
+    /// Who is spoken to in the clear.
+    pub clearance: Clearance,
+    /// How clients are served by TLS; `None`: they are not.
+    pub clients: Option<Arc<ServedTls>>,
+}
+
 /// See the module.
 pub struct NodeState {
     /// As it was started.
     pub settings: Arc<Settings>,
+    /// Who may do what.
+    pub trust: NodeTrust,
     /// K and the line.
     pub gate: Arc<Gate>,
     /// The algorithm in force.
@@ -91,6 +107,7 @@ impl NodeState {
     /// A node that serves and has no actors yet.
     pub fn new(
         settings: Arc<Settings>,
+        trust: NodeTrust,
         gate: Arc<Gate>,
         active: Active,
         published: Arc<ArcSwap<Published>>,
@@ -106,6 +123,7 @@ impl NodeState {
             bodies: Budget::new(settings.bodies_bytes_max),
             learner_bodies: Budget::new(settings.learner_bodies_bytes_max),
             settings,
+            trust,
             gate,
             in_force: Arc::new(ArcSwap::from_pointee(active)),
             published,

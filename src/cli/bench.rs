@@ -3,6 +3,7 @@
 mod example;
 mod keys;
 mod progress;
+mod simulate;
 
 use std::cell::Cell;
 use std::fs::File;
@@ -18,11 +19,14 @@ use tokio::sync::watch;
 use self::example::example;
 use self::keys::ScenarioKeys;
 use self::progress::Bar;
+use self::simulate::SimulateArgs;
+use super::credentials::TrustArgs;
 use super::output::{complain, say};
 use super::{Failure, broken, shown, table, told_to_stop};
 use crate::experiment::design::trace;
 use crate::experiment::report;
-use crate::experiment::run::{ExperimentError, Inputs, Sweep, summary};
+use crate::experiment::report::summary::Summary;
+use crate::experiment::run::{ExperimentError, Inputs, Sweep, calibrate, summary};
 
 #[derive(Args)]
 pub(super) struct BenchArgs {
@@ -35,6 +39,19 @@ enum Command {
     /// Make the runs of a scenario: set up the fleet, send the load, keep the results. A flag of a key
     /// whose value is a list may be repeated; lists of numbers may also be written as 1,2,3.
     Run(Box<RunArgs>),
+    /// Make the runs of a scenario in simulated time, by the nodes' own code, on all cores. The results are as of `run`.
+    Simulate(Box<SimulateArgs>),
+    /// Measure on real, idle nodes what they and HTTP take beside functions, in a minute: the line `overheads` of a scenario
+    /// that is to be simulated. Nothing is changed on the nodes.
+    Calibrate {
+        /// Scenario (TOML) that names the nodes.
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        trust: TrustArgs,
+        #[command(flatten)]
+        keys: ScenarioKeys,
+    },
     /// Write an example of a scenario with every key and what it means.
     Init {
         /// The file, which must not be there yet.
@@ -83,6 +100,8 @@ struct RunArgs {
     #[arg(long)]
     csv: bool,
     #[command(flatten)]
+    trust: TrustArgs,
+    #[command(flatten)]
     keys: ScenarioKeys,
 }
 
@@ -102,13 +121,13 @@ fn trace(nodes: u32, points: u32, seed: u64, folder: &Path) -> Result<(), Failur
 }
 
 /// The folder for a scenario's results, made now.
-fn folder(args: &RunArgs, name: &str) -> Result<PathBuf, Failure> {
-    if let Some(chosen) = &args.output {
+fn folder(chosen: Option<&Path>, name: &str) -> Result<PathBuf, Failure> {
+    if let Some(chosen) = chosen {
         if let Some(above) = chosen.parent() {
             std::fs::create_dir_all(above).map_err(|why| unusable(above, why))?;
         }
         std::fs::create_dir(chosen).map_err(|why| unusable(chosen, why))?;
-        return Ok(chosen.clone());
+        return Ok(chosen.to_owned());
     }
     let results = Path::new("results");
     std::fs::create_dir_all(results).map_err(|why| unusable(results, why))?;
@@ -125,8 +144,12 @@ fn folder(args: &RunArgs, name: &str) -> Result<PathBuf, Failure> {
 
 fn experiment(args: &RunArgs) -> Result<(), Failure> {
     let scenario = args.keys.scenario(args.file.as_deref()).map_err(Failure::Configuration)?;
-    let inputs = Inputs::load(scenario)?;
-    let folder = folder(args, &inputs.scenario.name)?;
+    if scenario.nodes.count.is_some() {
+        let why = "nodes: count is for simulations; a run needs the nodes of a fleet file";
+        return Err(Failure::Configuration(why.to_owned()));
+    }
+    let inputs = Inputs::load(scenario, args.trust.credentials()?)?;
+    let folder = folder(args.output.as_deref(), &inputs.scenario.name)?;
     let bar = Bar::new();
     let (ended, told) = actix_rt::System::new().block_on(async {
         let (stop, stopped) = watch::channel(false);
@@ -152,6 +175,14 @@ fn experiment(args: &RunArgs) -> Result<(), Failure> {
     // Why the runs ended says more than why the report could not be made.
     ended?;
     told
+}
+
+fn measure(file: Option<&Path>, trust: &TrustArgs, keys: &ScenarioKeys) -> Result<(), Failure> {
+    let scenario = keys.scenario(file).map_err(Failure::Configuration)?;
+    let inputs = Inputs::load(scenario, trust.credentials()?)?;
+    let overheads = actix_rt::System::new().block_on(calibrate(&inputs))?;
+    let table = toml::Value::try_from(overheads).map_err(broken)?;
+    say(&format!("overheads = {table}\n"))
 }
 
 /// The report on what there is; with nothing measured nothing is left behind.
@@ -192,11 +223,22 @@ fn report(given: &[PathBuf], output: &Path, figures: Option<&Path>) -> Result<()
             }
         }
     }
+    tell(&runs, output, figures)
+}
+
+/// Tells of `runs`: a table here, and the report.
+fn tell(runs: &[Summary], output: &Path, figures: Option<&Path>) -> Result<(), Failure> {
     if runs.is_empty() {
         return Err(Failure::Configuration("there are no runs to report on".to_owned()));
     }
-    say(&table(&report::table(&runs)))?;
-    let report = report::report(&runs);
+    say(&table(&report::table(runs)))?;
+    if let Some(words) = report::disturbances(runs) {
+        complain(&words);
+    }
+    if let Some(worlds) = report::compare(runs) {
+        say(&format!("{}\n", worlds.words))?;
+    }
+    let report = report::report(runs);
     std::fs::write(output, &report.html).map_err(|why| unusable(output, why))?;
     say(&format!("The report is {}\n", output.display()))?;
     if let Some(folder) = figures {
@@ -231,6 +273,8 @@ impl From<ExperimentError> for Failure {
 pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
     match &args.command {
         Command::Run(args) => experiment(args),
+        Command::Calibrate { file, trust, keys } => measure(file.as_deref(), trust, keys),
+        Command::Simulate(args) => args.run(),
         Command::Init { file } => init(file),
         Command::Report { runs, output, figures } => report(runs, output, figures.as_deref()),
         Command::Trace { nodes, points, seed, folder } => trace(*nodes, *points, *seed, folder),

@@ -116,6 +116,11 @@ pub(super) fn run(args: &ClusterArgs) -> Result<(), Failure> {
     })
 }
 
+/// How calls are made.
+fn scheme(settings: &Settings) -> &'static str {
+    if settings.tls_cert.is_some() { "https" } else { "http" }
+}
+
 /// What a person needs to go on.
 fn welcome(nodes: &[Node], data_path: Option<&Path>) -> String {
     use std::fmt::Write;
@@ -124,8 +129,9 @@ fn welcome(nodes: &[Node], data_path: Option<&Path>) -> String {
         let (settings, published) = (&node.state.settings, node.state.published.load());
         let _ = writeln!(
             text,
-            "  {:<24} calls http://{}:{}   machines :{}/list   learner :{}/learner/stats",
+            "  {:<24} calls {}://{}:{}   machines :{}/list   learner :{}/learner/stats",
             published.identity.id,
+            scheme(settings),
             settings.host,
             settings.scheduler_port,
             settings.discovery_port,
@@ -133,8 +139,8 @@ fn welcome(nodes: &[Node], data_path: Option<&Path>) -> String {
         );
     }
     let Some(first) = nodes.first() else { return text };
-    let api =
-        format!("http://{}:{}", first.state.settings.host, first.state.settings.scheduler_port);
+    let settings = &first.state.settings;
+    let api = format!("{}://{}:{}", scheme(settings), settings.host, settings.scheduler_port);
     let _ = writeln!(
         text,
         "\nScheduler {}, K = {}. Files: {}.\n\nCall a function:\n\n  \

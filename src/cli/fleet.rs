@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use futures_util::future::join_all;
 
+use super::credentials::TrustArgs;
 use super::output::say;
 use super::{Failure, table};
-use crate::fleet::{Api, ApiError, Applied, Fleet, Member, Wanted, look_up};
+use crate::fleet::{Api, ApiError, Applied, Fleet, FleetAccess, Member, Wanted, look_up};
 use crate::policy::registry::SchedulerSpec;
 use crate::storage::{TEXT_BYTES_MAX, read_text};
 
@@ -28,7 +29,7 @@ struct Nodes {
     ports: Ports,
 }
 
-/// The ports, which are the same on every node.
+/// The ports, which are the same on every node, and how they are asked.
 #[derive(Args)]
 struct Ports {
     /// Port of the scheduler API on every node.
@@ -40,6 +41,11 @@ struct Ports {
     /// Port of the learner API on every node.
     #[arg(long, value_name = "PORT", default_value_t = 19020)]
     learner_port: u16,
+    /// Ask the scheduler API of every node by https, and not only of those that the file says so of.
+    #[arg(long)]
+    tls: bool,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 #[derive(Subcommand)]
@@ -214,6 +220,9 @@ pub(super) fn run(args: &FleetArgs) -> Result<(), Failure> {
         | Command::ResetLearners(nodes) => (&nodes.fleet, &nodes.ports),
     };
     let mut fleet = read(file)?;
+    fleet.0.iter_mut().for_each(|member| member.tls |= ports.tls);
+    let access = FleetAccess::new(ports.trust.credentials()?, &fleet);
+    let access = access.map_err(|why| Failure::Configuration(why.to_string()))?;
     if let Command::Scheduler { name, parameters, .. } = &args.command {
         let spec = SchedulerSpec { name: name.clone(), parameters: parameters.clone() };
         spec.build().map_err(|why| Failure::Configuration(why.to_string()))?;
@@ -221,7 +230,8 @@ pub(super) fn run(args: &FleetArgs) -> Result<(), Failure> {
         fleet.0.iter_mut().for_each(|member| member.wanted = wanted.clone());
     }
     actix_rt::System::new().block_on(async {
-        let api = Api::new(ports.scheduler_port, ports.discovery_port, ports.learner_port);
+        let Ports { scheduler_port, discovery_port, learner_port, .. } = *ports;
+        let api = Api::new(scheduler_port, discovery_port, learner_port, &access);
         match &args.command {
             Command::Apply { dry_run, .. } => apply(&fleet, &api, *dry_run).await,
             Command::Scheduler { .. } => apply(&fleet, &api, false).await,

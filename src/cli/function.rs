@@ -17,6 +17,7 @@ use crate::http::accompanied::{self, Along};
 use crate::http::body::{Uploads, read_body};
 use crate::http::errors;
 use crate::http::function_api::from_answer;
+use crate::http::incoming::PortUsers;
 use crate::http::routes::get;
 use crate::http::server::{ServeRules, bind, serve};
 use crate::memory::budget::Budget;
@@ -102,8 +103,11 @@ pub(super) fn run(args: &FunctionArgs) -> Result<(), Failure> {
             .shutdown_timeout(drain_s)
             .disable_signals();
         let listener = bind(args.listen.ip(), args.listen.port()).map_err(unavailable)?;
-        let rules =
-            ServeRules { body_bytes_max: Box::new(move |_| Some(body_bytes_max)), machine: None };
+        let rules = ServeRules {
+            body_bytes_max: Box::new(move |_| Some(body_bytes_max)),
+            machine: None,
+            users: PortUsers::Clear,
+        };
         let server = serve(builder, listener, Arc::clone(&connections), rules, app)
             .map_err(unavailable)?
             .run();

@@ -7,9 +7,11 @@ use std::time::Duration;
 use actix_web::http::Uri;
 use clap::Args;
 
+use super::credentials::{TrustArgs, trust_in};
 use super::{Failure, end_at_once, load};
-use crate::client::{Hosts, client};
+use crate::client::{Hosts, ServerTrust, client, tls_client};
 use crate::config::Settings;
+use crate::fleet::NoTrust;
 use crate::types::url_host;
 
 #[derive(Args)]
@@ -22,6 +24,8 @@ pub(super) struct HealthArgs {
     /// Milliseconds that the answer may take.
     #[arg(long, value_name = "N", default_value_t = 2000)]
     timeout_ms: u64,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Where the node of these settings answers: at the first of its APIs that is not turned off.
@@ -39,7 +43,11 @@ fn url(settings: &Settings) -> Result<String, String> {
         url_host(&settings.host.to_string())
     };
     match apis.into_iter().find(|(port, _)| *port != 0) {
-        Some((port, path)) => Ok(format!("http://{here}:{port}{path}")),
+        Some((port, path)) => {
+            let by_tls = settings.tls_cert.is_some() && port == settings.scheduler_port;
+            let scheme = if by_tls { "https" } else { "http" };
+            Ok(format!("{scheme}://{here}:{port}{path}"))
+        }
         None => Err("all of the node's HTTP ports are turned off".to_owned()),
     }
 }
@@ -58,19 +66,46 @@ fn stuck(body: &[u8]) -> String {
     if names.is_empty() { String::new() } else { format!(": stuck: {}", names.join(", ")) }
 }
 
-pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
-    let url = match &args.url {
-        Some(url) => url.to_string(),
-        None => {
-            let settings = load(args.config.as_ref(), &[])?.settings;
-            url(&settings).map_err(Failure::Configuration)?
+/// What is asked, and whom it must prove to be if it is asked by https.
+fn asked(args: &HealthArgs) -> Result<(String, Option<ServerTrust>), Failure> {
+    if let Some(url) = &args.url {
+        let is_https = url.scheme_str() == Some("https");
+        let trust = args.trust.trust()?.filter(|_| is_https);
+        if is_https && trust.is_none() {
+            return Err(Failure::Configuration(NoTrust.to_string()));
         }
-    };
+        return Ok((url.to_string(), trust));
+    }
+    let settings = load(args.config.as_ref(), &[])?.settings;
+    let url = url(&settings).map_err(Failure::Configuration)?;
+    // The node is asked under an address that its certificate need not name; but it has that very one.
+    let certificate = settings.tls_cert.filter(|_| url.starts_with("https"));
+    let trust = certificate.map(|file| trust_in(&file, ServerTrust::of_itself)).transpose()?;
+    Ok((url, trust))
+}
+
+/// `url` as the client is told it that knows nothing of the TLS below it.
+fn below_tls(url: &str) -> Result<Uri, String> {
+    let parsed: Uri = url.parse().map_err(|_| format!("{url:?} is no URL"))?;
+    let host = parsed.host().unwrap_or_default();
+    let port = parsed.port_u16().unwrap_or(443);
+    let path = parsed.path_and_query().map_or("/", |path| path.as_str());
+    format!("http://{host}:{port}{path}").parse().map_err(|_| format!("{url:?} is no URL"))
+}
+
+pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
+    let (url, trust) = asked(args)?;
     let limit = Duration::from_millis(args.timeout_ms);
     let unwell = |why: &dyn std::fmt::Display| Failure::Unavailable(format!("{url}: {why}"));
     let system = actix_rt::System::new();
     let told = system.block_on(async {
-        let asked = client(limit, Hosts::Any).get(&url).send();
+        let asked = match &trust {
+            None => client(limit, Hosts::Any).get(&url),
+            Some(trust) => {
+                tls_client(limit, trust).get(below_tls(&url).map_err(Failure::Configuration)?)
+            }
+        };
+        let asked = asked.send();
         let answer = tokio::time::timeout(limit, asked).await;
         let answer = answer.map_err(|_| unwell(&"no answer in time"))?;
         let mut answer = answer.map_err(|why| unwell(&why))?;
@@ -101,9 +136,21 @@ mod tests {
     }
 
     #[test]
+    fn a_url_keeps_its_port_and_path_below_tls() {
+        for (url, want) in [
+            ("https://node/", "http://node:443/"),
+            ("https://[::1]:18080/health?x=1", "http://[::1]:18080/health?x=1"),
+        ] {
+            assert_eq!(below_tls(url).map(|url| url.to_string()), Ok(want.to_owned()));
+        }
+    }
+
+    #[test]
     fn a_node_is_asked_at_the_first_of_its_ports_that_is_on() {
         let mut settings = Settings::default();
         assert_eq!(url(&settings), Ok("http://127.0.0.1:18080/health".to_owned()));
+        settings.tls_cert = Some("cert.pem".into());
+        assert_eq!(url(&settings), Ok("https://127.0.0.1:18080/health".to_owned()));
         settings.scheduler_port = 0;
         settings.host = "fd00::1".parse().expect("an address");
         assert_eq!(url(&settings), Ok("http://[fd00::1]:19000/".to_owned()));

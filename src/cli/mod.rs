@@ -3,9 +3,11 @@
 
 mod bench;
 mod cluster;
+mod credentials;
 mod fleet;
 mod function;
 mod health;
+mod key;
 mod node;
 mod output;
 mod shell;
@@ -42,13 +44,15 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_COMMI
 #[derive(Subcommand)]
 enum Command {
     /// Run one node.
-    Node(node::NodeArgs),
+    Node(Box<node::NodeArgs>),
     /// Run a cluster of local nodes in this process, with embedded functions to call.
     Cluster(cluster::ClusterArgs),
     /// Run an embedded function as a server of its own.
     Function(function::FunctionArgs),
     /// Ask a server on this machine whether it serves: exit code 0 if so.
     Health(health::HealthArgs),
+    /// Make the secret that keeps strangers out of a cluster.
+    Key(key::KeyArgs),
     /// Set up or look at all nodes of a fleet at once, over HTTP.
     Fleet(fleet::FleetArgs),
     /// Make experiments on a fleet: load, results, reports.
@@ -130,9 +134,12 @@ impl From<StartError> for Failure {
             StartError::Bind(_) | StartError::Storage(StorageError::InUse { .. }) => {
                 Self::Unavailable(error.to_string())
             }
-            StartError::Storage(_) | StartError::Backend(_) | StartError::Scheduler(_) => {
-                Self::Configuration(error.to_string())
-            }
+            StartError::Storage(_)
+            | StartError::Backend(_)
+            | StartError::AdminToken(_)
+            | StartError::ClusterKey(_)
+            | StartError::Tls(_)
+            | StartError::Scheduler(_) => Self::Configuration(error.to_string()),
         }
     }
 }
@@ -183,6 +190,7 @@ pub fn run() -> ExitCode {
         Command::Cluster(args) => cluster::run(&args),
         Command::Function(args) => function::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Key(args) => key::run(&args),
         Command::Fleet(args) => fleet::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Completions(args) => shell::completions(&args, command()),
@@ -254,8 +262,17 @@ fn load(
     file: Option<&PathBuf>,
     flags: &[(&str, config::Value)],
 ) -> Result<crate::config::Loaded, Failure> {
-    let environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let is_secret =
+        |name: &str| Settings::KEYS.iter().any(|key| key.secret && key.environment() == name);
+    let environment = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        // A secret that is no text must not count as none: without one the node is open.
+        let value = match value.into_string() {
+            Err(value) if is_secret(&name) => value.to_string_lossy().into_owned(),
+            value => value.ok()?,
+        };
+        Some((name, value))
+    });
     Ok(Settings::load(file.map(PathBuf::as_path), environment, flags)?)
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use ipnet::IpNet;
 
 use super::output::say;
 use super::{Failure, SchedulingArgs, broken, end_at_once, load, told_to_stop};
@@ -40,10 +41,18 @@ pub(super) struct NodeArgs {
     workers: Option<usize>,
     #[command(flatten)]
     scheduling: SchedulingArgs,
+    #[arg(long, value_name = "NETWORK")]
+    v1_peers: Vec<IpNet>,
     #[arg(long, value_name = "NAME", value_parser = parse_init_server)]
     host_name: Vec<String>,
     #[arg(long)]
     admin: Option<Admin>,
+    #[arg(long)]
+    open_training: bool,
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
     /// TOML file with settings; --help lists them.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -72,9 +81,17 @@ impl NodeArgs {
         text("data_path", self.data_path.as_ref().map(|path| path.display().to_string()));
         text("workers", self.workers.map(|n| n.to_string()));
         text("admin", self.admin.map(|admin| format!("{admin:?}").to_lowercase()));
+        text("open_training", self.open_training.then(|| "true".to_owned()));
+        for (key, path) in [("tls_cert", &self.tls_cert), ("tls_key", &self.tls_key)] {
+            text(key, path.as_ref().map(|path| path.display().to_string()));
+        }
         text("embedded_functions", self.embedded_functions.then(|| "true".to_owned()));
         if !self.host_name.is_empty() {
             flags.push(("host_names", self.host_name.clone().into()));
+        }
+        if !self.v1_peers.is_empty() {
+            let networks: Vec<String> = self.v1_peers.iter().map(ToString::to_string).collect();
+            flags.push(("v1_peers", networks.into()));
         }
         if !self.route.is_empty() {
             flags.push(("routes", self.route.clone().into()));
@@ -114,7 +131,11 @@ fn printed(settings: Settings, overrides: &FlagOverrides) -> Result<String, Fail
         neighbours: machine.neighbours.unwrap_or_default().to_string(),
         ..settings
     };
-    toml::to_string(&in_force).map_err(broken)
+    let hidden = in_force.hidden().into_iter().map(|key| {
+        format!("# {} is set and not shown; give it by {} as well\n", key.name, key.environment())
+    });
+    let shown = toml::to_string(&in_force).map_err(broken)?;
+    Ok(hidden.chain([shown]).collect())
 }
 
 pub(super) fn run(args: &NodeArgs) -> Result<(), Failure> {

@@ -30,6 +30,9 @@ pub enum SendFailure {
     /// The request's own body failed, whose answer this is. Part of it may have been acted on.
     #[error("{0}")]
     RequestBody(#[source] Error),
+    /// An answer came that is no HTTP/1. It may have been acted on.
+    #[error("unreadable answer: {0}")]
+    Unreadable(#[source] Cause),
     /// The connection ended after the request went out. It may have been acted on.
     #[error("{0}")]
     Broke(#[source] Cause),
@@ -42,7 +45,9 @@ impl SendFailure {
             Self::UnknownHost(_) | Self::NotConnected(_) | Self::NearHost | Self::Invalid(_) => {
                 true
             }
-            Self::NoAnswer(_) | Self::RequestBody(_) | Self::Broke(_) => false,
+            Self::NoAnswer(_) | Self::RequestBody(_) | Self::Unreadable(_) | Self::Broke(_) => {
+                false
+            }
         }
     }
 
@@ -54,11 +59,19 @@ impl SendFailure {
         cause.find().is_some_and(own)
     }
 
+    /// Whether the other side was there, and did not agree on TLS.
+    pub fn is_of_tls(&self) -> bool {
+        use io::ErrorKind as K;
+        let Self::NotConnected(cause) = self else { return false };
+        let of_tls = |error: &io::Error| matches!(error.kind(), K::InvalidData | K::UnexpectedEof);
+        cause.find().is_some_and(of_tls)
+    }
+
     /// Whether a failed connection speaks against the host. Too few file descriptors or ports here do not.
     pub fn is_hosts_fault(&self) -> bool {
         use io::ErrorKind as K;
         let Self::NotConnected(cause) = self else { return false };
-        cause.find::<io::Error>().is_some_and(|error| {
+        let of_host = |error: &io::Error| {
             matches!(
                 error.kind(),
                 K::ConnectionRefused
@@ -68,7 +81,8 @@ impl SendFailure {
                     | K::NetworkUnreachable
                     | K::TimedOut
             )
-        })
+        };
+        self.is_of_tls() || cause.find().is_some_and(of_host)
     }
 }
 

@@ -13,22 +13,25 @@ mod failure;
 pub mod http1;
 pub mod remote_learner;
 mod socket;
+mod trusted;
 
-use std::cell::RefCell;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::rc::Rc;
 use std::time::Duration;
 
-use actix_rt::net::TcpStream;
-use actix_service::ServiceExt;
-use actix_tls::connect::{Connector as TcpConnector, Resolve, Resolver};
+use actix_rt::net::{ActixStream, TcpStream};
+use actix_service::{Service, ServiceExt, fn_service};
+use actix_tls::connect::{
+    ConnectError, ConnectInfo, Connection, Connector as TcpConnector, Resolve, Resolver,
+};
+use awc::http::Uri;
 use futures_util::future::LocalBoxFuture;
-use tokio::time::Instant;
 
 pub use self::body::{BodyFailure, read_body, read_held_body, read_start};
 pub use self::failure::SendFailure;
 use self::socket::Socket;
+pub use self::trusted::{BadCertificates, ServerTrust};
 
 /// Idle connections are given up before the servers at the other end (75 s here, unlimited in v1)
 /// give them up.
@@ -48,30 +51,55 @@ pub enum Hosts {
 /// A client for the current thread. It follows no redirects, adds no headers and has no time
 /// limit of its own but `connect_timeout` (name resolution included).
 pub fn client(connect_timeout: Duration, hosts: Hosts) -> awc::Client {
-    built(connect_timeout, hosts, None, false)
+    built(connect_timeout, hosts, false)
 }
 
 /// The same for opening WebSockets to any host.
 pub fn websocket_client(connect_timeout: Duration) -> awc::Client {
-    built(connect_timeout, Hosts::Any, None, true)
+    built(connect_timeout, Hosts::Any, true)
 }
 
-fn built(
-    connect_timeout: Duration,
-    hosts: Hosts,
-    silence: Option<Duration>,
-    may_upgrade: bool,
-) -> awc::Client {
+/// A client for servers that speak TLS and that `trust` believes; the handshake is part of connecting. Its
+/// requests are written with `http://` all the same: TLS is below what it knows of, so that it hears of ends as
+/// without.
+pub fn tls_client(connect_timeout: Duration, trust: &ServerTrust) -> awc::Client {
+    let trust = trust.clone();
+    let resolver = Resolver::custom(Names { limit: connect_timeout / 2, hosts: Hosts::Any });
+    let tcp = TcpConnector::new(resolver).service();
+    let tls = tcp.and_then(fn_service(move |connection: Connection<Uri, TcpStream>| {
+        let trust = trust.clone();
+        async move {
+            let (stream, uri) = connection.into_parts();
+            let _ = stream.set_nodelay(true);
+            let secured = trust.secure(uri.host().unwrap_or_default(), stream).await;
+            let socket = Socket::new(secured.map_err(ConnectError::Io)?, false);
+            Ok(Connection::new(uri, socket))
+        }
+    }));
+    over(tls, connect_timeout)
+}
+
+fn built(connect_timeout: Duration, hosts: Hosts, may_upgrade: bool) -> awc::Client {
     let resolver = Resolver::custom(Names { limit: connect_timeout / 2, hosts });
     let tcp = TcpConnector::new(resolver).service().map(move |connection| {
         let (stream, uri): (TcpStream, _) = connection.into_parts();
-        // Best effort: without these the connection works, only slower, or hangs for longer.
+        // Best effort: without it the connection works, only slower.
         let _ = stream.set_nodelay(true);
-        let _ = silence.map(|silence| socket::end_when_silent(&stream, silence));
-        actix_tls::connect::Connection::new(uri, Socket::new(stream, may_upgrade))
+        Connection::new(uri, Socket::new(stream, may_upgrade))
     });
+    over(tcp, connect_timeout)
+}
+
+/// A client over these connections.
+fn over<S, Io>(connections: S, connect_timeout: Duration) -> awc::Client
+where
+    S: Service<ConnectInfo<Uri>, Response = Connection<Uri, Io>, Error = ConnectError>
+        + Clone
+        + 'static,
+    Io: ActixStream + fmt::Debug + 'static,
+{
     let connector = awc::Connector::new()
-        .connector(tcp)
+        .connector(connections)
         .timeout(connect_timeout)
         .conn_keep_alive(IDLE)
         .conn_lifetime(LIFETIME)
@@ -83,53 +111,6 @@ fn built(
         .disable_redirects()
         .no_default_headers()
         .finish()
-}
-
-/// A client that is renewed now and then. `awc` looks at an idle connection only when its host is
-/// called again, so those to hosts that are gone would stay open for ever; with their client they
-/// are closed. Calls under way end on the client that they began with.
-#[derive(Clone)]
-pub struct Renewed(Rc<Current>);
-
-struct Current {
-    connect_timeout: Duration,
-    hosts: Hosts,
-    silence: Option<Duration>,
-    client: RefCell<(awc::Client, Instant)>,
-}
-
-/// The age at which a client is renewed.
-const RENEWED_AFTER: Duration = Duration::from_secs(600);
-
-impl Renewed {
-    /// As [`client`].
-    pub fn new(connect_timeout: Duration, hosts: Hosts) -> Self {
-        Self::made(connect_timeout, hosts, None)
-    }
-
-    /// Its connections also end once the other machine itself, not only its program, has been
-    /// silent for `silence`: switched off, or cut off from the network; or has taken nothing of a
-    /// long body for that time. Without this what was sent there waits for its answer as long as
-    /// it may.
-    pub fn giving_up_after(silence: Duration, connect_timeout: Duration, hosts: Hosts) -> Self {
-        Self::made(connect_timeout, hosts, Some(silence))
-    }
-
-    fn made(connect_timeout: Duration, hosts: Hosts, silence: Option<Duration>) -> Self {
-        let client = built(connect_timeout, hosts, silence, false);
-        let client = RefCell::new((client, Instant::now()));
-        Self(Rc::new(Current { connect_timeout, hosts, silence, client }))
-    }
-
-    /// The client for a call that begins now.
-    pub fn get(&self) -> awc::Client {
-        let Current { connect_timeout, hosts, silence, client } = &*self.0;
-        let mut current = client.borrow_mut();
-        if current.1.elapsed() >= RENEWED_AFTER {
-            *current = (built(*connect_timeout, *hosts, *silence, false), Instant::now());
-        }
-        current.0.clone()
-    }
 }
 
 /// All addresses that the system's resolver finds for a host. It takes as long as that does, on a
@@ -277,30 +258,6 @@ mod tests {
             assert_eq!(got, want, "{rest:?}");
             served.join().expect("served");
         }
-    }
-
-    #[actix_rt::test]
-    async fn idle_connections_are_closed_when_their_client_is_renewed() {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let url = format!("http://{}/", listener.local_addr().expect("bound"));
-        let served = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("a connection");
-            let mut buffer = [0; 4096];
-            assert!(stream.read(&mut buffer).expect("a request") > 0);
-            stream.write_all(OK.as_bytes()).expect("an answer");
-            stream.read(&mut buffer).expect("no error")
-        });
-        let renewed = Renewed::new(Duration::from_secs(5), Hosts::Any);
-        let mut answer = renewed.get().get(&url).send().await.expect("an answer");
-        assert_eq!(read_body(&mut answer, 99).await, Ok("ok".into()));
-        drop(answer);
-        tokio::time::pause();
-        tokio::time::advance(RENEWED_AFTER).await;
-        tokio::time::resume();
-        let _new = renewed.get();
-        let closed = actix_rt::task::spawn_blocking(move || served.join());
-        let closed = tokio::time::timeout(Duration::from_secs(10), closed).await;
-        assert_eq!(closed.expect("in time").expect("joins").expect("served"), 0, "the end");
     }
 
     #[actix_rt::test]

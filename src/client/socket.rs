@@ -10,6 +10,7 @@ use std::time::Duration;
 use actix_rt::net::{ActixStream, TcpStream};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, Ready};
+use tokio_rustls::client::TlsStream;
 
 thread_local! {
     /// Whether a stream of this thread reported its end since this was last cleared.
@@ -40,10 +41,28 @@ pub(super) fn end_unacknowledged(stream: &TcpStream, silence: Duration) -> io::R
     SockRef::from(stream).set_tcp_user_timeout(Some(silence))
 }
 
-/// A TCP stream that notices at once when it is idle and the other side has closed it.
+/// What a socket's bytes go through.
+pub(super) trait Carrier: AsyncRead + AsyncWrite + Unpin {
+    /// The connection below it all.
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Carrier for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Carrier for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+/// A TCP stream, or TLS over one, that notices at once when it is idle and the other side has closed it.
 #[derive(Debug)]
-pub(super) struct Socket {
-    stream: TcpStream,
+pub(super) struct Socket<S> {
+    stream: S,
     /// Something was written and nothing has come back yet.
     sent: bool,
     /// Not to be used again.
@@ -52,9 +71,9 @@ pub(super) struct Socket {
     may_upgrade: bool,
 }
 
-impl Socket {
+impl<S: Carrier> Socket<S> {
     /// A connection as it was just made.
-    pub(super) fn new(stream: TcpStream, may_upgrade: bool) -> Self {
+    pub(super) fn new(stream: S, may_upgrade: bool) -> Self {
         Self { stream, sent: false, spoiled: false, may_upgrade }
     }
 
@@ -64,7 +83,7 @@ impl Socket {
     /// The connection's error, which the system tells only once.
     fn ended(&self) -> io::Result<bool> {
         let mut byte = [MaybeUninit::uninit()];
-        match SockRef::from(&self.stream).peek(&mut byte) {
+        match SockRef::from(self.stream.tcp()).peek(&mut byte) {
             Ok(read) => Ok(read == 0),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
@@ -80,7 +99,7 @@ impl Socket {
     }
 }
 
-impl AsyncRead for Socket {
+impl<S: Carrier> AsyncRead for Socket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -116,7 +135,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl<S: Carrier> AsyncWrite for Socket<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -148,13 +167,13 @@ impl AsyncWrite for Socket {
     }
 }
 
-impl ActixStream for Socket {
+impl<S: Carrier> ActixStream for Socket<S> {
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
-        ActixStream::poll_read_ready(&self.stream, cx)
+        ActixStream::poll_read_ready(self.stream.tcp(), cx)
     }
 
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
-        ActixStream::poll_write_ready(&self.stream, cx)
+        ActixStream::poll_write_ready(self.stream.tcp(), cx)
     }
 }
 

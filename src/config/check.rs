@@ -2,8 +2,10 @@
 //! together.
 
 use super::Settings;
+use super::admin_token::{BadToken, has_form};
 use crate::keys::Problem;
 use crate::policy::registry::SchedulerSpec;
+use crate::trust::read_keys;
 use crate::types::{FunctionName, InitServer, Neighbours, check_init_servers, check_machine};
 
 impl Settings {
@@ -18,6 +20,8 @@ impl Settings {
             );
             problem("forward_timeout_s", why);
         }
+        self.check_access(&mut problem);
+        self.check_cluster_key(&mut problem);
         let machine = check_machine(&self.machine_ip, &self.machine_id, &self.machine_group_name);
         if let Err((key, why)) = machine {
             problem(key, why);
@@ -65,6 +69,49 @@ impl Settings {
             if !good {
                 problem("routes", format!("{name}: {url:?} is no http:// URL"));
             }
+        }
+    }
+
+    /// Who may change the node, and how clients are served.
+    fn check_access(&self, problem: &mut impl FnMut(&str, String)) {
+        if self.admin_token.is_set() {
+            if self.admin_token_file.is_some() {
+                problem("admin_token_file", BadToken::Both.to_string());
+            }
+            if !has_form(self.admin_token.reveal()) {
+                let of = "what was given".to_owned();
+                problem("admin_token", BadToken::Form { of }.to_string());
+            }
+        }
+        for (key, set, other, other_set) in [
+            ("tls_cert", &self.tls_cert, "tls_key", &self.tls_key),
+            ("tls_key", &self.tls_key, "tls_cert", &self.tls_cert),
+        ] {
+            if set.is_some() && other_set.is_none() {
+                problem(key, format!("it needs {other} beside it"));
+            }
+        }
+    }
+
+    /// Checks what makes the cluster private. What is in files is looked at when they are read.
+    fn check_cluster_key(&self, problem: &mut impl FnMut(&str, String)) {
+        if self.cluster_key.is_set() {
+            if self.cluster_key_file.is_some() {
+                let why = "cluster_key and cluster_key_file are both set: only one of them may be";
+                problem("cluster_key_file", why.to_owned());
+            }
+            if let Err(why) = read_keys(self.cluster_key.reveal()) {
+                problem("cluster_key", format!("{why} (it is not shown)"));
+            }
+        }
+        if !self.has_cluster_key() && !self.v1_peers.is_empty() {
+            let why =
+                "it needs a cluster key beside it: without one all are spoken to in the clear";
+            problem("v1_peers", why.to_owned());
+        }
+        if self.has_cluster_key() && !self.service_discovery_host.is_empty() {
+            let why = "another discovery service cannot tell who has the cluster key";
+            problem("service_discovery_host", why.to_owned());
         }
     }
 }

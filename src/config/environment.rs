@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::Settings;
-use crate::keys::{Key, Notation};
+use crate::keys::{Key, Notation, Problem};
 use crate::policy::params::parse_bool;
+
+/// Names the file with the certificates that the tools believe; a node needs none.
+pub const CA_FILE: &str = "P2PFAAS_CA_FILE";
 
 /// A text of the environment as the value of a key. Lists are written with commas there, booleans as v1
 /// takes them. Texts stay texts: a name such as `0042` is no number.
@@ -38,9 +41,14 @@ fn is_service_link(name: &str, text: &str) -> bool {
         || name.contains("_SERVICE_PORT_")
 }
 
+/// What keeps strangers out. Given as nothing, it is a variable that somebody forgot to set.
+const KEEPING_OUT: [&str; 4] =
+    ["cluster_key", "cluster_key_file", "admin_token", "admin_token_file"];
+
 /// Picks what the node reads from the environment, v1's names translated; warns of the rest.
 pub(super) fn known_environment(
     environment: impl IntoIterator<Item = (String, String)>,
+    problems: &mut Vec<Problem>,
 ) -> (BTreeMap<&'static str, config::Value>, Vec<String>) {
     let mut keys = HashMap::<String, (bool, &'static Key)>::new();
     for key in Settings::KEYS {
@@ -54,7 +62,15 @@ pub(super) fn known_environment(
     environment.sort_by_key(|(name, _)| is_ours(name));
     let mut links = Vec::new();
     for (name, text) in environment {
-        if !name.starts_with("P2PFAAS_") || text.is_empty() {
+        if !name.starts_with("P2PFAAS_") || name == CA_FILE {
+            continue;
+        }
+        if text.is_empty() {
+            let key = keys.get(&name).map(|(_, key)| key.name);
+            if key.is_some_and(|key| KEEPING_OUT.contains(&key)) {
+                let why = "it is set to nothing: a node without one has no such variable";
+                problems.push(Problem::of(&name, why));
+            }
             continue;
         }
         let is_key = keys.contains_key(&name);

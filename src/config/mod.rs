@@ -4,7 +4,9 @@
 //!
 //! `settings.rs` has the table of all settings.
 
+mod admin_token;
 mod check;
+mod cluster_key;
 mod environment;
 mod reference;
 mod settings;
@@ -15,12 +17,16 @@ use std::time::Duration;
 
 use config::{Config, ConfigError, File, FileFormat};
 
+pub use self::admin_token::{AdminToken, BadToken, given_token};
+pub use self::cluster_key::{BadGivenKey, GivenKey};
+pub use self::environment::CA_FILE;
 use self::environment::known_environment;
 pub use self::settings::Settings;
-pub use self::value::{Admin, Routes, TimeDistribution};
+pub use self::value::{Admin, Routes};
 use crate::keys::{Key, KeySource, KeyValue, Problem, Unreadable};
 use crate::storage::{TEXT_BYTES_MAX, read_text};
 use crate::telemetry::LogSettings;
+use crate::types::Clearance;
 
 /// The layers of settings, one over the other.
 struct Layers(Config);
@@ -76,7 +82,7 @@ impl Settings {
         flags: &[(&str, config::Value)],
     ) -> Result<Loaded, Vec<Problem>> {
         let mut problems = Vec::new();
-        let (environment, warnings) = known_environment(environment);
+        let (environment, warnings) = known_environment(environment, &mut problems);
         let mut layers = Config::builder();
         if let Some((named, text)) = file {
             check_text(named, text, &mut problems)?;
@@ -114,6 +120,19 @@ impl Settings {
         LogSettings { filter: &self.log_env, format: self.log_format, burst: self.log_burst }
     }
 
+    /// Whether only those with the cluster key are members.
+    pub fn has_cluster_key(&self) -> bool {
+        self.cluster_key.is_set() || self.cluster_key_file.is_some()
+    }
+
+    /// Who is spoken to in the clear.
+    pub fn clearance(&self) -> Clearance {
+        match self.has_cluster_key() {
+            true => Clearance::Networks(self.v1_peers.clone()),
+            false => Clearance::All,
+        }
+    }
+
     /// The UDP port of SWIM; 0: none.
     pub fn swim_port(&self) -> u16 {
         self.swim_port.unwrap_or(self.discovery_port)
@@ -141,10 +160,25 @@ fn check_text(named: &str, text: &str, problems: &mut Vec<Problem>) -> Result<()
             Ok(())
         }
         Err(why) => {
-            problems.push(Problem::of(named, why));
+            problems.push(match may_have_a_secret(text) {
+                false => Problem::of(named, why),
+                true => Problem::of(named, without_the_line(text, &why)),
+            });
             Err(std::mem::take(problems))
         }
     }
+}
+
+/// Whether a text that cannot be parsed names a setting that is never shown.
+fn may_have_a_secret(text: &str) -> bool {
+    Settings::KEYS.iter().any(|key| key.secret && text.contains(key.name))
+}
+
+/// What is wrong with `text`, and where, without the line itself.
+fn without_the_line(text: &str, why: &toml::de::Error) -> String {
+    let before = why.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    format!("line {line} cannot be read as TOML; it is not shown, since a secret may stand there")
 }
 
 #[cfg(test)]

@@ -4,17 +4,26 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::Serialize;
 
-use super::value::{Admin, MemoryShare, Routes, TimeDistribution, TotalTimeouts};
-use crate::keys::{Worded, form, key_table, one_of, within};
+use super::admin_token::TOKEN_BYTES;
+use super::value::{Admin, MemoryShare, Routes, TotalTimeouts};
+use crate::keys::{Secret, Worded, form, key_table, one_of, within};
 use crate::policy::registry::DEFAULT_ALGORITHM;
+use crate::service::drawn::TimeDistribution;
 use crate::telemetry::LogFormat;
 use crate::types::{INIT_SERVERS_MAX, NAME_BYTES_MAX};
 
 /// Who the node is, as a text that travels in headers.
 fn named() -> String {
     format!("up to {NAME_BYTES_MAX} printable characters")
+}
+
+/// What a token is.
+fn token() -> String {
+    let (least, most) = (TOKEN_BYTES.start(), TOKEN_BYTES.end());
+    format!("{least} to {most} visible ASCII characters without spaces")
 }
 
 key_table! {
@@ -88,6 +97,26 @@ key_table! {
                 => unit: "host";
             /// Port of that service.
             service_discovery_port: u16 = 19000 => unit: "port";
+        }
+
+        "Who belongs to the cluster" {
+            /// The secret of the cluster, as `p2pfaas key new` makes it. With it only nodes that have it are
+            /// members, and they speak to each other by TLS. During a change of the key, two with a comma
+            /// between them: the first seals, both open. It is never shown.
+            cluster_key: Secret = Worded(Secret::default(), "none: whoever reaches the node can join")
+                => allowed: form(|| "one key or two, each 32 bytes in hexadecimal or base64".to_owned());
+            /// File with that key, or the two, in its place. It is read again when it changes.
+            cluster_key_file: Option<PathBuf> = Worded(None, "none") => unit: "file";
+            /// Name of the cluster: nodes of different names are no members of one another's even if they
+            /// have the same key.
+            cluster_name: String = "p2pfaas".to_owned() => allowed: form(named);
+            /// Port on which members are answered by TLS where there is a cluster key.
+            peer_tls_port: u16 = 18443 => unit: "port", allowed: within(1.0, 65535.0);
+            /// Networks of machines that are spoken to in the clear though there is a cluster key: v1
+            /// nodes, and nodes that are to get the key.
+            v1_peers: Vec<IpNet> = Worded(Vec::new(), "none")
+                => allowed: form(|| "networks such as 10.0.0.0/8 or 10.0.0.7/32".to_owned()),
+                   flag: Some("v1-peers");
         }
 
         "Another learner" {
@@ -227,6 +256,19 @@ key_table! {
             /// machine, nobody.
             admin: Admin = Admin::Any
                 => allowed: one_of(|| vec!["any", "loopback", "off"]), flag: Some("admin");
+            /// What changes must bring, as `Authorization: Bearer TOKEN`. It is never shown.
+            admin_token: Secret = Worded(Secret::default(), "none: changes need no token")
+                => allowed: form(token);
+            /// File with that token, in its place. It is read again when it changes.
+            admin_token_file: Option<PathBuf> = Worded(None, "none") => unit: "file";
+            /// Whether learners can be trained without the token.
+            open_training: bool = false => flag: Some("open-training");
+            /// File with the certificate (PEM, with those above it) by which clients are served on
+            /// `scheduler_port` by TLS; needs `tls_key`.
+            tls_cert: Option<PathBuf> = Worded(None, "none: by HTTP")
+                => unit: "file", flag: Some("tls-cert");
+            /// File with that certificate's key (PEM).
+            tls_key: Option<PathBuf> = Worded(None, "none") => unit: "file", flag: Some("tls-key");
             /// Time that running calls have to finish when the node is told to stop.
             drain_timeout_s: u64 = 30 => unit: "seconds", allowed: within(0.0, 3600.0);
             /// How logs are written, on standard error.

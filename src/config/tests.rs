@@ -92,6 +92,20 @@ fn an_unknown_environment_name_is_a_warning() {
 }
 
 #[test]
+fn what_keeps_strangers_out_is_not_left_out_by_mistake() {
+    for name in [
+        "P2PFAAS_CLUSTER_KEY",
+        "P2PFAAS_CLUSTER_KEY_FILE",
+        "P2PFAAS_ADMIN_TOKEN",
+        "P2PFAAS_ADMIN_TOKEN_FILE",
+    ] {
+        assert_eq!(problem_keys(load("", &[(name, "")], &[])), [name]);
+    }
+    let others = [("P2PFAAS_MACHINE_ID", ""), ("P2PFAAS_POLL_TIME", "")];
+    assert!(load("", &others, &[]).is_ok(), "elsewhere nothing is the default");
+}
+
+#[test]
 fn v1s_names_turn_openfaas_on() {
     let env = [
         ("P2PFAAS_OPENFAAS_ENABLED", "true"),
@@ -236,4 +250,55 @@ fn service_links_of_kubernetes_are_no_settings() {
     let loaded = load("", &set, &[]).expect("good");
     assert_eq!((loaded.settings.scheduler_port, loaded.warnings.len()), (18081, 0));
     assert!(load("", &[("P2PFAAS_DISCOVERY_PORT", "http://x")], &[]).is_err());
+}
+
+const TOKEN: &str = "a-token-that-nobody-sees";
+
+#[test]
+fn a_secret_is_in_no_message_whatever_is_wrong() {
+    let quoted = format!("admin_token = \"{TOKEN}\"\n");
+    let loaded = load(&quoted, &[], &[]).expect("good");
+    assert_eq!(loaded.settings.admin_token.reveal(), TOKEN);
+    let printed = toml::to_string(&loaded.settings).expect("TOML");
+    assert!(!printed.contains("admin_token") && !format!("{loaded:?}").contains(TOKEN));
+    let env = [("P2PFAAS_ADMIN_TOKEN", TOKEN)];
+    assert_eq!(load("", &env, &[]).expect("good").settings.admin_token.reveal(), TOKEN);
+    let unclosed = format!("workers = 1\nadmin_token = \"{TOKEN}\n");
+    let bare = format!("admin_token = {TOKEN}");
+    let list = format!("admin_token = [\"{TOKEN}\", 3]");
+    let table = format!("[admin_token]\na = \"{TOKEN}\"");
+    let spaced = format!("admin_token = \"{TOKEN} {TOKEN}\"");
+    let both = format!("{quoted}admin_token_file = \"/run/token\"");
+    for (text, why) in [
+        (unclosed, "line 2 cannot be read as TOML"),
+        (bare, "line 1 cannot be read as TOML"),
+        (list, "admin_token: what was given is no text"),
+        (table, "admin_token: what was given is no text"),
+        (
+            spaced,
+            "admin_token: what was given is no token: that has 16 to 512 visible ASCII characters",
+        ),
+        (both, "admin_token_file: admin_token and admin_token_file are both set"),
+    ] {
+        let told = only_problem(load(&text, &[], &[]));
+        assert!(told.contains(why) && !told.contains("nobody-sees"), "{told}");
+    }
+    let mistyped = format!("admin_tokn = \"{TOKEN}\"");
+    assert!(!only_problem(load(&mistyped, &[], &[])).contains("nobody-sees"));
+}
+
+#[test]
+fn no_secret_has_a_flag_for_everybody_sees_the_arguments_of_programs() {
+    let secrets: Vec<_> = Settings::KEYS.iter().filter(|key| key.secret).collect();
+    assert!(secrets.iter().any(|key| key.name == "admin_token"));
+    assert!(secrets.iter().all(|key| key.flag.is_none()), "{secrets:?}");
+}
+
+#[test]
+fn a_certificate_and_its_key_go_together() {
+    for one in ["tls_cert", "tls_key"] {
+        let told = only_problem(load(&format!("{one} = \"x.pem\""), &[], &[]));
+        assert!(told.starts_with(&format!("{one}: ")), "{told}");
+    }
+    assert!(load("tls_cert = \"c.pem\"\ntls_key = \"k.pem\"", &[], &[]).is_ok());
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::keys::{DefaultOf, KeyValue, Notation, ShownDefault};
 use crate::memory;
+use crate::service::drawn::TimeDistribution;
 use crate::telemetry::LogFormat;
 
 /// Who may change a node through its routes.
@@ -19,16 +20,6 @@ pub enum Admin {
     Loopback,
     /// Nobody.
     Off,
-}
-
-/// How the embedded functions draw their times.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TimeDistribution {
-    /// Always the mean.
-    Constant,
-    /// Exponential with that mean.
-    Exponential,
 }
 
 /// Function names with the URL that answers for them. Reads a table or a list of `NAME=URL`.

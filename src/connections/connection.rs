@@ -2,9 +2,11 @@
 
 mod usefulness;
 
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::task::Poll;
 
 use futures_util::task::AtomicWaker;
 
@@ -150,6 +152,15 @@ impl Connection {
         ended.then(|| {
             if self.slow.load(Ordering::Relaxed) { EndReason::Slow } else { EndReason::Room }
         })
+    }
+
+    /// Resolves when it is to end.
+    pub async fn until_ended(&self) {
+        poll_fn(|cx| {
+            self.waits(cx.waker());
+            if self.ended().is_some() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Where it is counted.

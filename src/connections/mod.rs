@@ -31,6 +31,9 @@ use crate::lock;
 use crate::memory::budget::{Budget, Reservation};
 use crate::metrics::Metrics;
 
+/// Files that a node has open, and a few connections to functions and peers; and of these, for each worker thread.
+const OTHER_FILES: u64 = 50;
+const WORKER_FILES: u64 = 6;
 /// What a connection takes at least: its task, the buffers of the server, the kernel's part.
 pub const CONNECTION_BYTES: u64 = 40 << 10;
 /// Of the budget, for each new connection that may wait for room beside it.
@@ -112,6 +115,14 @@ pub enum NoRoom {
     AtAll,
 }
 
+/// How many connections there may be where so many files can be open: a quarter of these stays for all else, and at
+/// least what a node needs. Otherwise none could be accepted long before the table is full, and idle ones would not
+/// make way.
+fn count_for(files: u64, workers: usize) -> usize {
+    let others = OTHER_FILES + WORKER_FILES * workers as u64;
+    usize::try_from(files.saturating_sub(others.max(files / 4))).unwrap_or(usize::MAX)
+}
+
 impl Connections {
     /// At most `count_max` connections and `bytes_max` bytes; bodies come with at least `rate_min`
     /// bytes a second.
@@ -130,18 +141,17 @@ impl Connections {
             table: Mutex::default(),
             newcomers_max: (count_max / 4)
                 .min(usize::try_from(bytes_max / NEWCOMER_BYTES).unwrap_or(usize::MAX))
-                .clamp(64, 16_384),
+                .clamp(count_max.clamp(1, 64), 16_384),
             metrics,
         })
     }
 
-    /// As the settings say: as many as configured, but a quarter of the files that the process may
-    /// open stay for all else.
+    /// As the settings say: as many as configured, but some of the files that the process may open stay
+    /// for all else.
     pub fn of(settings: &Settings, metrics: &Arc<Metrics>) -> Arc<Self> {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let most = usize::try_from(files / 4 * 3).unwrap_or(usize::MAX);
         Self::new(
-            settings.connections_max.min(most),
+            settings.connections_max.min(count_for(files, settings.workers)),
             settings.connections_bytes_max,
             settings.body_rate_min,
             Arc::clone(metrics),

@@ -314,3 +314,11 @@ fn an_ipv6_host_counts_as_its_network() {
     assert_eq!(a, b);
     assert_eq!(network("::ffff:10.0.0.1".parse().expect("an address")), HERE);
 }
+
+#[test]
+fn a_quarter_of_the_files_stays_for_all_else_and_what_a_node_needs() {
+    assert_eq!(count_for(1024, 2), 768);
+    assert_eq!(count_for(64, 1), 8);
+    assert_eq!(count_for(10, 1), 0, "then the table takes one");
+    assert_eq!(count_for(u64::MAX, 4), usize::MAX - usize::MAX / 4);
+}

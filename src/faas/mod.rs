@@ -72,6 +72,7 @@ impl ThreadContext<'_> {
             machine_silence: Settings::seconds(settings.function_silence_timeout_s),
             first_byte: Settings::seconds(settings.function_timeout_s),
             next_byte: Settings::seconds(settings.function_idle_timeout_s),
+            sealing: None,
         })
     }
 

@@ -100,6 +100,9 @@ fn failed(name: &FunctionName, failure: SendFailure) -> Error {
         SendFailure::Invalid(why) => Error::Malformed(why.to_string()),
         SendFailure::NoAnswer(limit) => Error::FunctionTimedOut { name, limit },
         SendFailure::RequestBody(why) => why,
+        failure @ SendFailure::Unreadable(_) => {
+            Error::FunctionBroke { name, cause: Cause::of(failure) }
+        }
         SendFailure::Broke(cause) => Error::FunctionBroke { name, cause },
     }
 }

@@ -4,18 +4,19 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use awc::http::Method;
-use awc::http::header::HeaderName;
+use awc::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
+use super::access::{FleetAccess, Ways};
 use super::plan::{ChangePlan, ChangeStep, NodeAsIs, Wanted};
-use crate::client::{Hosts, client, read_body};
+use crate::client::read_body;
 use crate::policy::registry::SchedulerSpec;
 use crate::saved::MachinePatch;
-use crate::types::{NAME_BYTES_MAX, printable, url_host};
+use crate::types::{NAME_BYTES_MAX, printable};
 use crate::wire::codes::WireError;
 use crate::wire::headers;
 use crate::wire::json::{Bounds, read_object};
@@ -119,7 +120,8 @@ pub struct Status {
 
 /// The way to every node of a fleet; the ports are the same on all.
 pub struct Api {
-    client: awc::Client,
+    ways: Ways,
+    bearer: Option<HeaderValue>,
     /// Of the scheduler.
     pub scheduler_port: u16,
     /// Of discovery.
@@ -128,19 +130,20 @@ pub struct Api {
     pub learner_port: u16,
 }
 
-fn url_of((ip, port): (IpAddr, u16), path: &str) -> String {
-    format!("http://{}:{port}{path}", url_host(&ip.to_string()))
-}
-
 fn unreadable(url: &str, why: &str) -> ApiError {
     ApiError::Unreadable { url: url.to_owned(), why: printable(why, SAID_CHARS_MAX) }
 }
 
 impl Api {
     /// For the current thread.
-    pub fn new(scheduler_port: u16, discovery_port: u16, learner_port: u16) -> Self {
-        let client = client(CONNECT, Hosts::Any);
-        Self { client, scheduler_port, discovery_port, learner_port }
+    pub fn new(
+        scheduler_port: u16,
+        discovery_port: u16,
+        learner_port: u16,
+        access: &FleetAccess,
+    ) -> Self {
+        let (ways, bearer) = (access.ways(CONNECT, scheduler_port), access.bearer());
+        Self { ways, bearer, scheduler_port, discovery_port, learner_port }
     }
 
     async fn ask(
@@ -150,9 +153,25 @@ impl Api {
         path: &str,
         body: Vec<u8>,
     ) -> Result<(awc::http::header::HeaderMap, Vec<u8>), ApiError> {
-        let url = url_of(at, path);
-        let request = self.client.request(method, &url).content_type("application/json");
+        let (url, request) = self.ways.request(method, at, path);
+        let request = request.content_type("application/json");
         self.answered(&url, request.send_body(body), ANSWER).await
+    }
+
+    /// The same for a request that changes the node, with the token that this may want.
+    async fn change(
+        &self,
+        method: Method,
+        at: (IpAddr, u16),
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<(), ApiError> {
+        let (url, mut request) = self.ways.request(method, at, path);
+        if let Some(bearer) = &self.bearer {
+            request = request.insert_header((AUTHORIZATION, bearer.clone()));
+        }
+        let request = request.content_type("application/json");
+        self.answered(&url, request.send_body(body), ANSWER).await.map(drop)
     }
 
     /// The head and the body of an answer that says 2xx.
@@ -190,7 +209,8 @@ impl Api {
 
     async fn get<T: DeserializeOwned>(&self, at: (IpAddr, u16), path: &str) -> Result<T, ApiError> {
         let (_, body) = self.ask(Method::GET, at, path, Vec::new()).await?;
-        read_object(&body, &TOLD).map_err(|why| unreadable(&url_of(at, path), &why.to_string()))
+        read_object(&body, &TOLD)
+            .map_err(|why| unreadable(&self.ways.url_of(at, path), &why.to_string()))
     }
 
     async fn post(
@@ -201,7 +221,7 @@ impl Api {
     ) -> Result<(), ApiError> {
         // Structs of numbers and texts always serialise.
         let body = serde_json::to_vec(body).unwrap_or_default();
-        self.ask(Method::POST, at, path, body).await.map(drop)
+        self.change(Method::POST, at, path, body).await
     }
 
     /// What the node at `ip` is now, of what is `wanted` of it: a service that nothing is wanted of
@@ -286,7 +306,7 @@ impl Api {
         let at = (ip, self.discovery_port);
         let (head, body) = self.ask(Method::GET, at, "/list", Vec::new()).await?;
         let listed = read_machines(&body, LISTED_MAX);
-        let listed = listed.map_err(|why| unreadable(&url_of(at, "/list"), &why))?;
+        let listed = listed.map_err(|why| unreadable(&self.ways.url_of(at, "/list"), &why))?;
         Ok((printable(headers::text(&head, &headers::MACHINE_NAME), NAME_BYTES_MAX), listed))
     }
 
@@ -314,7 +334,7 @@ impl Api {
             "" => Ok(0),
             text => text.parse::<u32>().map_err(|_| {
                 let why = format!("{name} is {text:?}, no number from 0 to {}", u32::MAX);
-                unreadable(&url_of(at, "/monitoring/load"), &why)
+                unreadable(&self.ways.url_of(at, "/monitoring/load"), &why)
             }),
         };
         Ok(NodeLoad {
@@ -335,8 +355,8 @@ impl Api {
         body: &Body,
         limit: Duration,
     ) -> Result<(), ApiError> {
-        let url = url_of((ip, self.scheduler_port), path);
-        let mut request = self.client.post(&url).insert_header((headers::BYPASS.clone(), "true"));
+        let (url, request) = self.ways.request(Method::POST, (ip, self.scheduler_port), path);
+        let mut request = request.insert_header((headers::BYPASS.clone(), "true"));
         if !body.content_type.is_empty() {
             request = request.content_type(&*body.content_type);
         }
@@ -397,7 +417,7 @@ impl Api {
     /// It does not answer, or refuses.
     pub async fn reset_learner(&self, ip: IpAddr) -> Result<(), ApiError> {
         let at = (ip, self.learner_port);
-        self.ask(Method::GET, at, "/learner/reset", Vec::new()).await.map(drop)
+        self.change(Method::GET, at, "/learner/reset", Vec::new()).await
     }
 
     /// How the node at `ip` is doing.

@@ -26,6 +26,8 @@ pub struct Member {
     pub host: String,
     /// Where it is reached.
     pub address: IpAddr,
+    /// Whether its scheduler port speaks TLS.
+    pub tls: bool,
     /// What it should be.
     pub wanted: Wanted,
 }
@@ -47,6 +49,8 @@ struct Entry {
     queue_length: Option<u32>,
     queue_enabled: Option<bool>,
     scheduler: Option<String>,
+    #[serde(default)]
+    tls: bool,
     #[serde(default)]
     learner: Map<String, Value>,
 }
@@ -100,7 +104,8 @@ impl Fleet {
                          fleet file has keys, such as nodes = [\"10.0.0.1\"]"
                     ))
                 })?;
-                Ok(Member { host: line.to_owned(), address, wanted: Wanted::default() })
+                let wanted = Wanted::default();
+                Ok(Member { host: line.to_owned(), address, tls: false, wanted })
             };
             Self(lines.iter().map(host).collect::<Result<_, BadFleet>>()?)
         };
@@ -145,6 +150,16 @@ impl Fleet {
         Ok(fleet)
     }
 
+    /// So many nodes without a place of their own, for simulations: from 10.0.0.1 on.
+    pub fn numbered(count: u32) -> Self {
+        let member = |number: u32| {
+            let address =
+                IpAddr::from(std::net::Ipv4Addr::from_bits(0x0a00_0001_u32.wrapping_add(number)));
+            Member { host: address.to_string(), address, tls: false, wanted: Wanted::default() }
+        };
+        Self((0..count).map(member).collect())
+    }
+
     /// The nodes become neighbours as `topology` has it, but those for which something else is wanted.
     pub fn take_shape(&mut self, topology: Topology) {
         let addresses: Vec<IpAddr> = self.0.iter().map(|member| member.address).collect();
@@ -158,7 +173,7 @@ impl Fleet {
             return Err(bad("there are no nodes in it"));
         }
         let (mut addresses, mut names) = (HashSet::new(), HashSet::new());
-        for Member { host, address, wanted } in &self.0 {
+        for Member { host, address, wanted, .. } in &self.0 {
             if !addresses.insert(address) {
                 let named = if *host == address.to_string() { "" } else { &format!(" ({host})") };
                 return Err(bad(format!("{address}{named} is there twice")));
@@ -224,7 +239,7 @@ fn member(table: Table, index: usize, look_up: LookUp<'_>) -> Result<Member, Str
         queue_enabled: entry.queue_enabled,
     };
     let wanted = Wanted { machine, limits, scheduler, learner: entry.learner };
-    Ok(Member { host: entry.address, address, wanted })
+    Ok(Member { host: entry.address, address, tls: entry.tls, wanted })
 }
 
 #[cfg(test)]

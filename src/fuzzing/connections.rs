@@ -18,6 +18,7 @@ use bytes::BytesMut;
 use super::Bytes;
 use crate::connections::{Connection, Connections, Phase};
 use crate::http::guarded::{Guarded, Stream};
+use crate::http::incoming::OtherSide;
 use crate::metrics::Metrics;
 
 /// A client's stream, as far as it has come.
@@ -39,7 +40,7 @@ impl Script {
 struct Socket(Rc<Script>);
 
 impl Stream for Socket {
-    fn say(&self, _last: &[u8]) {}
+    fn say(&mut self, _last: &[u8]) {}
 }
 
 impl AsyncRead for Socket {
@@ -108,7 +109,8 @@ impl Given {
         let table = Connections::new(8, 1 << 30, 0, METRICS.with(Arc::clone));
         let here = IpAddr::from([10, 0, 0, 1]);
         let (connection, held) = table.open(here).expect("there is room");
-        let guarded = Guarded::new(Socket(Rc::clone(&script)), connection, held, None);
+        let guarded =
+            Guarded::new(Socket(Rc::clone(&script)), connection, held, OtherSide::default(), None);
         Self { script, guarded, given: 0 }
     }
 

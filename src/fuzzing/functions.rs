@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::config::TimeDistribution;
 use crate::faas::embedded::thumbnail::{Size, cost_bytes, scale};
 use crate::faas::embedded::times::Times;
+use crate::service::drawn::TimeDistribution;
 
 use super::Bytes;
 

@@ -5,10 +5,13 @@ use std::net::IpAddr;
 use actix_http::Uri;
 use actix_http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::config::{AdminToken, Settings};
 use crate::experiment::design::job::Job;
 use crate::experiment::run::answer;
+use crate::http::bearer::check_token;
 use crate::http::function_api::steer;
 use crate::http::origin::check_origin;
+use crate::keys::Secret;
 use crate::types::{FunctionName, InitServer, TaskType, url_host};
 use crate::types::{may_be_machine, may_be_own};
 use crate::wire::headers;
@@ -71,6 +74,22 @@ pub(super) fn origin(bytes: &[u8]) {
         assert!(host.to_ascii_lowercase().starts_with(&name), "{origin:?} {host}");
         assert!(!matches!(name.as_str(), "evil.example.com" | "example.org"), "{name}");
     }
+}
+
+/// [`check_token`].
+pub(super) fn token(bytes: &[u8]) {
+    const TOKEN: &str = "0123456789abcdef";
+    let (from, _) = head(bytes);
+    let settings = Settings { admin_token: Secret::new(TOKEN), ..Settings::default() };
+    let wanted = AdminToken::load(&settings).expect("a token");
+    if check_token(&from, &wanted).is_err() {
+        return;
+    }
+    let given: Vec<_> = from.get_all(header::AUTHORIZATION).collect();
+    let [given] = given[..] else { panic!("{given:?}") };
+    let text = given.to_str().expect("text").trim();
+    assert!(text.ends_with(TOKEN) && text.to_ascii_lowercase().starts_with("bearer"), "{text}");
+    assert!(text["bearer".len()..text.len() - TOKEN.len()].trim().is_empty(), "{text}");
 }
 
 /// What an answer tells an experiment.

@@ -12,6 +12,7 @@ mod learning;
 mod messages;
 mod settings;
 mod swimming;
+mod trust;
 
 /// A target: it takes any bytes.
 pub type Target = fn(&[u8]);
@@ -20,6 +21,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("addresses", http::addresses),
     ("cgroup", settings::cgroup),
+    ("cluster_key", trust::cluster_key),
     ("config_toml", settings::config_toml),
     ("experiment_answer", http::experiment_answer),
     ("fleet_file", settings::fleet_file),
@@ -29,6 +31,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("guarded_requests", connections::requests),
     ("http_headers", http::travelling),
     ("http_origin", http::origin),
+    ("http_token", http::token),
     ("init_server", http::init_server),
     ("json", messages::json),
     ("learner_batch", learning::batch),
@@ -48,6 +51,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("scenario", settings::scenario),
     ("scheduler_json", settings::scheduler_json),
     ("scheduler_words", settings::scheduler_words),
+    ("sealed_datagrams", trust::sealed),
     ("swim_datagrams", swimming::datagrams),
     ("thumbnail", functions::thumbnail),
     ("trace", settings::trace),

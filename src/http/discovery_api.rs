@@ -14,11 +14,12 @@ use super::accompanied::respond_within;
 use super::body::{Uploads, read_body};
 use super::errors;
 use super::ignored::Ignored;
+use super::incoming::check_member;
 use super::node_api::{CHANGE_TIME, begin_change, changed, check_admin, internal};
 use crate::actors::discovery::{
     ChangeMachineConfig, GetMachineConfig, ListMachines, ListRecords, RecordListing, Reset,
 };
-use crate::call::state::{NodePhase, NodeState};
+use crate::call::state::{NodePhase, NodeState, NodeTrust};
 use crate::error::Error;
 use crate::membership::Introduction;
 use crate::saved::MachinePatch;
@@ -55,18 +56,38 @@ pub async fn greeting() -> HttpResponse {
         .body(format!("This is the discovery service of p2pfaas {}\n", crate::VERSION))
 }
 
-/// The machine that calls, if the request comes from one and it says an address.
-fn caller(request: &HttpRequest) -> Option<(IpAddr, Introduction)> {
+/// The machine that calls, if the request comes from one and it says an address. With a certificate it can say
+/// only what stands in that; without one, where there is a cluster key, only that it is where machines are spoken to
+/// in the clear.
+///
+/// # Errors
+/// It is a machine, and none that this node hears.
+fn caller(
+    request: &HttpRequest,
+    trust: &NodeTrust,
+) -> Result<Option<(IpAddr, Introduction)>, Error> {
     let from = request.headers();
     if headers::text(from, &header::USER_AGENT) != MACHINE_AGENT {
-        return None;
+        return Ok(None);
     }
+    let member = check_member(request, trust)?;
+    let Ok(ip) = headers::text(from, &headers::MACHINE_IP).parse() else { return Ok(None) };
+    let tls_port = headers::text(from, &headers::TLS_PORT).parse().ok();
     let introduction = Introduction {
         name: headers::text(from, &headers::MACHINE_NAME).to_owned(),
         group: headers::text(from, &headers::MACHINE_GROUP).to_owned(),
         streams: headers::speaks_ours(from),
+        // In the clear anybody could say it of another.
+        tls_port: tls_port.filter(|port| member.is_some() && *port != 0),
     };
-    Some((headers::text(from, &headers::MACHINE_IP).parse().ok()?, introduction))
+    let may_say = match &member {
+        Some(member) => member.is_at(ip) && member.is_named(&introduction.name),
+        None => trust.clearance.covers(ip),
+    };
+    if !may_say {
+        return Err(Error::NoMember("it says that it is another machine than it can be"));
+    }
+    Ok(Some((ip, introduction)))
 }
 
 /// `GET /list`.
@@ -78,7 +99,14 @@ pub async fn list(request: HttpRequest, worker: Worker) -> HttpResponse {
         return answer;
     }
     let leaves = request.headers().contains_key(&headers::LEAVES);
-    let message = ListMachines { caller: caller(&request), leaves };
+    let caller = match caller(&request, &worker.node.trust) {
+        Ok(caller) => caller,
+        Err(error) => {
+            worker.node.refused(&error);
+            return errors::response(&error);
+        }
+    };
+    let message = ListMachines { caller, leaves };
     let Ok(_turn) = worker.lists.acquire().await else {
         return errors::response(&Error::Stopped);
     };
@@ -91,6 +119,10 @@ pub async fn list(request: HttpRequest, worker: Worker) -> HttpResponse {
                 .insert_header((headers::MACHINE_NAME.clone(), listing.identity.id))
                 .insert_header((headers::MACHINE_GROUP.clone(), listing.identity.group))
                 .insert_header((headers::PROTOCOL.clone(), headers::OUR_PROTOCOL));
+            if worker.node.trust.clearance.is_keyed() {
+                let port = worker.node.settings.peer_tls_port;
+                builder.insert_header((headers::TLS_PORT.clone(), port.to_string()));
+            }
             let bodies = &worker.uploads.bodies;
             match serde_json::to_vec(&listing.machines) {
                 Ok(list) => respond_within(&mut builder, list, bodies, request.conn_data()).await,

@@ -24,6 +24,9 @@ pub fn begin(status: StatusCode) -> HttpResponseBuilder {
     if may_try_again(status) {
         response.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
     }
+    if status == StatusCode::UNAUTHORIZED {
+        response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+    }
     response
 }
 
@@ -103,6 +106,7 @@ mod tests {
             (Error::NoGateway, 300, 500, Client, true),
             (Error::Gateway(cause()), 300, 500, Function, false),
             (Error::AdminClosed, 1, 403, Client, true),
+            (Error::NoToken("x"), 1, 401, Client, true),
             (Error::Stopped, 1, 500, Node, false),
             (Error::Internal(cause()), 1, 500, Node, false),
         ]

@@ -12,6 +12,7 @@ use super::accompanied::{self, Along, RewardOnDelivery};
 use super::errors;
 use super::gateway_worker::GatewayWorker;
 use super::guarded::ClientAddress;
+use super::incoming::check_sealed;
 use super::upload::{UploadRules, take_body, take_session};
 use crate::actors::replicas::Steer;
 use crate::call::body::{AnswerBody, RequestBody};
@@ -129,6 +130,7 @@ async fn read(
     worker: &GatewayWorker,
     arrival: Instant,
 ) -> Result<Call, Error> {
+    check_sealed(request)?;
     let (name, path) = function_and_path(request, "/function/", &worker.functions)?;
     let (body, held) = call_body(request, payload, worker, &name).await?;
     let from = request.headers();

@@ -14,11 +14,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use actix_rt::net::TcpStream;
 use actix_web::http::header::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::Framing;
+use super::incoming::{Incoming, OtherSide};
 use super::last_words::{self, TellMachine};
 use super::peer_head::{HEAD_BYTES_MAX, KEPT_BYTES_MAX, PeerHead};
 use crate::connections::{CONNECTION_BYTES, Connection, EndReason, NoRoom, Phase};
@@ -57,20 +57,20 @@ thread_local! {
 /// What is under guard; a socket, but in tests.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin {
     /// Writes as much of `last` as can be taken at once.
-    fn say(&self, last: &[u8]);
-}
+    fn say(&mut self, last: &[u8]);
 
-impl Stream for TcpStream {
-    fn say(&self, last: &[u8]) {
-        let _ = self.try_write(last);
+    /// Whether more requests may come from the other side.
+    fn is_welcome(&self) -> bool {
+        true
     }
 }
 
 /// See the module.
-pub struct Guarded<S: Stream = TcpStream> {
+pub struct Guarded<S: Stream = Incoming> {
     io: S,
     connection: Arc<Connection>,
     held: Reservation,
+    other: OtherSide,
     /// Read and not given to the parser yet.
     carry: Vec<u8>,
     /// What the parser is given before that, of a head that was cut down.
@@ -107,12 +107,14 @@ impl<S: Stream> Guarded<S> {
         io: S,
         connection: Arc<Connection>,
         held: Reservation,
+        other: OtherSide,
         machine: Option<Arc<TellMachine>>,
     ) -> Self {
         Self {
             io,
             connection,
             held,
+            other,
             carry: Vec::new(),
             ready: Vec::new(),
             is_instead: false,
@@ -125,13 +127,18 @@ impl<S: Stream> Guarded<S> {
         }
     }
 
+    /// What is known of who is at its other end.
+    pub fn other_side(&self) -> &OtherSide {
+        &self.other
+    }
+
     /// The connection, as the table knows it.
     pub fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
 
     /// Writes a last word, as far as the kernel takes it at once.
-    fn say(&self, last: &Error) {
+    fn say(&mut self, last: &Error) {
         let machine = self.machine.as_ref().filter(|_| self.peer_head.is_of_peer());
         self.io.say(&last_words::written(last, machine.map(|machine| machine())));
     }
@@ -236,7 +243,7 @@ impl<S: Stream> Guarded<S> {
     }
 
     /// What is too large is answered here, and then nothing more is read.
-    fn too_large(&self) -> Poll<io::Result<()>> {
+    fn too_large(&mut self) -> Poll<io::Result<()>> {
         self.connection.table().refused(RefusalKind::BadHead);
         self.say(&Error::HeadTooLarge);
         Poll::Ready(Ok(()))
@@ -346,6 +353,11 @@ impl<S: Stream> AsyncRead for Guarded<S> {
         if std::mem::take(&mut this.paused) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
+        }
+        if this.connection.phase() == Phase::Idle && !this.io.is_welcome() {
+            // Who is at the other end was a member once: nothing more is asked, whatever has come already.
+            this.carry.clear();
+            return Poll::Ready(Ok(()));
         }
         if !this.ready.is_empty() {
             return this.poll_ready(cx, buf);

@@ -18,7 +18,7 @@ use super::bit_by_bit::BitByBit;
 use super::body::{Uploads, read_body};
 use super::entries::{read_batch, read_eid, read_number, read_state};
 use super::errors;
-use super::node_api::{begin_change, changed, check_admin, internal, to_the_end};
+use super::node_api::{begin_change, changed, check_admin, check_training, internal, to_the_end};
 use crate::actors::learner::{
     ChangeFailed, ChangeLearnerParameters, GetSnapshot, ImportFailed, ImportModel, PATIENCE,
     ResetLearner, SAVING_TIME, ToldEntry, Train,
@@ -174,7 +174,7 @@ pub async fn train(request: HttpRequest, worker: Worker) -> HttpResponse {
         })
     };
     let trained = async {
-        check_admin(&request, &worker.node)?;
+        check_training(&request, &worker.node)?;
         let told: Result<ToldEntry, String> = read();
         worker.train(vec![told.map_err(malformed)?]).await
     };
@@ -188,7 +188,7 @@ pub async fn train_batch(
     worker: Worker,
 ) -> HttpResponse {
     let trained = async {
-        check_admin(&request, &worker.node)?;
+        check_training(&request, &worker.node)?;
         let settings = &worker.node.settings;
         let limit_bytes = within_bodies(settings.whole_body_bytes_max() as u64, settings);
         let (body, held) = read_body(&request, payload, limit_bytes, &worker.uploads).await?;

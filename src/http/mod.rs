@@ -2,6 +2,7 @@
 //! error codes stand in [`crate::wire`].
 
 pub mod accompanied;
+pub(crate) mod bearer;
 mod bit_by_bit;
 pub mod body;
 pub mod discovery_api;
@@ -13,6 +14,7 @@ pub mod gateway_worker;
 pub(crate) mod guarded;
 mod health;
 mod ignored;
+pub(crate) mod incoming;
 pub mod last_words;
 pub mod learner_api;
 pub mod learner_ws;

@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::accompanied;
+use super::bearer::check_token;
 use super::body::read_body;
 use super::errors;
 use super::gateway_worker::GatewayWorker;
@@ -71,8 +72,25 @@ pub async fn scheduler(worker: Shared) -> HttpResponse {
 ///
 /// # Errors
 /// The operator allows it to nobody, or only to programs on this machine; or a browser was led here
-/// by another site.
+/// by another site; or it has not the token that the node wants.
 pub fn check_admin(request: &HttpRequest, node: &NodeState) -> Result<(), Error> {
+    check_place(request, node)?;
+    check_token(request.headers(), &node.trust.admin_token)
+}
+
+/// The same for training the learner, which the operator can open to those without the token.
+///
+/// # Errors
+/// As there.
+pub fn check_training(request: &HttpRequest, node: &NodeState) -> Result<(), Error> {
+    match node.settings.open_training {
+        true => check_place(request, node),
+        false => check_admin(request, node),
+    }
+}
+
+/// Whether a change may come from where this one comes from.
+fn check_place(request: &HttpRequest, node: &NodeState) -> Result<(), Error> {
     let from = request.peer_addr().map(|from| from.ip());
     if !may_change(node.settings.admin, from) {
         return Err(Error::AdminClosed);
@@ -246,8 +264,6 @@ pub async fn openfaas_api(
     worker: Shared,
 ) -> HttpResponse {
     let passed = async {
-        let gateway = worker.functions.gateway()?;
-        let _away = worker.node.away.try_acquire().map_err(|_| Error::Busy)?;
         // Of an answer to HEAD the server leaves the body out.
         let method = match request.method() {
             &Method::HEAD => Method::GET,
@@ -256,6 +272,8 @@ pub async fn openfaas_api(
         if method != Method::GET {
             check_admin(&request, &worker.node)?;
         }
+        let gateway = worker.functions.gateway()?;
+        let _away = worker.node.away.try_acquire().map_err(|_| Error::Busy)?;
         // A name that was checked, so that nobody gets elsewhere on the gateway by it.
         let path = match request.match_info().get("fn") {
             Some(name) => {
@@ -291,8 +309,8 @@ pub async fn scale_delay(
     worker: Shared,
 ) -> HttpResponse {
     let measured = async {
-        let gateway = worker.functions.gateway()?.clone();
         check_admin(&request, &worker.node)?;
+        let gateway = worker.functions.gateway()?.clone();
         let name = FunctionName::parse(&name)?;
         let begun = begin_change(&worker.node)?;
         let mut phase = worker.node.phase.subscribe();

@@ -20,6 +20,7 @@ use super::body::read_body;
 use super::errors;
 use super::function_api::function_and_path;
 use super::gateway_worker::GatewayWorker;
+use super::incoming::check_member;
 use crate::call::body::{AnswerBody, RequestBody};
 use crate::call::function::{Answer, Invocation};
 use crate::call::{Call, CallReport};
@@ -48,6 +49,10 @@ pub async fn call(
     }
     if headers::text(request.headers(), &header::USER_AGENT) != MACHINE_AGENT {
         return errors::response(&Error::NotAMachine);
+    }
+    if let Err(error) = check_member(&request, &worker.node.trust) {
+        worker.refused(&error, arrival);
+        return refusal(&error, here(&worker));
     }
     match read(&request, payload, &worker, arrival).await {
         Ok(call) => {

@@ -1,10 +1,13 @@
 //! Which path and method lead where, on each port.
 
-use actix_web::dev::{AppService, HttpServiceFactory};
+use actix_web::body::MessageBody;
+use actix_web::dev::{AppService, HttpServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::guard;
 use actix_web::http::header::{self, HeaderValue};
+use actix_web::middleware::{Next, from_fn};
 use actix_web::{FromRequest, Handler, HttpResponse, Resource, Responder, Route, web};
 
+use super::incoming::check_sealed;
 use super::{
     discovery_api, errors, function_api, health, learner_api, learner_ws, node_api, peer_api,
     streamed_peer_api,
@@ -15,12 +18,9 @@ use crate::wire::headers;
 /// The scheduler's port.
 pub fn scheduler(app: &mut web::ServiceConfig) {
     // Scopes match by prefix; a pattern would run a regular expression for every call.
-    app.service(web::scope("/function").default_service(web::to(function_api::call)))
-        .service(web::scope("/peer/function").default_service(web::to(peer_api::call)))
-        .service(web::scope("/peer/2/function").default_service(web::to(streamed_peer_api::call)))
-        .service(web::scope("/peer").default_service(web::to(peer_api::unknown_path)))
-        .service(at("/monitoring/load").get(node_api::load))
-        .service(at("/").get(node_api::greeting).post(node_api::greeting))
+    app.service(web::scope("/function").default_service(web::to(function_api::call)));
+    of_peers(app);
+    app.service(at("/").get(node_api::greeting).post(node_api::greeting))
         .service(
             at("/configuration").get(node_api::configuration).post(node_api::change_configuration),
         )
@@ -41,6 +41,20 @@ pub fn scheduler(app: &mut web::ServiceConfig) {
         .service(at("/system/function/{fn}").get(node_api::openfaas_api))
         .service(at("/system/scale-function/{fn}").post(node_api::openfaas_api))
         .service(at("/monitoring/scale-delay/{fn}").changing_get(node_api::scale_delay));
+}
+
+/// What other nodes ask of this one's scheduler, in the clear or by TLS.
+fn of_peers(app: &mut web::ServiceConfig) {
+    app.service(web::scope("/peer/function").default_service(web::to(peer_api::call)))
+        .service(web::scope("/peer/2/function").default_service(web::to(streamed_peer_api::call)))
+        .service(web::scope("/peer").default_service(web::to(peer_api::unknown_path)))
+        .service(At { in_the_clear: true, ..at("/monitoring/load") }.get(node_api::load));
+}
+
+/// The port for members of the cluster.
+pub fn members(app: &mut web::ServiceConfig) {
+    of_peers(app);
+    app.service(at("/list").get(discovery_api::list));
 }
 
 /// Discovery's port.
@@ -87,10 +101,12 @@ pub fn get() -> Route {
 struct At {
     resource: Resource,
     allowed: Vec<&'static str>,
+    /// Whether it can be asked in the clear though clients are served by TLS.
+    in_the_clear: bool,
 }
 
 fn at(path: &str) -> At {
-    At { resource: web::resource(path), allowed: Vec::new() }
+    At { resource: web::resource(path), allowed: Vec::new(), in_the_clear: false }
 }
 
 impl At {
@@ -143,7 +159,25 @@ impl HttpServiceFactory for At {
             let answer = with_version(wrong_method(&allowed));
             async move { answer }
         });
-        self.resource.default_service(others).register(config);
+        let resource = self.resource.default_service(others);
+        match self.in_the_clear {
+            true => resource.register(config),
+            false => resource.wrap(from_fn(by_tls)).register(config),
+        }
+    }
+}
+
+/// Lets nobody ask in the clear where clients are served by TLS.
+async fn by_tls(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    match check_sealed(request.request()) {
+        Ok(()) => Ok(next.call(request).await?.map_into_left_body()),
+        Err(error) => {
+            let answer = with_version(errors::response(&error));
+            Ok(request.into_response(answer).map_into_right_body())
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,14 +25,16 @@ use super::discovery_api::DiscoveryWorker;
 use super::framing::Framing;
 use super::gateway_worker::GatewayWorker;
 use super::guarded::Guarded;
+use super::incoming::{Incoming, OtherSide, PortUsers, TellAddress};
 use super::last_words::{TellMachine, is_of_peers};
 use super::learner_api::LearnerWorker;
 use super::watched::Watched;
 use super::{errors, learner_api, peer_api, routes};
 use crate::actors::gateway::{Serve, Server};
-use crate::call::state::NodeState;
+use crate::call::state::{NodeState, NodeTrust};
 use crate::config::Settings;
-use crate::connections::{Connection, Connections};
+use crate::connections::{CONNECTION_BYTES, Connection, Connections, Phase};
+use crate::memory::budget::Reservation;
 use crate::wire::json::Bounds;
 use crate::wire::{PeerHop, headers, message_bytes_max};
 
@@ -40,6 +42,9 @@ use crate::wire::{PeerHop, headers, message_bytes_max};
 const BACKLOG: i32 = 1024;
 /// How long a server keeps an idle connection; longer than our clients do.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// A connection that is younger than this when the node stops may still bring its first request: its client had no
+/// sign of the stop.
+const FIRST_REQUEST: Duration = Duration::from_millis(300);
 /// Silence after which the kernel asks whether the other side is still there.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 /// What an answered client has to read its answer while it still sends what nobody wants.
@@ -48,6 +53,8 @@ const LINGER: Duration = Duration::from_secs(1);
 const FIRST_BYTES: usize = 2048;
 /// How long it waits after each of its looks at them.
 const FIRST_LOOKS_MS: [u64; 4] = [10, 30, 100, 300];
+/// What a connection takes beyond others for being by TLS.
+const TLS_BYTES: u64 = 24 << 10;
 /// What a connection may take beyond the drain time to be written out and closed.
 const CLOSING_S: u64 = 2;
 
@@ -76,6 +83,7 @@ pub fn bind(host: IpAddr, port: u16) -> io::Result<TcpListener> {
 /// A node's listening sockets; `None` where an API is turned off.
 pub struct Listeners {
     scheduler: Option<TcpListener>,
+    members: Option<TcpListener>,
     discovery: Option<TcpListener>,
     learner: Option<TcpListener>,
     learner_ws: Option<TcpListener>,
@@ -92,6 +100,7 @@ impl Listeners {
         };
         Ok(Self {
             scheduler: open(settings.scheduler_port, true)?,
+            members: open(settings.peer_tls_port, settings.has_cluster_key())?,
             // With another discovery service configured, that one answers on this port.
             discovery: open(settings.discovery_port, settings.service_discovery_host.is_empty())?,
             // With another learner configured, likewise.
@@ -101,8 +110,28 @@ impl Listeners {
     }
 }
 
+thread_local! {
+    /// This thread's share of the gateway, by whichever port it is called.
+    static WORKER: RefCell<Weak<GatewayWorker>> = const { RefCell::new(Weak::new()) };
+}
+
+/// This thread's share of the gateway: the one that it has, or a new one.
+fn of_this_thread(make: &MakeWorker) -> Rc<GatewayWorker> {
+    let present = WORKER.with_borrow(Weak::upgrade);
+    present.unwrap_or_else(|| {
+        let new = Rc::new(make());
+        WORKER.set(Rc::downgrade(&new));
+        new
+    })
+}
+
 /// Makes a worker thread's share of the gateway, on that thread.
 pub type MakeWorker = dyn Fn() -> GatewayWorker + Send + Sync;
+
+/// A listener by which anybody comes in, in the clear.
+fn clear(listener: &Option<TcpListener>) -> (Option<&TcpListener>, PortUsers) {
+    (listener.as_ref(), PortUsers::Clear)
+}
 
 /// A node's servers. The sockets stay open from one start to the next.
 pub struct Servers {
@@ -131,53 +160,78 @@ impl Servers {
 
     /// Has a server listen on `listener`, if there is one. Its threads each make their own share of the work and
     /// its routes.
-    fn listen<T: 'static>(
+    fn listen(
         &self,
         builder: ServerBuilder,
-        listener: Option<&TcpListener>,
-        share: impl Fn() -> T + Clone + Send + 'static,
-        routes: fn(&mut web::ServiceConfig),
+        (listener, users): (Option<&TcpListener>, PortUsers),
+        configure: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
     ) -> io::Result<ServerBuilder> {
         let Some(listener) = listener else { return Ok(builder) };
         let app = move || {
             App::new()
-                .app_data(web::Data::new(share()))
                 // The last word where the routes have none.
                 .default_service(web::to(routes::unknown_path))
-                .configure(routes)
+                .configure(configure.clone())
         };
         let (settings, node) = (Arc::clone(&self.node.settings), Arc::clone(&self.node));
         let rules = ServeRules {
             body_bytes_max: Box::new(move |path: &str| body_bytes_max(path, &settings)),
             machine: Some(Arc::new(move || PeerHop::at(&node.published.load().identity))),
+            users,
         };
         let connections = Arc::clone(&self.node.connections);
         serve(builder, listener.try_clone()?, connections, rules, app)
     }
 
-    fn all(&self, listeners: &Listeners) -> io::Result<Vec<ActixServer>> {
-        let workers = self.node.settings.workers;
-        let Listeners { scheduler, discovery, learner, learner_ws } = listeners;
+    /// The server of calls, from clients and from other nodes.
+    fn calls(&self, listeners: &Listeners) -> io::Result<ServerBuilder> {
+        let NodeTrust { clients, members, .. } = &self.node.trust;
         let (worker, node) = (Arc::clone(&self.worker), Arc::clone(&self.node));
-        let worker = move || Rc::new(worker());
+        let (make, of_members) = (Arc::clone(&worker), Arc::clone(members));
+        let users = clients.clone().map_or(PortUsers::Clear, PortUsers::Clients);
+        let clients = (listeners.scheduler.as_ref(), users);
+        let calls = self.listen(self.builder(self.node.settings.workers), clients, move |app| {
+            app.app_data(web::Data::new(of_this_thread(&*make)));
+            routes::scheduler(app);
+        })?;
+        let published = Arc::clone(&node.published);
+        let own: TellAddress = Arc::new(move || published.load().identity.ip);
+        let members = (listeners.members.as_ref(), PortUsers::Members(of_members, own));
+        self.listen(calls, members, move |app| {
+            app.app_data(web::Data::new(of_this_thread(&*worker)));
+            app.app_data(web::Data::new(Rc::new(DiscoveryWorker::new(Arc::clone(&node)))));
+            routes::members(app);
+        })
+    }
+
+    fn all(&self, listeners: &Listeners) -> io::Result<Vec<ActixServer>> {
+        let Listeners { scheduler, members, discovery, learner, learner_ws } = listeners;
+        let node = Arc::clone(&self.node);
         let of_learner = {
             let node = Arc::clone(&node);
-            move || Rc::new(LearnerWorker::new(Arc::clone(&node)))
+            move |app: &mut web::ServiceConfig| {
+                app.app_data(web::Data::new(Rc::new(LearnerWorker::new(Arc::clone(&node)))));
+            }
         };
-        let of_discovery = move || Rc::new(DiscoveryWorker::new(Arc::clone(&node)));
-        let calls = self.builder(workers);
-        let calls = self.listen(calls, scheduler.as_ref(), worker, routes::scheduler)?;
+        let of_sockets = of_learner.clone();
+        let calls = self.calls(listeners)?;
         // Batches that train take long: nothing else shares their thread. The others share one, since each thread
         // wakes up several times a second even if nobody calls.
-        let training = self.builder(1);
-        let training =
-            self.listen(training, learner.as_ref(), of_learner.clone(), routes::learner)?;
-        let others = self.builder(1);
-        let others = self.listen(others, discovery.as_ref(), of_discovery, routes::discovery)?;
-        let others = self.listen(others, learner_ws.as_ref(), of_learner, routes::learner_ws)?;
+        let training = self.listen(self.builder(1), clear(learner), move |app| {
+            of_learner(app);
+            routes::learner(app);
+        })?;
+        let others = self.listen(self.builder(1), clear(discovery), move |app| {
+            app.app_data(web::Data::new(Rc::new(DiscoveryWorker::new(Arc::clone(&node)))));
+            routes::discovery(app);
+        })?;
+        let others = self.listen(others, clear(learner_ws), move |app| {
+            of_sockets(app);
+            routes::learner_ws(app);
+        })?;
         // Nothing runs before it is spawned, so a failure above leaves nothing behind.
         let all = [
-            scheduler.as_ref().map(|_| calls),
+            scheduler.as_ref().or(members.as_ref()).map(|_| calls),
             learner.as_ref().map(|_| training),
             discovery.as_ref().or(learner_ws.as_ref()).map(|_| others),
         ];
@@ -237,6 +291,8 @@ pub struct ServeRules {
     pub body_bytes_max: Box<BodyLimits>,
     /// Who answers calls between nodes; `None`: no other node calls here.
     pub machine: Option<Arc<TellMachine>>,
+    /// Who comes in, and how.
+    pub users: PortUsers,
 }
 
 /// Has `builder` serve `app` on `listener` by `rules`. Each connection is counted among `connections`.
@@ -268,7 +324,7 @@ where
     builder.listen(name, listener, move || {
         let (connections, rules, stopping) =
             (Arc::clone(&connections), Arc::clone(&rules), stopping.clone());
-        let machine = rules.machine.clone();
+        let (machine, users) = (rules.machine.clone(), rules.users.clone());
         let app = app().into_factory().map_err(|error: S::Error| {
             let error: actix_web::Error = error.into();
             Response::<BoxBody>::from(error.error_response())
@@ -276,7 +332,11 @@ where
         let http = HttpService::build()
             .graceful_shutdown_signal(move || {
                 let stopping = stopping.clone();
-                async move { stopping.notified().await }
+                let first = tokio::time::Instant::now() + FIRST_REQUEST;
+                async move {
+                    stopping.notified().await;
+                    tokio::time::sleep_until(first).await;
+                }
             })
             .keep_alive(KEEP_ALIVE)
             .client_disconnect_timeout(LINGER)
@@ -288,6 +348,7 @@ where
             }))
             .on_connect_ext(|guarded: &Guarded, data| {
                 data.insert::<Arc<Connection>>(Arc::clone(guarded.connection()));
+                data.insert::<OtherSide>(guarded.other_side().clone());
                 if let Some(client) = guarded.client() {
                     data.insert(client);
                 }
@@ -295,24 +356,65 @@ where
             .h1(Watched { routes: map_config(app, |()| AppConfig::default()) });
         fn_service(move |stream: TcpStream| {
             let (connections, machine) = (Arc::clone(&connections), machine.clone());
-            async move { open(stream, &connections, machine).await }
+            let users = users.clone();
+            async move { open(stream, &connections, &users, machine).await }
         })
         .and_then(http)
     })
 }
 
-/// Takes a connection in, if there is room or soon will be.
+/// Takes a connection in, if there is room or soon will be, and once both sides have agreed on TLS where that is
+/// to be.
 async fn open(
     stream: TcpStream,
     connections: &Arc<Connections>,
+    users: &PortUsers,
     machine: Option<Arc<TellMachine>>,
 ) -> Result<(Guarded, Option<SocketAddr>), actix_http::error::DispatchError> {
     // Best effort: without it the connection works, only slower.
     let _ = stream.set_nodelay(true);
     let peer = stream.peer_addr()?;
-    match connections.open_soon(peer.ip().to_canonical(), whole_request(&stream)).await {
-        Ok((connection, held)) => Ok((Guarded::new(stream, connection, held, machine), Some(peer))),
-        Err(_) => Err(io::Error::from(io::ErrorKind::QuotaExceeded).into()),
+    let from = peer.ip().to_canonical();
+    let Ok((connection, held)) = connections.open_soon(from, whole_request(&stream)).await else {
+        return Err(io::Error::from(io::ErrorKind::QuotaExceeded).into());
+    };
+    if let PortUsers::Clear = users {
+        let (incoming, other) = (Incoming::Clear(stream), OtherSide::default());
+        return Ok((Guarded::new(incoming, connection, held, other, machine), Some(peer)));
+    }
+    let mut agreeing = Agreeing { held: Some(held), connection: Arc::clone(&connection) };
+    // As if it were a request's head, it must come in time and gives way to others.
+    connection.enter(Phase::Head, 0);
+    if let Some(held) = &mut agreeing.held {
+        let _ = connection.grow(held, CONNECTION_BYTES + TLS_BYTES);
+    }
+    let let_in = tokio::select! {
+        let_in = Incoming::let_in(stream, from, users) => let_in,
+        () = connection.until_ended() => Err(users.refusal()),
+    };
+    let (incoming, other) = let_in.map_err(|kind| {
+        connections.refused(kind);
+        io::Error::from(io::ErrorKind::PermissionDenied)
+    })?;
+    connection.enter(Phase::Idle, 0);
+    let held = agreeing.held.take().ok_or_else(|| io::Error::from(io::ErrorKind::Other))?;
+    Ok((Guarded::new(incoming, connection, held, other, machine), Some(peer)))
+}
+
+/// A connection whose sides have not agreed on TLS yet. If they never do, it goes off the table.
+struct Agreeing {
+    connection: Arc<Connection>,
+    /// What it holds; taken once they have agreed.
+    held: Option<Reservation>,
+}
+
+impl Drop for Agreeing {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take() {
+            // Before others are told that there is room.
+            drop(held);
+            self.connection.table().close(&self.connection);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use super::accompanied::{self, Along};
 use super::errors;
 use super::function_api::{asks_for_websocket, call_body, from_answer, function_and_path};
 use super::gateway_worker::GatewayWorker;
+use super::incoming::check_member;
 use crate::call::body::{AnswerBody, AnswerStream, NextPiece};
 use crate::call::function::Invocation;
 use crate::call::{Call, CallReport};
@@ -106,6 +107,7 @@ async fn read(
     worker: &GatewayWorker,
     arrival: Instant,
 ) -> Result<Call, Error> {
+    check_member(request, &worker.node.trust)?;
     let (name, path) = function_and_path(request, "/peer/2/function/", &worker.functions)?;
     let from = request.headers();
     let hops = headers::text(from, &headers::PEER_HOPS);

@@ -8,13 +8,16 @@
 
 mod allowed;
 mod default;
+mod nearest;
 mod page;
+mod secret;
 mod table;
 mod value;
 
 pub use self::allowed::{Allowed, above, at_least, form, one_of, within};
 pub use self::default::{DefaultOf, ShownDefault, Worded};
 pub use self::page::{Column, tables};
+pub use self::secret::Secret;
 pub use self::table::{KeySource, Problem, Unreadable, joined};
 pub(crate) use self::table::{key_table, read};
 pub use self::value::{KeyValue, Notation};
@@ -46,6 +49,9 @@ pub struct Key {
     pub v1_names: &'static [&'static str],
     /// Whether a new value waits for the learner's next reset.
     pub at_reset: bool,
+    /// Whether its value is never shown. Such a key has no flag, since everybody on a machine sees the
+    /// arguments of its programs.
+    pub secret: bool,
 }
 
 impl Key {
@@ -69,6 +75,7 @@ impl Key {
             flag: None,
             v1_names: &[],
             at_reset: false,
+            secret: T::SECRET,
         }
     }
 

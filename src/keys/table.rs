@@ -66,6 +66,10 @@ pub(crate) fn read<T: KeyValue>(
 
 /// What was given and what could be.
 fn refusal(key: &Key, unreadable: &Unreadable) -> String {
+    if key.secret {
+        // Neither what was given nor what the reader says of it, which may quote it.
+        return "what was given is no text; it is not shown".to_owned();
+    }
     if key.noun.is_empty() {
         return cut(&unreadable.why).to_owned();
     }
@@ -82,7 +86,7 @@ fn refusal(key: &Key, unreadable: &Unreadable) -> String {
 
 /// Makes a struct of a table. An entry is `/// What it does.`, then `name: Type = default;`, or
 /// `name: Type = default => fact: value, …;` with the facts of [`Key`] that its type does not tell. The
-/// struct gets its defaults, `KEYS`, and `read_keys`. `beside` it can have fields that are no keys.
+/// struct gets its defaults, `KEYS`, `read_keys`, and `hidden`. `beside` it can have fields that are no keys.
 macro_rules! key_table {
     (
         $(#[$about:meta])*
@@ -140,6 +144,15 @@ macro_rules! key_table {
                         $crate::keys::read(key, source, &mut self.$name, problems);
                     }
                 )+)+
+            }
+
+            /// The keys with a value that is never shown.
+            pub fn hidden(&self) -> Vec<&'static $crate::keys::Key> {
+                let is_hidden = [
+                    $($( $crate::keys::KeyValue::is_hidden(&self.$name), )+)+
+                ];
+                let keys = Self::KEYS.iter().zip(is_hidden);
+                keys.filter(|(_, is_hidden)| *is_hidden).map(|(key, _)| key).collect()
             }
         }
     };

@@ -111,3 +111,36 @@ fn help_and_page_tell_every_fact() {
         | `border` | boolean | true or false | `true` | Whether a \\| is a border. |\n";
     assert_eq!(tables(Sample::KEYS, &columns), page);
 }
+
+key_table! {
+    /// Keys of which one is never shown.
+    #[derive(Debug, serde::Serialize)]
+    pub struct Guarded {
+        "Keys" {
+            /// What opens the door.
+            key: Secret = Secret::default();
+            /// The door.
+            door: u32 = 1;
+        }
+    }
+}
+
+#[test]
+fn a_secret_is_read_and_never_shown() {
+    let mut guarded = Guarded::default();
+    let told = json!({"key": "open sesame", "door": 2});
+    let Value::Object(posted) = told else { panic!("an object") };
+    let mut problems = Vec::new();
+    assert!(guarded.hidden().is_empty() && Sample::default().hidden().is_empty());
+    guarded.read_keys(&Posted(posted), &mut problems);
+    assert_eq!(guarded.hidden()[0].name, "key");
+    assert_eq!((guarded.key.reveal(), guarded.key.is_set()), ("open sesame", true));
+    assert_eq!(format!("{guarded:?}"), "Guarded { key: Secret(set), door: 2 }");
+    assert_eq!(toml::to_string(&guarded).expect("TOML"), "door = 2\n");
+    let Value::Object(posted) = json!({"key": ["open sesame"]}) else { panic!("an object") };
+    guarded.read_keys(&Posted(posted), &mut problems);
+    assert_eq!(problems[0].to_string(), "key: what was given is no text; it is not shown");
+    let [key, door] = Guarded::KEYS else { panic!("two keys") };
+    assert_eq!((key.secret, door.secret), (true, false));
+    assert_eq!(key.help(), "What opens the door. [a text that is not shown] [default: none]");
+}

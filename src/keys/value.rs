@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -32,6 +33,13 @@ pub trait KeyValue: DeserializeOwned + Serialize {
     const NOUN: &'static str;
     /// What values there are, unless the key says less.
     const ALLOWED: Allowed = Allowed::Any;
+    /// Whether values are never shown.
+    const SECRET: bool = false;
+
+    /// Whether this is one that is not shown, though it is there.
+    fn is_hidden(&self) -> bool {
+        false
+    }
 
     /// Whether the value is among those.
     ///
@@ -42,8 +50,11 @@ pub trait KeyValue: DeserializeOwned + Serialize {
     }
 }
 
+/// What a whole number is in words.
+pub(super) const WHOLE: &str = "a whole number";
+
 macro_rules! numbers {
-    ($($type:ty: $noun:literal, $allowed:expr;)+) => { $(
+    ($($type:ty: $noun:expr, $allowed:expr;)+) => { $(
         impl KeyValue for $type {
             const NOTATION: Notation = Notation::Number;
             const NOUN: &'static str = $noun;
@@ -58,10 +69,10 @@ macro_rules! numbers {
 
 numbers! {
     f64: "a number", Allowed::Any;
-    u16: "a whole number", within(0.0, u16::MAX as f64);
-    u32: "a whole number", within(0.0, u32::MAX as f64);
-    u64: "a whole number", Allowed::AtLeast(0.0);
-    usize: "a whole number", Allowed::AtLeast(0.0);
+    u16: WHOLE, within(0.0, u16::MAX as f64);
+    u32: WHOLE, within(0.0, u32::MAX as f64);
+    u64: WHOLE, Allowed::AtLeast(0.0);
+    usize: WHOLE, Allowed::AtLeast(0.0);
 }
 
 impl KeyValue for bool {
@@ -86,6 +97,11 @@ impl KeyValue for PathBuf {
 impl KeyValue for IpAddr {
     const NOTATION: Notation = Notation::Text;
     const NOUN: &'static str = "an IP address";
+}
+
+impl KeyValue for IpNet {
+    const NOTATION: Notation = Notation::Text;
+    const NOUN: &'static str = "a network such as 10.0.0.0/8";
 }
 
 impl<T: KeyValue> KeyValue for Option<T> {

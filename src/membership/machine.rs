@@ -27,6 +27,8 @@ pub struct Introduction {
     pub group: String,
     /// Whether calls stream to it: it speaks peer protocol 2, and not only v1's.
     pub streams: bool,
+    /// The port on which it answers other members of its cluster by TLS; `None`: it is spoken to in the clear.
+    pub tls_port: Option<u16>,
 }
 
 impl Introduction {
@@ -115,6 +117,7 @@ impl From<&Machine> for Peer {
             host: machine.ip.to_string().into(),
             name: machine.is.name.as_str().into(),
             streams: machine.is.streams,
+            tls_port: machine.is.tls_port,
             far: machine.far,
             record: None,
         }

@@ -19,6 +19,7 @@ mod machine;
 mod polling;
 pub mod records;
 pub mod swim;
+pub mod swimming;
 pub mod topology;
 
 use std::collections::BTreeMap;
@@ -142,6 +143,10 @@ impl Membership {
             self.insert(ip, is.clone(), Standing::Alive, at);
         }
         let known = self.machines.get_mut(&ip)?;
+        if is.tls_port.is_some() {
+            // Only members say it, of themselves.
+            known.is.tls_port = is.tls_port;
+        }
         if is.streams && known.standing != Standing::Alive && known.dead_polls > 0 {
             // That it reaches this node does not say that it can be reached: it is asked, at once.
             known.polled = known.polled.filter(|_| known.polling);
@@ -212,8 +217,12 @@ impl Membership {
     /// The machine at `ip` says that it stops. Gives whether it was believed alive.
     pub fn left(&mut self, ip: IpAddr) -> bool {
         let threshold = self.rules.dead_polls_threshold;
-        let alive = |machine: &&mut Machine| machine.standing == Standing::Alive;
-        let Some(machine) = self.machines.get_mut(&ip).filter(alive) else { return false };
+        let Some(machine) = self.machines.get_mut(&ip) else { return false };
+        // This was its answer.
+        machine.polling = false;
+        if machine.standing != Standing::Alive {
+            return false;
+        }
         (machine.standing, machine.dead_polls) = (Standing::Dead, threshold);
         self.version += 1;
         true
@@ -270,7 +279,7 @@ impl Membership {
     /// dead, so that a node that was cut off is back as soon as the network is.
     pub fn init_server(&mut self, ip: IpAddr, at: At) {
         // An operator's word: those only heard of make room.
-        if !self.machines.contains_key(&ip) && self.make_room(Standing::Alive) {
+        if !self.machines.contains_key(&ip) && self.make_room(Standing::Alive, false) {
             self.insert(ip, Introduction::default(), Standing::Hearsay, at);
         }
         let Some(machine) = self.machines.get_mut(&ip) else { return };
@@ -296,6 +305,11 @@ impl Membership {
     /// What the machine at `ip` is, if it is believed alive.
     pub fn alive_at(&self, ip: IpAddr) -> Option<&Introduction> {
         self.machines.get(&ip).filter(|m| m.standing == Standing::Alive).map(|m| &m.is)
+    }
+
+    /// Where the machine at `ip` said that it answers members of its cluster by TLS.
+    pub fn tls_port_of(&self, ip: IpAddr) -> Option<u16> {
+        self.machines.get(&ip)?.is.tls_port
     }
 
     /// All machines that have been alive or that an operator named, whatever their standing.
@@ -350,7 +364,7 @@ impl Membership {
     /// Takes a machine in that is not known yet. `false`: there is no such machine, or no place.
     fn insert(&mut self, ip: IpAddr, is: Introduction, standing: Standing, at: At) -> bool {
         let may_be = Some(ip) != self.own && may_be_machine(ip, self.own);
-        if !may_be || !self.make_room(standing) {
+        if !may_be || !self.make_room(standing, is.tls_port.is_some()) {
             return false;
         }
         let machine = Machine {
@@ -378,25 +392,30 @@ impl Membership {
     }
 
     fn has_room(&self, standing: Standing) -> bool {
-        self.machines.len() < self.rules.machines_max || self.gives_way(standing).is_some()
+        self.machines.len() < self.rules.machines_max || self.gives_way(standing, false).is_some()
     }
 
     /// Whether there is a place for one more of that standing, made if need be.
-    fn make_room(&mut self, standing: Standing) -> bool {
+    fn make_room(&mut self, standing: Standing, is_member: bool) -> bool {
         if self.machines.len() < self.rules.machines_max {
             return true;
         }
-        self.gives_way(standing).is_some_and(|ip| self.machines.remove(&ip).is_some())
+        self.gives_way(standing, is_member).is_some_and(|ip| self.machines.remove(&ip).is_some())
     }
 
-    /// Who makes room for a newcomer of that standing: never the living.
-    fn gives_way(&self, newcomer: Standing) -> Option<IpAddr> {
+    /// Who makes room for a newcomer of that standing: never the living, but for members of a cluster with a key
+    /// those that are spoken to in the clear.
+    fn gives_way(&self, newcomer: Standing, is_member: bool) -> Option<IpAddr> {
         let all = || self.machines.values();
+        let in_the_clear = || all().filter(|m| is_member && m.is.tls_port.is_none());
         let heard_of = all().filter(|m| !m.proven && m.standing == Standing::Hearsay);
         let dead = all().filter(|m| m.standing == Standing::Dead);
         let oldest_dead = dead.min_by_key(|m| m.last_update);
         let gives_way = match newcomer {
-            Standing::Alive => heard_of.min_by_key(|m| m.id).or(oldest_dead),
+            Standing::Alive => {
+                let heard_of = heard_of.min_by_key(|m| m.id);
+                heard_of.or(oldest_dead).or_else(|| in_the_clear().min_by_key(|m| m.id))
+            }
             // What others speak of drives out no more than half of what was once alive.
             _ => oldest_dead.filter(|_| self.count(Standing::Dead) * 2 > self.rules.machines_max),
         };

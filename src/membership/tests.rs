@@ -457,3 +457,32 @@ fn who_calls_but_did_not_answer_is_asked_before_it_is_listed() {
     members.heartbeat(ip(2), called("b"), at(3));
     assert_eq!(members.list().len(), 2);
 }
+
+#[test]
+fn who_answers_that_it_stops_is_asked_again_when_it_calls() {
+    let mut members = members();
+    let is = Introduction { streams: true, ..called("a") };
+    members.heartbeat(ip(1), is.clone(), at(0));
+    assert_eq!(members.due(at(0)), [ip(1)]);
+    assert!(members.left(ip(1)), "its answer to that");
+    assert!(members.due(at(1)).is_empty() && members.list().is_empty());
+    members.heartbeat(ip(1), is, at(2));
+    assert_eq!(members.due_first(at(2)), [ip(1)], "it is back");
+}
+
+#[test]
+fn where_there_is_a_key_members_come_before_those_in_the_clear() {
+    let mut members = members();
+    for n in 1..=4 {
+        members.heartbeat(ip(n), called(&format!("v1-{n}")), at(0));
+    }
+    members.heartbeat(ip(5), called("v1-5"), at(1));
+    assert!(members.alive_at(ip(5)).is_none(), "the list is full");
+    let member = |port| Introduction { streams: true, tls_port: Some(port), ..called("member") };
+    members.heartbeat(ip(6), member(18443), at(2));
+    assert!(members.alive_at(ip(6)).is_some() && members.alive_at(ip(1)).is_none());
+    // What it says of its port counts whatever was believed of it.
+    kill(&mut members, ip(6));
+    members.heartbeat(ip(6), member(28443), at(3));
+    assert_eq!(members.tls_port_of(ip(6)), Some(28443));
+}

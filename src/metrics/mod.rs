@@ -38,6 +38,7 @@ pub struct Metrics {
     forwards: IntCounterVec,
     probes: IntCounterVec,
     machines: IntGaugeVec,
+    keys: IntGaugeVec,
     fallbacks: IntCounter,
     left_out: IntCounter,
     log_lines_dropped: IntCounter,
@@ -76,6 +77,9 @@ impl Metrics {
         let gauge = |name: &str, help: &str| {
             register(&registry, IntGauge::with_opts(Opts::new(name, help)))
         };
+        let gauges = |name: &str, help: &str, label: &str| {
+            register(&registry, IntGaugeVec::new(Opts::new(name, help), &[label]))
+        };
         let refusals = counter(
             "p2pfaas_refusals_total",
             "What was refused or ended so that others are served, by kind",
@@ -96,13 +100,8 @@ impl Metrics {
                 &["peer", "result"],
             ),
             probes: counter("p2pfaas_probes_total", "Probes of peers, by result", &["result"]),
-            machines: register(
-                &registry,
-                IntGaugeVec::new(
-                    Opts::new("p2pfaas_machines", "Known machines by standing"),
-                    &["standing"],
-                ),
-            ),
+            machines: gauges("p2pfaas_machines", "Known machines by standing", "standing"),
+            keys: gauges("p2pfaas_cluster_key", "Cluster keys in force: 1 seals, 2 opens", "id"),
             fallbacks: single(
                 "p2pfaas_learner_fallbacks_total",
                 "Calls run here because the learner's decision could not be had",
@@ -184,6 +183,14 @@ impl Metrics {
     pub fn machines(&self, alive: usize, hearsay: usize, dead: usize) {
         for (standing, count) in [("alive", alive), ("hearsay", hearsay), ("dead", dead)] {
             self.machines.with_label_values(&[standing]).set(count as i64);
+        }
+    }
+
+    /// The cluster keys in force, by what tells them apart: the first seals, all open.
+    pub fn cluster_keys(&self, ids: &[String]) {
+        self.keys.reset();
+        for (id, place) in ids.iter().zip(1..) {
+            self.keys.with_label_values(&[id.as_str()]).set(place);
         }
     }
 
@@ -279,6 +286,7 @@ mod tests {
         for (kind, _) in RefusalKind::KINDS {
             metrics.refused(*kind);
         }
+        metrics.cluster_keys(&["0a".to_owned(), "0b".to_owned()]);
         metrics.refused(RefusalKind::Busy);
         let rewards = RewardStats {
             in_time: [(1, 5)].into(),

@@ -1,5 +1,6 @@
 //! A whole node: its state, its actor tree, its start and its stop.
 
+mod trust;
 mod worker;
 
 use std::cell::{Cell, RefCell};
@@ -10,9 +11,9 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Arbiter};
 use arc_swap::ArcSwap;
-use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
 
+use self::trust::TrustKeeper;
 use self::worker::workers;
 use crate::actors::discovery::{
     Discovery, DiscoverySettings, DiscoveryState, Flush, Leave, Published,
@@ -24,12 +25,12 @@ use crate::actors::queue::{Gate, Queue, SavedLimits};
 use crate::actors::supervise::{EndActor, Guard, Handle};
 use crate::actors::supervisor::{StopRestarting, Supervisor};
 use crate::actors::switch::{Active, Switch};
-use crate::call::state::{NodePhase, NodeState};
-use crate::config::{Admin, Settings};
+use crate::call::state::{NodePhase, NodeState, NodeTrust};
+use crate::config::{Admin, BadGivenKey, BadToken, Settings};
 use crate::faas::{Backends, BadBackend};
 use crate::http::server::{Listeners, Servers};
 use crate::membership::{At, Introduction, Membership, Rules};
-use crate::peer::swim_socket::{self, DatagramReader};
+use crate::peer::swim_socket::{self, DatagramReader, SwimSocket};
 use crate::peer::{PeerClient, own_address};
 use crate::policy::params::BadParameters;
 use crate::saved::eids::read_eids;
@@ -37,6 +38,7 @@ use crate::saved::model_file::ModelFile;
 use crate::saved::{Dynamic, FlagOverrides};
 use crate::storage::lock::FolderLock;
 use crate::storage::{self, StorageError};
+use crate::tls::TlsProblem;
 use crate::types::{Identity, NodeDescription, RecordLoad};
 use crate::wire::headers::OUR_PROTOCOL_NUMBER;
 use crate::wire::{WireMachine, list_bytes_max, read_machines};
@@ -50,6 +52,15 @@ pub enum StartError {
     /// Where functions run, such as a gateway whose credentials cannot be read.
     #[error(transparent)]
     Backend(#[from] BadBackend),
+    /// The token that changes want.
+    #[error(transparent)]
+    AdminToken(#[from] BadToken),
+    /// The cluster key.
+    #[error(transparent)]
+    ClusterKey(#[from] BadGivenKey),
+    /// A certificate.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsProblem),
     /// The scheduler that flags ask for.
     #[error("scheduler: {0}")]
     Scheduler(#[from] BadParameters),
@@ -68,6 +79,8 @@ pub struct Node {
     thread: LearnerThread,
     /// Resolves if the supervisor itself ends.
     broken: Option<oneshot::Receiver<()>>,
+    /// While the node is there, keys and certificates are looked at.
+    trust: Option<TrustKeeper>,
     /// While the node is there, it hears of others.
     datagrams: Option<DatagramReader>,
     /// While the node is there, its folder is its own.
@@ -89,17 +102,20 @@ impl Node {
         let kept = keep(&settings, &dynamic, &identity);
         let learning = learning(&settings, &dynamic)?;
         let backends = Backends::prepare(&settings)?;
+        let trust = trust::read(&settings, &identity)?;
         let listeners = Listeners::bind(&settings).map_err(StartError::Bind)?;
         let datagrams = swim_socket::bind(&settings).map_err(StartError::Bind)?;
-        let datagrams = datagrams.map(UdpSocket::from_std).transpose();
-        let datagrams = datagrams.map_err(StartError::Bind)?.map(Rc::new);
 
         let settings = Arc::new(settings);
         let gate = Gate::new(dynamic.limits.running, settings.waiting_bytes_max);
         let active = Active::new(0, policy);
-        warn_at_start(&settings, &active, &identity);
+        warn_at_start(&settings, &active, &identity, &trust);
         let published = Arc::clone(&kept.published);
-        let state = Arc::new(NodeState::new(settings, gate, active, published, learning));
+        let state = Arc::new(NodeState::new(settings, trust, gate, active, published, learning));
+
+        let datagrams =
+            datagrams.map(|udp| SwimSocket::new(udp, &state.settings, trust::seal(&state)));
+        let datagrams = datagrams.transpose().map_err(StartError::Bind)?.map(Rc::new);
 
         actix_rt::spawn(state.connections.sweeping());
         let (say_broken, broken) = oneshot::channel();
@@ -121,6 +137,7 @@ impl Node {
             .start();
         let datagrams = datagrams.map(|s| DatagramReader::start(s, state.discovery.clone()));
         Ok(Self {
+            trust: TrustKeeper::start(&state),
             state,
             supervisor,
             gateway,
@@ -178,6 +195,7 @@ impl Node {
             tracing::error!("saving takes too long: what was not saved is lost");
         }
         self.supervisor.do_send(EndActor);
+        drop(self.trust.take());
         if let Some(thread) = self.thread.take() {
             thread.stop();
         }
@@ -258,7 +276,7 @@ fn tree(
     state: &Arc<NodeState>,
     dynamic: &Dynamic,
     kept: Rc<DiscoveryState>,
-    datagrams: Option<Rc<UdpSocket>>,
+    datagrams: Option<Rc<SwimSocket>>,
     root: Guard,
 ) -> Supervisor {
     let settings = Arc::clone(&state.settings);
@@ -275,7 +293,9 @@ fn tree(
     let discovery = {
         let metrics = Arc::clone(&state.metrics);
         let (bodies, handle) = (state.call_bodies(), state.discovery.clone());
-        let poller = PeerClient::new(Arc::clone(&settings), handle, Arc::clone(&metrics), bodies);
+        let members = Arc::clone(&state.trust.members);
+        let poller =
+            PeerClient::new(Arc::clone(&settings), handle, Arc::clone(&metrics), bodies, members);
         let poller = Rc::new(poller.sending(datagrams));
         let how = DiscoverySettings {
             poll_time: Settings::seconds(settings.poll_time_s),
@@ -312,6 +332,7 @@ fn about(settings: &Settings) -> NodeDescription {
     NodeDescription {
         software: format!("p2pfaas {}", crate::VERSION),
         protocol: OUR_PROTOCOL_NUMBER,
+        tls_port: settings.has_cluster_key().then_some(settings.peer_tls_port),
         functions,
         ..NodeDescription::default()
     }
@@ -346,7 +367,8 @@ fn keep(settings: &Settings, dynamic: &Dynamic, identity: &Identity) -> Rc<Disco
     let mut membership = Membership::new(rules, identity.ip);
     for machine in known_machines(settings) {
         if let Some(ip) = machine.address() {
-            let is = Introduction { name: machine.name, group: machine.group_name, streams: false };
+            let (name, group) = (machine.name, machine.group_name);
+            let is = Introduction { name, group, ..Introduction::default() };
             membership.remembered(ip, is, At::default());
         }
     }
@@ -378,14 +400,20 @@ fn known_machines(settings: &Settings) -> Vec<WireMachine> {
     })
 }
 
-fn warn_at_start(settings: &Settings, active: &Active, identity: &Identity) {
+fn warn_at_start(settings: &Settings, active: &Active, identity: &Identity, trust: &NodeTrust) {
     if let Some(warning) = active.policy.warning() {
         tracing::warn!(scheduler = %active.full_name, "{warning}");
     }
-    if settings.admin == Admin::Any {
+    if settings.admin == Admin::Any && !trust.admin_token.is_wanted() {
         tracing::warn!(
             "whoever reaches the ports can change this node (--admin any, as in v1); \
-             --admin loopback or off limits that"
+             P2PFAAS_ADMIN_TOKEN, --admin loopback or off limit that"
+        );
+    }
+    if !settings.has_cluster_key() {
+        tracing::warn!(
+            "whoever reaches the ports can join the cluster and is handed calls (as in v1); a cluster key \
+             (P2PFAAS_CLUSTER_KEY_FILE) lets in only those that have it"
         );
     }
     if identity.ip.is_none() && settings.service_discovery_host.is_empty() {

@@ -30,6 +30,7 @@ fn worker(node: &Arc<NodeState>, backends: &Backends) -> GatewayWorker {
         node.discovery.clone(),
         Arc::clone(&node.metrics),
         node.call_bodies(),
+        Arc::clone(&node.trust.members),
     ));
     let functions = Rc::new(Functions::new(&node.settings, backends, Arc::clone(&node.bodies)));
     let replicas = Replicas::new(

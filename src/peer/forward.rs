@@ -21,6 +21,7 @@ impl From<SendFailure> for ForwardFailure {
     fn from(failure: SendFailure) -> Self {
         match failure {
             SendFailure::RequestBody(why) => Self::Body(why),
+            failure @ SendFailure::Unreadable(_) => Self::Nothing(Cause::of(failure)),
             failure if failure.retry_is_safe() => Self::NotSent(Cause::of(failure)),
             failure => Self::Broke(Cause::of(failure)),
         }

@@ -11,22 +11,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::Uri;
-use tokio::net::UdpSocket;
-
 pub(crate) use self::forward::read_answer;
 pub use self::poll::own_address;
+use self::swim_socket::SwimSocket;
 use crate::actors::discovery::{Discovery, Unreachable};
 use crate::actors::supervise::Handle;
 use crate::client::http1::{ClientRules, HttpClient, Origin};
-use crate::client::{Hosts, Renewed, SendFailure};
+use crate::client::{Hosts, SendFailure};
 use crate::config::Settings;
 use crate::connections::Bodies;
 use crate::memory;
 use crate::memory::budget::Budget;
 use crate::metrics::Metrics;
 use crate::time::limit::TimeLimit;
-use crate::types::{Cause, Peer, url_host};
+use crate::tls::PeerTls;
+use crate::types::{Clearance, Peer};
 
 /// Bytes that other machines' lists hold while they are read, at most a 32nd of the memory.
 const LISTS_BYTES_MAX: u64 = 16 << 20;
@@ -45,14 +44,15 @@ pub struct PeerClient {
     /// Gives up connecting within a probe's time, so that a host that is not there is noticed.
     probes: HttpClient,
     /// Polls.
-    polls: Renewed,
+    polls: HttpClient,
     settings: Arc<Settings>,
+    clearance: Clearance,
     discovery: Handle<Discovery>,
     metrics: Arc<Metrics>,
     probe_limit: TimeLimit,
     bodies: Bodies,
     /// Where SWIM's datagrams go out.
-    datagrams: Option<Rc<UdpSocket>>,
+    datagrams: Option<Rc<SwimSocket>>,
     /// The budget of other machines' lists, all that are read at once; small ones take no share of it.
     lists: Bodies,
 }
@@ -65,6 +65,7 @@ impl PeerClient {
         discovery: Handle<Discovery>,
         metrics: Arc<Metrics>,
         bodies: Bodies,
+        tls: Arc<PeerTls>,
     ) -> Self {
         let connect = Duration::from_millis(settings.peer_connect_timeout_ms);
         let probe = Duration::from_millis(settings.probe_timeout_ms);
@@ -81,6 +82,7 @@ impl PeerClient {
                 machine_silence: silence,
                 first_byte,
                 next_byte: idle,
+                sealing: Some(Arc::clone(&tls)),
             })
         };
         Self {
@@ -88,9 +90,10 @@ impl PeerClient {
             // How long a probe may take is told with each.
             probes: client(connect.min(probe * 3 / 4), probe + PROBE_MAX),
             // A poll has its own time, and who is far is not known yet.
-            polls: Renewed::giving_up_after(silence, connect.max(poll), Hosts::Any),
+            polls: client(connect.max(poll), poll),
             probe_limit: TimeLimit::new(probe),
             datagrams: None,
+            clearance: settings.clearance(),
             settings,
             discovery,
             metrics,
@@ -103,18 +106,22 @@ impl PeerClient {
     }
 
     /// The same, for the one that also sends SWIM's datagrams.
-    pub fn sending(self, datagrams: Option<Rc<UdpSocket>>) -> Self {
+    pub fn sending(self, datagrams: Option<Rc<SwimSocket>>) -> Self {
         Self { datagrams, ..self }
     }
 
     /// Where a peer's scheduler answers.
     fn scheduler_of(&self, peer: &Peer) -> Origin {
-        Origin::new(&peer.host, self.settings.scheduler_port).patiently(peer.far * ROUND_TRIPS)
-    }
-
-    fn url(&self, host: &str, port: u16, path: &str) -> Result<Uri, SendFailure> {
-        let url = format!("http://{}:{port}{path}", url_host(host));
-        url.parse().map_err(|why| SendFailure::Invalid(Cause::of(format!("{url}: {why}"))))
+        // A host that is named, as a master may be, is a member, too.
+        let clearly = || match peer.host.parse() {
+            Ok(ip) => self.clearance.covers(ip),
+            Err(_) => !self.clearance.is_keyed(),
+        };
+        let origin = match peer.tls_port {
+            None if clearly() => Origin::new(&peer.host, self.settings.scheduler_port),
+            port => Origin::new(&peer.host, port.unwrap_or(self.settings.peer_tls_port)).sealed(),
+        };
+        origin.patiently(peer.far * ROUND_TRIPS)
     }
 
     /// A failure at connection counts as a failed poll.

@@ -5,16 +5,18 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use actix_rt::net::TcpStream;
-use actix_web::http::{Method, header};
+use actix_web::http::Method;
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::timeout;
 
 use super::PeerClient;
-use super::swim_socket::target;
 use crate::actors::discovery::{PollAnswer, Poller};
-use crate::client::{SendFailure, addresses, is_link_local, read_body, read_held_body};
+use crate::call::body::RequestBody;
+use crate::client::http1::{IncomingAnswer, Origin, OutgoingRequest};
+use crate::client::{SendFailure, addresses, is_link_local};
 use crate::config::Settings;
 use crate::membership::Introduction;
 use crate::saved::MachinePatch;
@@ -76,78 +78,150 @@ enum ListAsk {
     Farewell,
 }
 
+/// A question to a discovery service.
+fn question(origin: Origin, method: Method, target: &str, headers: HeaderMap) -> OutgoingRequest {
+    OutgoingRequest {
+        origin,
+        method,
+        target: target.to_owned(),
+        headers,
+        body: RequestBody::EMPTY,
+        upgrades: false,
+        asks_first: false,
+    }
+}
+
 impl PeerClient {
+    /// Ways to ask the machine at `ip` for its list, each tried if those before fail. With a cluster key it is
+    /// spoken to by TLS; those that need not have the key, in the clear unless they are known to have it.
+    fn ways(&self, ip: IpAddr, tls_port: Option<u16>) -> Vec<Origin> {
+        let host = ip.to_string();
+        let clear = Origin::new(&host, self.settings.discovery_port);
+        if !self.clearance.is_keyed() {
+            return vec![clear];
+        }
+        let usual = self.settings.peer_tls_port;
+        let sealed = |port| Origin::new(&host, port).sealed();
+        match (self.clearance.covers(ip), tls_port.filter(|port| *port != usual)) {
+            (false, Some(port)) => vec![sealed(port), sealed(usual)],
+            (false, None) => vec![sealed(usual)],
+            (true, Some(port)) => vec![sealed(port), clear],
+            (true, None) if tls_port.is_some() => vec![sealed(usual), clear],
+            (true, None) => vec![clear, sealed(usual)],
+        }
+    }
+
+    /// Asks in each of these ways until one gives an answer.
+    async fn list_by(
+        &self,
+        ways: &[Origin],
+        me: Option<&Identity>,
+        ask: ListAsk,
+    ) -> Result<PollAnswer, SendFailure> {
+        let mut last = SendFailure::NotConnected(Cause::of("there is no way to it"));
+        for way in ways {
+            match self.list(way, me, ask).await {
+                Ok(answer) => return Ok(answer),
+                Err(why) => last = why,
+            }
+        }
+        Err(last)
+    }
+
+    /// What this node says of itself when it asks.
+    fn introduction(&self, me: Option<&Identity>, ask: ListAsk) -> HeaderMap {
+        let mut told = HeaderMap::new();
+        let mut tell = |name: &HeaderName, text: &str| {
+            if let Ok(value) = HeaderValue::from_str(text) {
+                told.insert(name.clone(), value);
+            }
+        };
+        if let Some(me) = me {
+            tell(&header::USER_AGENT, MACHINE_AGENT);
+            tell(&headers::MACHINE_IP, &me.ip_text());
+            tell(&headers::MACHINE_NAME, &me.id);
+            tell(&headers::MACHINE_GROUP, &me.group);
+            tell(&headers::PROTOCOL, headers::OUR_PROTOCOL);
+            if self.clearance.is_keyed() {
+                tell(&headers::TLS_PORT, &self.settings.peer_tls_port.to_string());
+            }
+        }
+        // Few are polled often then, and a connection kept to each would have to be asked whether it is
+        // still there.
+        if self.datagrams.is_some() {
+            tell(&header::CONNECTION, "close");
+        }
+        if ask == ListAsk::Farewell {
+            tell(&headers::LEAVES, "1");
+        }
+        told
+    }
+
     async fn list(
         &self,
-        host: &str,
-        port: u16,
+        origin: &Origin,
         me: Option<&Identity>,
         ask: ListAsk,
     ) -> Result<PollAnswer, SendFailure> {
         // What it says of itself stands in the head.
         let method = if ask == ListAsk::All { Method::GET } else { Method::HEAD };
-        let mut request = self.polls.get().request(method, self.url(host, port, "/list")?);
-        if let Some(me) = me {
-            request = request
-                .insert_header((header::USER_AGENT, MACHINE_AGENT))
-                .insert_header((headers::MACHINE_IP.clone(), me.ip_text()))
-                .insert_header((headers::MACHINE_NAME.clone(), me.id.as_str()))
-                .insert_header((headers::MACHINE_GROUP.clone(), me.group.as_str()))
-                .insert_header((headers::PROTOCOL.clone(), headers::OUR_PROTOCOL));
-        }
-        // Few are polled often then, and a connection kept to each would have to be asked whether it is
-        // still there.
-        if self.datagrams.is_some() {
-            request = request.force_close();
-        }
-        if ask == ListAsk::Farewell {
-            request = request.insert_header((headers::LEAVES.clone(), "1"));
-        }
-        let mut response = request.send().await?;
-        if response.headers().contains_key(&headers::LEAVES) {
+        let request = question(origin.clone(), method, "/list", self.introduction(me, ask));
+        let answer = self.polls.send(request).await?;
+        if answer.headers.contains_key(&headers::LEAVES) {
             return Ok(PollAnswer { leaves: true, ..PollAnswer::default() });
         }
-        if !response.status().is_success() {
-            return Err(SendFailure::Broke(Cause::of(format!("status {}", response.status()))));
+        if !answer.status.is_success() {
+            return Err(SendFailure::Broke(Cause::of(format!("status {}", answer.status))));
         }
+        let told = self.told(origin, &answer)?;
         let machines_max = self.settings.machines_max;
         let mut machines = Vec::new();
         if ask == ListAsk::All {
             let limit = list_bytes_max(machines_max);
-            let read = read_held_body(&mut response, limit, &self.lists).await;
+            let read = answer.body.collect_held(limit, &self.lists).await;
             let (body, _held) = read.map_err(|why| SendFailure::Broke(Cause::of(why)))?;
             machines = read_machines(&body, machines_max)
                 .map_err(|why| SendFailure::Broke(Cause::of(why)))?;
         }
-        let told = response.headers();
-        let introduction = |name: &str, group: &str| Introduction {
-            name: name.to_owned(),
-            group: group.to_owned(),
+        let knows = machines.into_iter().filter_map(|machine| {
+            let ip = machine.address()?;
+            let (name, group) = (machine.name, machine.group_name);
             // Nobody can tell for another what it speaks.
-            streams: false,
-        };
-        let knows = machines.iter().filter_map(|machine| {
-            Some((machine.address()?, introduction(&machine.name, &machine.group_name)))
+            Some((ip, Introduction { name, group, ..Introduction::default() }))
         });
-        Ok(PollAnswer {
-            is: Introduction {
-                streams: headers::speaks_ours(told),
-                ..introduction(
-                    headers::text(told, &headers::MACHINE_NAME),
-                    headers::text(told, &headers::MACHINE_GROUP),
-                )
+        Ok(PollAnswer { knows: knows.collect(), ..told })
+    }
+
+    /// What a machine says of itself. Where it has a certificate, that must say the same.
+    fn told(&self, origin: &Origin, answer: &IncomingAnswer) -> Result<PollAnswer, SendFailure> {
+        let told = &answer.headers;
+        let text = |name| headers::text(told, name).to_owned();
+        let port = text(&headers::TLS_PORT).parse().ok();
+        let is = Introduction {
+            name: text(&headers::MACHINE_NAME),
+            group: text(&headers::MACHINE_GROUP),
+            streams: headers::speaks_ours(told),
+            tls_port: match &answer.member {
+                Some(_) => Some(origin.port()),
+                None => port.filter(|_| self.clearance.is_keyed()),
             },
-            ip: headers::text(told, &headers::MACHINE_IP).parse().ok(),
-            knows: knows.collect(),
-            leaves: false,
-        })
+        };
+        let mut ip: Option<IpAddr> = text(&headers::MACHINE_IP).parse().ok();
+        if let Some(member) = &answer.member {
+            if !member.is_named(&is.name) {
+                let why = "its certificate has another name than it says";
+                return Err(SendFailure::Broke(Cause::of(why)));
+            }
+            ip = ip.filter(|ip| member.is_at(*ip));
+        }
+        Ok(PollAnswer { is, ip, knows: Vec::new(), leaves: false })
     }
 
     /// This node's identity as the other discovery service has it.
-    async fn followed_identity(&self, host: &str, port: u16) -> Option<Identity> {
-        let uri = self.url(host, port, "/configuration").ok()?;
-        let mut response = self.polls.get().get(uri).send().await.ok()?;
-        let body = read_body(&mut response, Bounds::SMALL.bytes).await.ok()?;
+    async fn followed_identity(&self, origin: &Origin) -> Option<Identity> {
+        let asked = question(origin.clone(), Method::GET, "/configuration", HeaderMap::new());
+        let answer = self.polls.send(asked).await.ok()?;
+        let body = answer.body.collect(Bounds::SMALL.bytes).await.ok()?;
         let config: MachinePatch = read_object(&body, &Bounds::SMALL).ok()?;
         let (ip, id) = (config.machine_ip?, config.machine_id.unwrap_or_default());
         let group = config.machine_group_name.unwrap_or_default();
@@ -161,6 +235,7 @@ impl Poller for PeerClient {
     fn poll(
         &self,
         ip: IpAddr,
+        tls_port: Option<u16>,
         me: &Identity,
         briefly: bool,
     ) -> LocalBoxFuture<'static, Option<PollAnswer>> {
@@ -170,13 +245,20 @@ impl Poller for PeerClient {
             // Without an address of our own there is nothing to introduce.
             let me = me.ip.is_some().then_some(&me);
             let limit = Settings::seconds(this.settings.poll_timeout_s);
-            let port = this.settings.discovery_port;
-            let host = ip.to_string();
-            let list = || this.list(&host, port, me, ask);
+            let ways = this.ways(ip, tls_port);
+            let list = || this.list_by(&ways, me, ask);
             // The first packet of a connection that is lost is sent again after a second only.
             let tries = if briefly { TRIES } else { 1 };
             match timeout(limit, first_of(list, tries, limit / TRIES)).await {
                 Ok(Ok(answer)) => Some(answer),
+                Ok(Err(failure)) if failure.is_of_tls() => {
+                    // Whoever cannot join wonders why.
+                    tracing::warn!(
+                        %ip, why = %failure,
+                        "no TLS with a machine: has it the cluster key, and the same time?"
+                    );
+                    None
+                }
                 Ok(Err(failure)) => {
                     tracing::debug!(%ip, ?failure, "a poll failed");
                     None
@@ -186,11 +268,16 @@ impl Poller for PeerClient {
         })
     }
 
-    fn farewell(&self, ip: IpAddr, me: &Identity) -> LocalBoxFuture<'static, ()> {
+    fn farewell(
+        &self,
+        ip: IpAddr,
+        tls_port: Option<u16>,
+        me: &Identity,
+    ) -> LocalBoxFuture<'static, ()> {
         let (this, me) = (self.clone(), me.clone());
         Box::pin(async move {
-            let host = ip.to_string();
-            let told = this.list(&host, this.settings.discovery_port, Some(&me), ListAsk::Farewell);
+            let ways = this.ways(ip, tls_port);
+            let told = this.list_by(&ways, Some(&me), ListAsk::Farewell);
             if !matches!(timeout(FAREWELL_TIME, told).await, Ok(Ok(_))) {
                 tracing::debug!(%ip, "a machine was not told that this node stops");
             }
@@ -203,14 +290,15 @@ impl Poller for PeerClient {
 
     fn datagram(&self, ip: IpAddr, datagram: &[u8]) {
         if let Some(socket) = &self.datagrams {
-            // One that is not taken at once is lost like others: SWIM bears that.
-            let to = (target(self.settings.host, ip), self.settings.swim_port());
-            let _ = socket.try_send_to(datagram, to.into());
+            socket.send(ip, datagram);
         }
     }
 
     fn refuses(&self, ip: IpAddr) -> LocalBoxFuture<'static, bool> {
-        let port = self.settings.discovery_port;
+        let port = match self.clearance.covers(ip) {
+            true => self.settings.discovery_port,
+            false => self.settings.peer_tls_port,
+        };
         Box::pin(async move {
             let connected = timeout(REFUSAL_TIME, TcpStream::connect((ip, port))).await;
             let refused = |why: std::io::Error| why.kind() == ErrorKind::ConnectionRefused;
@@ -221,11 +309,12 @@ impl Poller for PeerClient {
     fn follow(&self) -> LocalBoxFuture<'static, Option<(Identity, PollAnswer)>> {
         let this = self.clone();
         Box::pin(async move {
-            let (host, port) =
-                (&this.settings.service_discovery_host, this.settings.service_discovery_port);
+            let settings = &this.settings;
+            let origin =
+                Origin::new(&settings.service_discovery_host, settings.service_discovery_port);
             let both = async {
-                let identity = this.followed_identity(host, port).await?;
-                Some((identity, this.list(host, port, None, ListAsk::All).await.ok()?))
+                let identity = this.followed_identity(&origin).await?;
+                Some((identity, this.list(&origin, None, ListAsk::All).await.ok()?))
             };
             timeout(Settings::seconds(this.settings.poll_timeout_s), both).await.ok()?
         })

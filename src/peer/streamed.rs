@@ -101,6 +101,9 @@ fn passed(told: &HeaderMap) -> Result<Vec<PeerHop>, String> {
         return Err(format!("its answer tells the outcome {outcome:?}"));
     }
     let mut peers = read_path(headers::text(told, &headers::PEER_PATH))?;
+    if peers.is_empty() {
+        return Err("its answer tells of no node that it has passed".to_owned());
+    }
     read_times(headers::text(told, &headers::PEER_TIMES), &mut peers);
     Ok(peers)
 }

@@ -40,6 +40,10 @@ impl Policy for ForwardScheduler {
         node.peers.choose(rng).cloned().map_or_else(Step::run_here, Step::forward)
     }
 
+    fn may_forward(&self, task: &Task) -> bool {
+        task.hops < self.max_hops
+    }
+
     fn warning(&self) -> Option<String> {
         max_hops_warning(self.max_hops)
     }

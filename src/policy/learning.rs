@@ -100,6 +100,10 @@ impl Policy for LearningScheduler {
         true
     }
 
+    fn may_forward(&self, task: &Task) -> bool {
+        !task.from_peer
+    }
+
     fn task_types(&self) -> usize {
         self.task_types
     }

@@ -15,6 +15,7 @@
 //! [`registry::ALGORITHMS`], its row in `docs/schedulers.md`. Whoever carries the steps out
 //! (`actors::scheduler`, or a simulator) needs no change.
 
+pub mod deciding;
 pub mod forward;
 pub mod learning;
 pub mod no;
@@ -30,8 +31,9 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use crate::rl::reward::Pending;
-use crate::rl::{Eid, State};
+use crate::rl::learner::Snapshot;
+use crate::rl::reward::{Pending, RewardSink};
+use crate::rl::{Eid, Entry, State};
 use crate::types::{Load, Peer, TaskType};
 
 /// The call to be scheduled.
@@ -98,6 +100,41 @@ pub struct LearnerDecision {
     pub fallback: bool,
     /// Where the node itself finds out what it was worth.
     pub pending: Option<Arc<Pending>>,
+}
+
+impl LearnerDecision {
+    /// The decision number `eid` of a learner as it is in `snapshot`, on `question` about `task`. If the node
+    /// rewards itself, `sink` hears what the decision was worth.
+    pub fn taken(
+        snapshot: &Snapshot,
+        eid: Eid,
+        question: &Question,
+        task: &Task,
+        sink: Arc<dyn RewardSink>,
+        rng: &mut dyn Rng,
+    ) -> Self {
+        let choice = snapshot.decide(&question.state, question.possible, rng);
+        let state = || Arc::clone(&question.state);
+        let deadline = snapshot.running.reward.deadline(task.task_type, task.deadline);
+        let pending = deadline.map(|deadline| {
+            let entry = Entry { eid, state: state(), action: choice.action, reward: 0.0 };
+            Pending::new(entry, task.task_type, snapshot.generation, deadline, sink)
+        });
+        let (action, epsilon) = (choice.action, choice.epsilon);
+        Self { eid, state: state(), action, epsilon, fallback: false, pending }
+    }
+
+    /// What stands in for a decision that cannot be had: run here. Without an EID it is number 0.
+    pub fn fallback(eid: Option<Eid>, question: Question) -> Self {
+        Self {
+            eid: eid.unwrap_or_default(),
+            state: question.state,
+            action: 1,
+            epsilon: 0.0,
+            fallback: true,
+            pending: None,
+        }
+    }
 }
 
 impl Knowledge {
@@ -200,6 +237,12 @@ pub trait Policy: Send + Sync + 'static {
     /// the peers, so that calls find their way where nodes have few neighbours.
     fn may_return(&self) -> bool {
         false
+    }
+
+    /// Whether it may hand such a call to a peer. Where it never does, no peers need to be looked up for it, and it is
+    /// shown none.
+    fn may_forward(&self, _task: &Task) -> bool {
+        self.always().is_none_or(|decision| matches!(decision, Decision::Forward(_)))
     }
 
     /// What an operator should know before using it with these parameters, if anything.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::types::shortened;
+use crate::types::{Mended, as_printable, shortened};
 
 /// Why a parameter was refused; its text names the parameter and what was given.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +48,8 @@ pub enum BadParameters {
 
 /// Bytes of a parameter that is shown as it is, in a header of every answer; those of a host's name.
 const PRINTABLE_BYTES_MAX: usize = 253;
+/// The longest duration.
+const NANOSECONDS_MAX: u64 = 9_199_999_999_999_999_999;
 /// Characters of what was given that a refusal repeats.
 const GIVEN_SHOWN_MAX: usize = 64;
 
@@ -55,12 +57,25 @@ const GIVEN_SHOWN_MAX: usize = 64;
 pub struct Params<'a> {
     values: &'a [String],
     taken: usize,
+    /// Where a saved value that means nothing is taken at the nearest that does; `None`: it is refused.
+    mended: Option<Vec<(usize, Mended)>>,
 }
 
 impl<'a> Params<'a> {
     /// Starts at the first of `values`.
     pub fn new(values: &'a [String]) -> Self {
-        Self { values, taken: 0 }
+        Self { values, taken: 0, mended: None }
+    }
+
+    /// The same for values that were saved by v1, which takes more: one that means nothing here is
+    /// taken at the nearest that does.
+    pub fn saved(values: &'a [String]) -> Self {
+        Self { values, taken: 0, mended: Some(Vec::new()) }
+    }
+
+    /// What was taken for something else, each with its place from 0.
+    pub fn mended(self) -> Vec<(usize, Mended)> {
+        self.mended.unwrap_or_default()
     }
 
     /// The next parameter as text.
@@ -72,38 +87,49 @@ impl<'a> Params<'a> {
     }
 
     /// The next parameter as text that can stand in a header, as all of an algorithm's name does.
-    pub fn printable(&mut self, what: &'static str) -> Result<&'a str, BadParameters> {
-        let given = self.text(what)?;
-        let fits = given.len() <= PRINTABLE_BYTES_MAX;
-        if fits && given.bytes().all(|c| (b' '..=b'~').contains(&c)) {
-            return Ok(given);
-        }
+    pub fn printable(&mut self, what: &'static str) -> Result<String, BadParameters> {
         let wanted = "printable ASCII of at most 253 characters";
-        let given = shortened(given, GIVEN_SHOWN_MAX).into_owned();
-        Err(BadParameters::Wrong { index: self.taken, what, given, wanted })
+        let fits = |text: &str| {
+            text.len() <= PRINTABLE_BYTES_MAX && text.bytes().all(|c| (b' '..=b'~').contains(&c))
+        };
+        let parse = |text: &str| fits(text).then(|| text.to_owned());
+        self.read(what, wanted, parse, |text| Some(as_printable(text, PRINTABLE_BYTES_MAX)))
     }
 
+    /// Reads by `parse`, and what that refuses of a saved file as the text that `nearest` has for it.
     fn read<T>(
         &mut self,
         what: &'static str,
         wanted: &'static str,
         parse: impl Fn(&str) -> Option<T>,
+        nearest: impl Fn(&str) -> Option<String>,
     ) -> Result<T, BadParameters> {
         let given = self.text(what)?;
         let index = self.taken;
-        let shown = || shortened(given, GIVEN_SHOWN_MAX).into_owned();
-        let wrong = || BadParameters::Wrong { index, what, given: shown(), wanted };
-        parse(given).ok_or_else(wrong)
+        if let Some(value) = parse(given) {
+            return Ok(value);
+        }
+        if let Some(mended) = &mut self.mended
+            && let Some(taken) = nearest(given)
+            && let Some(value) = parse(&taken)
+        {
+            let key = format!("parameter {index} ({what})");
+            mended.push((index - 1, Mended::of(key, given, taken)));
+            return Ok(value);
+        }
+        let given = shortened(given, GIVEN_SHOWN_MAX).into_owned();
+        Err(BadParameters::Wrong { index, what, given, wanted })
     }
 
     /// The next parameter as a truth value.
     pub fn bool(&mut self, what: &'static str) -> Result<bool, BadParameters> {
-        self.read(what, "a boolean (true or false)", parse_bool)
+        self.read(what, "a boolean (true or false)", parse_bool, |_| None)
     }
 
     /// The next parameter as an unsigned 32-bit integer.
     pub fn u32(&mut self, what: &'static str) -> Result<u32, BadParameters> {
-        self.read(what, "an integer from 0 to 4294967295", parse_unsigned)
+        let nearest = |text: &str| nearest_unsigned(text, f64::from(u32::MAX));
+        self.read(what, "an integer from 0 to 4294967295", parse_unsigned, nearest)
     }
 
     /// The next parameter as an integer from 0 to `max`, which `wanted` says in words.
@@ -113,13 +139,29 @@ impl<'a> Params<'a> {
         max: usize,
         wanted: &'static str,
     ) -> Result<usize, BadParameters> {
-        self.read(what, wanted, |text| parse_unsigned(text).filter(|value| *value <= max))
+        let parse = |text: &str| parse_unsigned(text).filter(|value| *value <= max);
+        self.read(what, wanted, parse, |text| nearest_unsigned(text, max as f64))
     }
 
     /// The next parameter as a duration, such as `100ms` or `1h2m`.
     pub fn duration(&mut self, what: &'static str) -> Result<Duration, BadParameters> {
-        self.read(what, "a duration such as 100ms, 1.5s or 1h2m", parse_duration)
+        self.read(what, "a duration such as 100ms, 1.5s or 1h2m", parse_duration, nearest_duration)
     }
+}
+
+/// The whole number from 0 to `max` that is nearest to the number `text`.
+fn nearest_unsigned(text: &str, max: f64) -> Option<String> {
+    let number = text.trim().parse::<f64>().ok().filter(|number| !number.is_nan())?;
+    // A cast saturates, and knows no zero below zero.
+    Some((number.round().clamp(0.0, max) as u64).to_string())
+}
+
+/// The duration that is nearest to `text`, which may have a sign, and be as long as Go's may.
+fn nearest_duration(text: &str) -> Option<String> {
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let nanos = u64::try_from(parse_nanoseconds(unsigned)?).unwrap_or(u64::MAX);
+    let nanos = if text.starts_with('-') { 0 } else { nanos.min(NANOSECONDS_MAX) };
+    Some(duration_text(Duration::from_nanos(nanos)))
 }
 
 /// Go's `strconv.ParseUint`: digits only, no sign.
@@ -138,8 +180,15 @@ pub fn parse_bool(text: &str) -> Option<bool> {
 
 /// Go's `time.ParseDuration` without the sign: decimal numbers, each with its unit; a bare `0`.
 fn parse_duration(text: &str) -> Option<Duration> {
+    let nanos = u64::try_from(parse_nanoseconds(text)?).ok()?;
+    // Go counts nanoseconds in 63 bits and refuses more.
+    (nanos <= NANOSECONDS_MAX).then(|| Duration::from_nanos(nanos))
+}
+
+/// The nanoseconds of such a text, however many.
+fn parse_nanoseconds(text: &str) -> Option<u128> {
     if text == "0" {
-        return Some(Duration::ZERO);
+        return Some(0);
     }
     let mut rest = text;
     let mut nanos: u128 = 0;
@@ -167,9 +216,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
         nanos = nanos.checked_add(part.round() as u128)?;
         rest = tail;
     }
-    // Go counts nanoseconds in 63 bits and refuses more.
-    let nanos = u64::try_from(nanos).ok().filter(|nanos| *nanos < 9_200_000_000_000_000_000)?;
-    (!text.is_empty()).then(|| Duration::from_nanos(nanos))
+    (!text.is_empty()).then_some(nanos)
 }
 
 /// A duration as v1 shows it: in milliseconds (`3720000ms`), with decimals only where needed.
@@ -239,9 +286,9 @@ mod tests {
 
     #[test]
     fn text_that_cannot_stand_in_a_header_is_refused() {
-        assert!(one("any string", |p| p.printable("x").map(str::to_owned)).is_some());
+        assert!(one("any string", |p| p.printable("x")).is_some());
         for text in ["a\nb", "é", "\x7f"] {
-            assert!(one(text, |p| p.printable("x").map(str::to_owned)).is_none(), "{text:?}");
+            assert!(one(text, |p| p.printable("x")).is_none(), "{text:?}");
         }
     }
 
@@ -257,5 +304,42 @@ mod tests {
         );
         let missing = params.bool("loss").expect_err("there are only two");
         assert_eq!(missing.to_string(), "parameter 3 (loss) is missing");
+    }
+
+    #[test]
+    fn what_v1_saved_is_taken_at_the_nearest_value_that_means_something() {
+        type Read = fn(&mut Params<'_>) -> Result<String, BadParameters>;
+        let whole: Read = |p| p.u32("x").map(|n| n.to_string());
+        let few: Read = |p| p.up_to("x", 256, "few").map(|n| n.to_string());
+        let tau: Read = |p| p.duration("x").map(duration_text);
+        let text: Read = |p| p.printable("x");
+        for (given, read, taken) in [
+            ("18446744073709551615", whole, "4294967295"),
+            ("-1", whole, "0"),
+            ("-0", whole, "0"),
+            ("2.7", whole, "3"),
+            ("1e99", whole, "4294967295"),
+            (" 7 ", whole, "7"),
+            ("257", few, "256"),
+            ("18446744073709551615", few, "256"),
+            ("-5ms", tau, "0ms"),
+            ("+5ms", tau, "5ms"),
+            ("-0", tau, "0ms"),
+            ("2562047h47m16.854775807s", tau, "9199999999999.999999ms"),
+            ("n\u{f8}de\n1", text, "n_de_1"),
+        ] {
+            let values = [given.to_owned()];
+            let mut params = Params::saved(&values);
+            assert_eq!(read(&mut params), Ok(taken.to_owned()), "{given:?}");
+            let mended = params.mended();
+            assert_eq!(mended, [(0, Mended::of("parameter 1 (x)", given, taken))]);
+            assert!(read(&mut Params::new(&values)).is_err(), "{given:?} from others");
+        }
+        for (given, read) in [("x", whole), ("nan", whole), ("", few), ("5 ms", tau), ("-", tau)] {
+            assert!(read(&mut Params::saved(&[given.to_owned()])).is_err(), "{given:?}");
+        }
+        let fine = ["7".to_owned()];
+        let mut params = Params::saved(&fine);
+        assert_eq!((whole(&mut params), params.mended()), (Ok("7".to_owned()), Vec::new()));
     }
 }

@@ -110,6 +110,10 @@ impl Policy for PowerOfNScheduler {
         }
     }
 
+    fn may_forward(&self, task: &Task) -> bool {
+        task.hops < self.max_hops
+    }
+
     fn warning(&self) -> Option<String> {
         max_hops_warning(self.max_hops)
     }

@@ -60,6 +60,10 @@ impl Policy for PowerOfNSchedulerTau {
         least_loaded(probes, load, heard, rng).map_or_else(Step::run_here, Step::forward)
     }
 
+    fn may_forward(&self, task: &Task) -> bool {
+        self.choices.may_forward(task)
+    }
+
     fn warning(&self) -> Option<String> {
         self.choices.warning()
     }

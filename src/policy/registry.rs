@@ -13,7 +13,7 @@ use super::power_of_n::PowerOfNScheduler;
 use super::power_of_n_tau::PowerOfNSchedulerTau;
 use super::reject::RejectScheduler;
 use super::round_robin::RoundRobinWithMasterScheduler;
-use crate::types::{Object, null_as_default, shortened};
+use crate::types::{Mended, Object, null_as_default, shortened};
 
 type Parse = fn(&mut Params<'_>) -> Result<Arc<dyn Policy>, BadParameters>;
 
@@ -116,17 +116,49 @@ impl SchedulerSpec {
     /// An unknown name, or parameters that are missing, do not read as what they must be, or are too
     /// long.
     pub fn build(&self) -> Result<Arc<dyn Policy>, BadParameters> {
-        let all = std::iter::once(&self.name).chain(&self.parameters);
-        let bytes = all.fold(0usize, |sum, text| sum.saturating_add(text.len()).saturating_add(1));
+        let bytes = self.bytes();
         if bytes > SPEC_BYTES_MAX {
             return Err(BadParameters::TooLong { bytes, max: SPEC_BYTES_MAX });
         }
+        self.parse(&mut Params::new(&self.parameters))
+    }
+
+    /// This as v1 may have saved it, with each parameter that means nothing here at the nearest value
+    /// that does; and what was taken for what.
+    ///
+    /// # Errors
+    /// An unknown name, or parameters that are missing or near to nothing.
+    pub fn mended(&self) -> Result<(Self, Vec<Mended>), BadParameters> {
+        let mut params = Params::saved(&self.parameters);
+        let policy = self.parse(&mut params)?;
+        let (mut spec, mut all) = (self.clone(), Vec::new());
+        for (place, mended) in params.mended() {
+            if let Some(parameter) = spec.parameters.get_mut(place) {
+                parameter.clone_from(&mended.taken);
+            }
+            all.push(mended);
+        }
+        // What is never asked for, or has zeros in front, can be of any length.
+        if spec.bytes() > SPEC_BYTES_MAX {
+            let short = Self::of(&*policy);
+            all.push(Mended::of("parameters", self.parameters.join(" "), short.words()));
+            spec = short;
+        }
+        Ok((spec, all))
+    }
+
+    fn bytes(&self) -> usize {
+        let all = std::iter::once(&self.name).chain(&self.parameters);
+        all.fold(0, |sum: usize, text| sum.saturating_add(text.len()).saturating_add(1))
+    }
+
+    fn parse(&self, params: &mut Params<'_>) -> Result<Arc<dyn Policy>, BadParameters> {
         let found = ALGORITHMS.iter().find(|a| a.name == self.name);
         let unknown = || BadParameters::UnknownName {
             name: shortened(&self.name, 64).into_owned(),
             known: ALGORITHMS.iter().map(|a| a.name).collect::<Vec<_>>().join(", "),
         };
-        (found.ok_or_else(unknown)?.parse)(&mut Params::new(&self.parameters))
+        (found.ok_or_else(unknown)?.parse)(params)
     }
 }
 
@@ -214,5 +246,33 @@ mod tests {
         let spec: SchedulerSpec =
             serde_json::from_str(r#"{"name":"RejectScheduler","parameters":null}"#).expect("valid");
         assert_eq!(spec, SchedulerSpec::from_words("RejectScheduler"));
+    }
+
+    #[test]
+    fn what_v1_saved_is_mended_and_can_be_built_then() {
+        for (words, taken, mended) in [
+            ("LearningScheduler 257", "LearningScheduler 256", 1),
+            ("LearningScheduler 3", "LearningScheduler 3", 0),
+            (
+                "PowerOfNSchedulerTau 18446744073709551615 -1 t 1.0 -5ms",
+                "PowerOfNSchedulerTau 4294967295 0 t 1 0ms",
+                4,
+            ),
+            (
+                "RoundRobinWithMasterScheduler F n\u{f8}de true",
+                "RoundRobinWithMasterScheduler F n_de true",
+                1,
+            ),
+        ] {
+            let (spec, all) = SchedulerSpec::from_words(words).mended().expect(words);
+            assert_eq!((spec.words().as_str(), all.len()), (taken, mended));
+            assert!(spec.build().is_ok(), "{words}");
+        }
+        let long = format!("ForwardScheduler {}1 unasked", "0".repeat(2000));
+        let (spec, all) = SchedulerSpec::from_words(&long).mended().expect("a number");
+        assert_eq!((spec.words().as_str(), all.len()), ("ForwardScheduler 1", 1));
+        for wrong in ["Nope", "", "LearningScheduler", "LearningScheduler x", "NoScheduler maybe"] {
+            assert!(SchedulerSpec::from_words(wrong).mended().is_err(), "{wrong}");
+        }
     }
 }

@@ -34,7 +34,7 @@ impl RoundRobinWithMasterScheduler {
     pub fn parse(params: &mut Params<'_>) -> Result<Self, BadParameters> {
         Ok(Self {
             is_master: params.bool("is master")?,
-            master_ip: params.printable("master IP")?.to_owned(),
+            master_ip: params.printable("master IP")?,
             loss: params.bool("loss")?,
             cursor: AtomicUsize::new(0),
         })

@@ -19,6 +19,7 @@
 pub mod behaviour;
 pub mod cow;
 pub mod learner;
+mod mending;
 pub mod model;
 pub mod parameters;
 pub mod registry;

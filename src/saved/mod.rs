@@ -5,6 +5,8 @@
 //! that run and is not saved: a [`Layered`] value keeps what runs and what is saved apart.
 
 pub mod eids;
+mod files;
+mod mending;
 pub mod model_file;
 
 use std::net::IpAddr;
@@ -18,9 +20,7 @@ use crate::policy::registry::SchedulerSpec;
 use crate::queue::Limits;
 use crate::rl::parameters::Parameters;
 use crate::storage::{self, StorageError};
-use crate::types::{
-    Cause, INIT_SERVERS_MAX, Identity, Neighbours, check_init_servers, check_machine,
-};
+use crate::types::{Cause, Identity, Neighbours, check_init_servers, check_machine};
 
 /// `GET /configuration`, and a partial one to be merged over it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,7 +93,11 @@ impl MachinePatch {
         self.check_identity()
     }
 
-    fn neighbours(&self) -> Result<Option<Neighbours>, String> {
+    /// Whom it hands calls to; `None`: that stays as it is.
+    ///
+    /// # Errors
+    /// What stands there is none of the forms.
+    pub fn neighbours(&self) -> Result<Option<Neighbours>, String> {
         self.neighbours.as_ref().map(|text| text.parse()).transpose()
     }
 
@@ -194,10 +198,8 @@ pub struct Dynamic {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LearnerFile {
     /// What v1 calls the learner; follows from the parameters.
-    #[serde(default)]
     learner_name: String,
     /// All or some of the parameters.
-    #[serde(default)]
     learner_parameters: Map<String, Value>,
 }
 
@@ -213,7 +215,8 @@ impl LearnerFile {
 }
 
 impl Dynamic {
-    /// Reads the data path's files over `settings`, and `flags` over both.
+    /// Reads the data path's files over `settings`, and `flags` over both. A value that v1 may have saved
+    /// and that means nothing here is taken at the nearest that does, and the log says so.
     ///
     /// # Errors
     /// A file that is there but cannot be read, parsed, or used.
@@ -226,12 +229,10 @@ impl Dynamic {
             queue_length_max: settings.queue_length_max,
             queue_enabled: settings.queue_enabled,
         };
-        let stored: Option<LimitsPatch> =
-            storage::read(&file(storage::QUEUE_FILE), "the scheduler's configuration")?;
-        let limits = stored.unwrap_or_default().over(base);
+        let limits = files::read_limits(&file(storage::QUEUE_FILE), base)?;
 
-        let machine = read_machine(&file(storage::DISCOVERY_FILE), settings)?;
-        let scheduler = read_scheduler(&file(storage::SCHEDULER_FILE))?;
+        let machine = files::read_machine(&file(storage::DISCOVERY_FILE), settings)?;
+        let scheduler = files::read_scheduler(&file(storage::SCHEDULER_FILE))?;
         let configured = || SchedulerSpec::from_words(&settings.scheduler);
         Ok(Self {
             limits: Layered { running: flags.limits.over(limits), saved: limits },
@@ -240,68 +241,16 @@ impl Dynamic {
                 running: machine.running.merged(&flags.machine),
                 saved: machine.saved,
             },
-            learner: read_learner(&file(storage::LEARNER_FILE), settings.learner_memory_bytes_max)?,
+            learner: files::read_learner(
+                &file(storage::LEARNER_FILE),
+                settings.learner_memory_bytes_max,
+            )?,
         })
     }
 }
 
 fn unusable(path: &Path, what: &'static str, cause: Cause) -> StorageError {
     StorageError::Unreadable { path: path.to_owned(), what, cause }
-}
-
-/// An address or a name that nobody saved stays unset on disk: those of the settings follow the
-/// settings, as when a container gets another address.
-fn read_machine(path: &Path, settings: &Settings) -> Result<Layered<MachineConfig>, StorageError> {
-    const WHAT: &str = "discovery's configuration";
-    let base = MachineConfig {
-        machine_ip: settings.machine_ip.clone(),
-        machine_id: settings.machine_id.clone(),
-        machine_group_name: settings.machine_group_name.clone(),
-        init_servers: settings.init_servers.clone(),
-        // Settings were checked.
-        neighbours: settings.neighbours.parse().ok(),
-    };
-    let stored: MachinePatch = storage::read(path, WHAT)?.unwrap_or_default();
-    // v1 keeps whatever init servers it was told: one that cannot be found is only warned of.
-    stored.check_identity().map_err(|why| unusable(path, WHAT, Cause::of(why)))?;
-    stored
-        .neighbours()
-        .map_err(|why| unusable(path, WHAT, Cause::of(format!("neighbours: {why}"))))?;
-    let set = |text: Option<String>| text.filter(|t| !t.is_empty());
-    let mut init_servers = stored.init_servers;
-    if let Some(servers) = init_servers.as_mut().filter(|servers| servers.len() > INIT_SERVERS_MAX)
-    {
-        let (file, given) = (path.display(), servers.len());
-        tracing::warn!(%file, given, taken = INIT_SERVERS_MAX, "there are too many init servers");
-        servers.truncate(INIT_SERVERS_MAX);
-    }
-    let stored = MachinePatch {
-        machine_ip: set(stored.machine_ip),
-        machine_id: set(stored.machine_id),
-        machine_group_name: set(stored.machine_group_name),
-        init_servers,
-        neighbours: stored.neighbours,
-    };
-    let nobody = MachineConfig { init_servers: base.init_servers.clone(), ..Default::default() };
-    Ok(Layered { running: base.merged(&stored), saved: nobody.merged(&stored) })
-}
-
-fn read_scheduler(path: &Path) -> Result<Option<SchedulerSpec>, StorageError> {
-    const WHAT: &str = "a scheduler's name and parameters";
-    let stored: Option<SchedulerSpec> = storage::read(path, WHAT)?;
-    if let Some(spec) = &stored {
-        spec.build().map_err(|why| unusable(path, WHAT, Cause::of(why)))?;
-    }
-    Ok(stored)
-}
-
-fn read_learner(path: &Path, memory_bytes: u64) -> Result<Parameters, StorageError> {
-    const WHAT: &str = "the learner's parameters";
-    let stored: Option<LearnerFile> = storage::read(path, WHAT)?;
-    let stored = stored.map_or_else(Map::new, |file| file.learner_parameters);
-    let memory_bytes = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
-    let base = Parameters { memory_bytes, ..Parameters::default() };
-    base.merged(&stored).map_err(|why| unusable(path, WHAT, Cause::of(why)))
 }
 
 #[cfg(test)]
@@ -379,11 +328,11 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_used_is_an_error_at_start() {
         for (name, text) in [
-            (storage::QUEUE_FILE, r#"{"queue_length_max":-1}"#),
             (storage::QUEUE_FILE, "nope"),
+            (storage::QUEUE_FILE, ""),
             (storage::SCHEDULER_FILE, r#"{"name":"Nope","parameters":[]}"#),
-            (storage::DISCOVERY_FILE, r#"{"machine_ip":"x"}"#),
-            (storage::LEARNER_FILE, r#"{"learner_parameters":{"alpha":"x"}}"#),
+            (storage::SCHEDULER_FILE, r#"{"name":"NoScheduler","parameters":["x"]}"#),
+            (storage::DISCOVERY_FILE, r#"{"neighbours":"x"}"#),
             (storage::LEARNER_FILE, TOO_LARGE),
             (storage::LEARNER_FILE, r#"{"learner_parameters":[]}"#),
             (storage::LEARNER_FILE, r#"{"learner_parameters":{"reward":["client"]}}"#),

@@ -99,6 +99,8 @@ pub const SECRET_BYTES_MAX: usize = 64 << 10;
 pub const TEXT_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a trace of traffic.
 pub const TRACE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of a recording of arrivals: the largest of those of Azure Functions have some 300 MiB.
+pub const RECORDING_BYTES_MAX: usize = 512 << 20;
 /// Bytes of a payload, as of the largest body that a node can be set to take.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 30;
 /// Files set aside that are kept of each.

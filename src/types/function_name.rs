@@ -38,6 +38,11 @@ pub enum BadFunctionName {
 }
 
 impl FunctionName {
+    /// One whose name does not matter.
+    pub fn any() -> Self {
+        Self("fn".into())
+    }
+
     /// Checks `name` and takes it over.
     ///
     /// # Errors

@@ -13,6 +13,9 @@ pub struct NodeDescription {
     pub software: String,
     /// The peer protocol that it speaks.
     pub protocol: u8,
+    /// The port on which it answers other members of its cluster by TLS; `None`: it has no cluster key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_port: Option<u16>,
     /// The functions that it serves, as far as there was room to say so; `None`: any.
     pub functions: Option<Vec<String>>,
 }

@@ -29,6 +29,8 @@ impl ErrorCode {
 
     /// Any error of the node's own.
     pub const GENERIC: Self = Self::new(1, StatusCode::INTERNAL_SERVER_ERROR);
+    /// A change without the token that it wants.
+    pub const NO_TOKEN: Self = Self::new(1, StatusCode::UNAUTHORIZED);
     /// A change that this client may not make.
     pub const FORBIDDEN: Self = Self::new(1, StatusCode::FORBIDDEN);
     /// There is nothing of that name or path.
@@ -37,6 +39,8 @@ impl ErrorCode {
     pub const MALFORMED: Self = Self::new(4, StatusCode::BAD_REQUEST);
     /// The path has other methods.
     pub const WRONG_METHOD: Self = Self::new(4, StatusCode::METHOD_NOT_ALLOWED);
+    /// It is to be asked by TLS.
+    pub const NOT_BY_TLS: Self = Self::new(4, StatusCode::UPGRADE_REQUIRED);
     /// The request is no WebSocket's handshake.
     pub const NO_HANDSHAKE: Self = Self::new(4, StatusCode::UPGRADE_REQUIRED);
     /// The body is too large.

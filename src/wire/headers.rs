@@ -79,6 +79,8 @@ names! {
     MACHINE_GROUP = "p2pfaas-machine-group-name";
     /// Discovery: the peer protocol that the sender speaks; v1 tells none. Ours.
     PROTOCOL = "p2pfaas-protocol";
+    /// Discovery: the port on which the sender answers members of its cluster by TLS. Ours.
+    TLS_PORT = "p2pfaas-tls-port";
     /// Discovery: the sender stops, and is to be called no more. Ours.
     LEAVES = "p2pfaas-leaves";
     /// Peer protocol 2: the tracing id.

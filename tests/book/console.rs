@@ -24,7 +24,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("cargo test", "this is part of it"),
     ("cargo run --release -- cluster 12 --scheduler 'IdleScheduler", "recipes.rs compiles it"),
     ("p2pfaas bench run scenarios/deadline-sweep-short.toml", "it takes 45 minutes"),
+    ("p2pfaas bench simulate scenarios/deadline-sweep", "without optimisation it takes minutes"),
+    ("p2pfaas bench report results/simulated results/real", "it needs runs on real nodes"),
     ("sudo benches/membership.py", "it takes half an hour"),
+    ("CHAOS=long CHAOS_SEED=1 cargo test", "it takes twenty minutes"),
 ];
 
 /// What is made smaller.

@@ -28,6 +28,7 @@ run_pages! {
     the_commands_of_the_readme_run: "README.md";
     the_commands_of_deployment_run: "docs/deployment.md";
     the_commands_of_experiments_run: "docs/experiments.md";
+    the_commands_of_simulation_run: "docs/simulation.md";
     the_commands_of_fleet_run: "docs/fleet.md";
     the_commands_of_functions_run: "docs/functions.md";
     the_commands_of_install_run: "docs/install.md";
@@ -35,6 +36,7 @@ run_pages! {
     the_commands_of_reliability_run: "docs/reliability.md";
     the_commands_of_run_a_node_run: "docs/run.md";
     the_commands_of_schedulers_run: "docs/schedulers.md";
+    the_commands_of_security_run: "docs/security.md";
     the_commands_of_settings_run: "docs/settings.md";
     the_commands_of_troubleshooting_run: "docs/troubleshooting.md";
     the_commands_of_upgrade_run: "docs/upgrade.md";

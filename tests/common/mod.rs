@@ -5,6 +5,7 @@
 
 pub mod process;
 pub mod raw;
+pub mod tls;
 pub mod websocket;
 pub mod wire;
 

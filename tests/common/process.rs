@@ -26,9 +26,21 @@ pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
 /// Runs it to its end beside nodes that live on this thread; its exit code, what it prints and
 /// what it says.
 pub async fn told(arguments: &[&str]) -> (Option<i32>, String, String) {
+    told_in(arguments, &[]).await
+}
+
+/// The same with an environment.
+pub async fn told_in(
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> (Option<i32>, String, String) {
     let arguments: Vec<String> = arguments.iter().copied().map(str::to_owned).collect();
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let environment: Vec<(String, String)> = environment.iter().map(owned).collect();
     let ended = actix_rt::task::spawn_blocking(move || {
-        run(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), &[])
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let environment = environment.iter().map(|(name, value)| (&**name, &**value));
+        run(&arguments, &environment.collect::<Vec<_>>())
     })
     .await
     .expect("it runs");
@@ -107,11 +119,21 @@ impl Process {
 
     /// Waits until it prints a line with `text` in it.
     pub fn wait_for(&mut self, text: &str) -> String {
+        self.wait_for_all(text).pop().unwrap_or_default()
+    }
+
+    /// The same; answers all that it has printed until then.
+    pub fn wait_for_all(&mut self, text: &str) -> Vec<String> {
         let mut seen = Vec::new();
         loop {
             match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) if line.contains(text) => return line,
-                Ok(line) => seen.push(line),
+                Ok(line) => {
+                    let last = line.contains(text);
+                    seen.push(line);
+                    if last {
+                        return seen;
+                    }
+                }
                 Err(why) => panic!("{text:?} was not printed ({why}):\n{}", seen.join("\n")),
             }
         }

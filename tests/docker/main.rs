@@ -101,6 +101,54 @@ async fn a_container_runs_as_any_user_and_says_when_it_is_healthy() {
 }
 
 #[actix_rt::test]
+async fn nodes_with_the_secrets_that_the_script_makes_keep_others_out() {
+    let Some(_engine) = engine() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/secrets.sh");
+    let made = Command::new(script).arg(folder.path()).status().expect("it runs");
+    assert!(made.success());
+    // As Compose does with files: each by itself, with the mode that it has. The image's user is not root.
+    let mounted = ["cluster-key", "admin-token"]
+        .map(|name| format!("{}:/run/secrets/{name}:ro", folder.path().join(name).display()));
+    let [key, token] = &mounted;
+    let named = [
+        "P2PFAAS_CLUSTER_KEY_FILE=/run/secrets/cluster-key",
+        "P2PFAAS_ADMIN_TOKEN_FILE=/run/secrets/admin-token",
+    ];
+    let flags = ["-v", key, "-v", token, "-e", named[0], "-e", named[1], "--health-interval", "1s"];
+    let cluster = Cluster::start(&["fn-echo"], &flags).await;
+    let stranger = Node::start(&cluster.network, &[]);
+    stranger.serves().await;
+    let [node, ..] = &cluster.nodes;
+    let echoed = send("POST", &node.url("/function/fn-echo"), FORWARD, "hello").await;
+    assert_eq!((echoed.status, echoed.header(RAN_ELSEWHERE)), (200, "True"));
+    eventually("the stranger was refused", || async {
+        let refused = node.metric("p2pfaas_refusals_total{kind=\"stranger\"}").await;
+        (refused > 0.0).then_some(())
+    })
+    .await;
+    cluster.is_whole().await;
+    eventually("the stranger hears of nobody", || async {
+        let known = stranger.listed().await;
+        cluster.nodes.iter().all(|node| !known.contains(&node.ip)).then_some(())
+    })
+    .await;
+
+    let change = |headers: Vec<(&'static str, String)>| async move {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, &**value)).collect();
+        let url = node.url("/configuration");
+        send("POST", &url, &headers, r#"{"queue_length_max":9}"#).await.status
+    };
+    let token = std::fs::read_to_string(folder.path().join("admin-token")).expect("made");
+    assert_eq!(change(Vec::new()).await, 401);
+    assert_eq!(change(vec![("Authorization", format!("Bearer {}", token.trim()))]).await, 200);
+    eventually("docker calls it healthy", || async {
+        (node.container.inspect("{{.State.Health.Status}}") == "healthy").then_some(())
+    })
+    .await;
+}
+
+#[actix_rt::test]
 async fn a_volume_of_v1s_files_is_read_as_it_is() {
     let Some(_engine) = engine() else { return };
     let network = Network::new();

@@ -32,10 +32,10 @@ impl Handler<AskAgain> for Discovery {
     type Result = ();
 
     fn handle(&mut self, AskAgain(ip): AskAgain, ctx: &mut Self::Context) {
-        self.asking_again.remove(&ip);
         let now = self.now();
-        let due = self.kept.membership.borrow_mut().due_again(ip, now);
-        self.ask(due.into_iter().collect(), ctx);
+        if self.swimming.asks_again(ip, &mut self.kept.membership.borrow_mut(), now) {
+            self.ask(vec![ip], ctx);
+        }
     }
 }
 
@@ -108,7 +108,7 @@ impl Handler<ChangeMachineConfig> for Discovery {
         AtomicResponse::new(Box::pin(saved.into_actor(self).map(|saved, actor, ctx| {
             saved?;
             actor.configure();
-            actor.told = None;
+            actor.swimming.has_news();
             actor.tell(ctx);
             actor.ask_init_servers(ctx);
             Ok(())
@@ -123,7 +123,7 @@ impl Handler<Reset> for Discovery {
         self.kept.membership.borrow_mut().reset();
         self.joins.reset();
         // It takes part anew, and so hears again of all that are there.
-        self.swim = None;
+        self.swimming.stop();
         self.publish(None);
     }
 }
@@ -154,7 +154,9 @@ impl Handler<Leave> for Discovery {
         let membership = self.kept.membership.borrow();
         // Those that speak v1's protocol alone would take it for a sign of life.
         let told = membership.list().into_iter().filter(|machine| machine.is.streams);
-        let told: Vec<_> = told.map(|machine| self.poller.farewell(machine.ip, &me)).collect();
+        let told: Vec<_> = told
+            .map(|machine| self.poller.farewell(machine.ip, machine.is.tls_port, &me))
+            .collect();
         Box::pin(async move {
             join_all(told).await;
         })

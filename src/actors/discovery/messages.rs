@@ -159,10 +159,11 @@ pub struct PollAnswer {
 /// How Discovery looks at the network.
 pub trait Poller {
     /// Asks the machine at `ip` for its list, introducing ourselves as `me`; `briefly`, only what it says of
-    /// itself. `None`: no good answer in time.
+    /// itself. By TLS it answers at `tls_port`, where that is known. `None`: no good answer in time.
     fn poll(
         &self,
         ip: IpAddr,
+        tls_port: Option<u16>,
         me: &Identity,
         briefly: bool,
     ) -> LocalBoxFuture<'static, Option<PollAnswer>>;
@@ -177,7 +178,12 @@ pub trait Poller {
     fn refuses(&self, ip: IpAddr) -> LocalBoxFuture<'static, bool>;
 
     /// Tells the machine at `ip` that this node, `me`, stops. Resolves when it knows, or soon.
-    fn farewell(&self, ip: IpAddr, me: &Identity) -> LocalBoxFuture<'static, ()>;
+    fn farewell(
+        &self,
+        ip: IpAddr,
+        tls_port: Option<u16>,
+        me: &Identity,
+    ) -> LocalBoxFuture<'static, ()>;
 
     /// Asks the other discovery service that is configured instead of our own for this node's
     /// identity and its machines. `None`: no good answer in time.

@@ -40,7 +40,7 @@ pub use self::messages::{
 use self::swimming::Waking;
 use super::supervise::Guard;
 use crate::lock;
-use crate::membership::swim::{Swim, SwimTimer};
+use crate::membership::swimming::Swimming;
 use crate::membership::{At, Introduction, Membership};
 use crate::metrics::Metrics;
 use crate::saved::{Layered, MachineConfig};
@@ -66,9 +66,6 @@ const SAVE_TIME: Duration = Duration::from_secs(1);
 /// How long they are not saved again: whoever changes its name all the time must not wear out the
 /// disk.
 const SAVE_REST: Duration = Duration::from_secs(15);
-
-/// Machines that one answer may make known. The next polls tell of further ones.
-const NEWCOMERS_MAX: usize = 256;
 
 /// How long a machine is not asked again whether it stops, whoever says so.
 const LEAVE_REST: Duration = Duration::from_secs(1);
@@ -98,12 +95,8 @@ pub struct DiscoverySettings {
     pub load: Rc<dyn Fn() -> RecordLoad>,
 }
 
-/// When a machine that SWIM tells of, and that did not answer, is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// Polls of one class that are under way at once.
 const POLLS_MAX: usize = 16;
-/// How often a node looks whether it has something new to say of itself, at most.
-const TELL_TIME: Duration = Duration::from_millis(500);
 
 /// See the module.
 pub struct Discovery {
@@ -126,21 +119,12 @@ pub struct Discovery {
     saved_at: Option<Instant>,
     saving: bool,
     leaving: bool,
-    /// What tells who is there of those that speak our protocol; `None`: without an address of its own, this
-    /// node does not take part.
-    swim: Option<Swim>,
-    /// When it was last looked whether there is something to tell of this node.
-    told: Option<Instant>,
-    /// Nodes that may still be asked to take this one in before the next poll.
-    joins_left: usize,
-    /// Those that are asked again in a moment: once each, however many calls fail there.
-    asking_again: BTreeSet<IpAddr>,
+    /// What tells who is there of those that speak our protocol. Without an address of its own, this node does not
+    /// take part.
+    swimming: Swimming,
     /// Polls of those that are not alive, by class.
     turns: [Arc<Semaphore>; 3],
-    /// Timers of SWIM, by the time since the start when they are due, and a number.
-    timers: BTreeMap<(Duration, u64), SwimTimer>,
-    timer_number: u64,
-    /// What wakes this actor for the next of them, and when.
+    /// What wakes this actor for SWIM's next timer, and when, since the start.
     waking: Option<(Duration, Waking)>,
     /// Machines of which it was said that they stop, and when they were asked for it.
     said_to_leave: BTreeMap<IpAddr, Instant>,
@@ -156,6 +140,7 @@ impl Discovery {
         metrics: Arc<Metrics>,
         guard: Guard,
     ) -> Self {
+        let machines_max = settings.machines_max;
         Self {
             kept,
             settings,
@@ -171,13 +156,8 @@ impl Discovery {
             saved_at: None,
             saving: false,
             leaving: false,
-            swim: None,
-            told: None,
-            joins_left: 0,
-            asking_again: BTreeSet::new(),
+            swimming: Swimming::new(machines_max),
             turns: std::array::from_fn(|_| Arc::new(Semaphore::new(POLLS_MAX))),
-            timers: BTreeMap::new(),
-            timer_number: 0,
             waking: None,
             said_to_leave: BTreeMap::new(),
             _guard: guard,

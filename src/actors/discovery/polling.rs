@@ -9,7 +9,8 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::messages::{AskAgain, Polled};
-use super::{ASK_AGAIN, Discovery, NEWCOMERS_MAX, PollAnswer, warn_of_conflict};
+use super::{Discovery, PollAnswer, warn_of_conflict};
+use crate::membership::swimming::{ASK_AGAIN, AfterFailure};
 use crate::types::may_be_machine;
 
 impl Discovery {
@@ -18,7 +19,8 @@ impl Discovery {
         let me = self.kept.published.load().identity.clone();
         for ip in addresses {
             let briefly = self.kept.membership.borrow_mut().is_polled_briefly(ip, self.now());
-            let (poll, report) = (self.poller.poll(ip, &me, briefly), ctx.address());
+            let port = self.tls_port_of(ip);
+            let (poll, report) = (self.poller.poll(ip, port, &me, briefly), ctx.address());
             let turns = self.turns(ip);
             // Tasks of their own: an actor looks at all its futures whenever one of them wakes it.
             actix_rt::spawn(async move {
@@ -31,6 +33,15 @@ impl Discovery {
                 report.do_send(Polled { ip, ping: asked.elapsed(), answer });
             });
         }
+    }
+
+    /// Where the machine at `ip` answers members by TLS, as far as that is known: by itself, or by its record.
+    fn tls_port_of(&self, ip: IpAddr) -> Option<u16> {
+        if let Some(port) = self.kept.membership.borrow().tls_port_of(ip) {
+            return Some(port);
+        }
+        let record = self.swimming.swim().and_then(|swim| swim.records().of(ip).cloned())?;
+        record.about.as_ref()?.tls_port
     }
 
     /// Whose turns a poll of the machine at `ip` waits for. Those that are not alive wait, since many nodes that
@@ -72,9 +83,10 @@ impl Discovery {
                 self.kept.membership.borrow_mut().forget(ip);
             }
             Some(answer) => {
-                let streams = answer.is.streams;
+                let (streams, is_keyed) = (answer.is.streams, answer.is.tls_port.is_some());
                 self.answered(ip, ping, answer, me.ip);
-                if streams {
+                // Who has no key understands no datagram of those that have one.
+                if streams && is_keyed == self.settings.about.tls_port.is_some() {
                     self.swim_with(ip, ctx);
                 }
             }
@@ -86,17 +98,21 @@ impl Discovery {
     /// A poll of the machine at `ip`, or a call to it, did not come through. If it dies of it, that is said
     /// in the log by these `words`.
     pub(super) fn failed(&mut self, ip: IpAddr, words: &str, ctx: &Context<Self>) {
-        if self.kept.membership.borrow_mut().failed(ip) {
-            tracing::warn!(%ip, "{words}");
-            self.swim_without(ip, ctx);
-            self.publish(None);
-        } else if self.kept.membership.borrow().is_swimming(ip) && self.asking_again.insert(ip) {
-            // All others wait for what this node finds out.
-            let report = ctx.address();
-            actix_rt::spawn(async move {
-                tokio::time::sleep(ASK_AGAIN).await;
-                report.do_send(AskAgain(ip));
-            });
+        let elapsed = self.start.elapsed();
+        let after = self.swimming.failed(ip, &mut self.kept.membership.borrow_mut(), elapsed);
+        match after {
+            AfterFailure::Nothing => {}
+            AfterFailure::Died => {
+                tracing::warn!(%ip, "{words}");
+                self.carry_out(ctx);
+            }
+            AfterFailure::AsksAgain => {
+                let report = ctx.address();
+                actix_rt::spawn(async move {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                    report.do_send(AskAgain(ip));
+                });
+            }
         }
     }
 
@@ -116,13 +132,7 @@ impl Discovery {
             let name = answer.is.name.clone();
             warn_of_conflict(membership.answered(ip, answer.is, ping, now), ip, &name);
         }
-        let mut newcomers = NEWCOMERS_MAX;
-        for (ip, is) in answer.knows {
-            newcomers -= usize::from(membership.hearsay(ip, is, now));
-            if newcomers == 0 {
-                break;
-            }
-        }
+        membership.told(answer.knows, now);
         drop(membership);
         self.forget_aliases(ip);
     }

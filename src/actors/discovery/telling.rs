@@ -4,32 +4,28 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix::{Context, Handler, MessageResult};
-use tokio::time::Instant;
 
 use super::messages::{ListRecords, RecordListing};
 use super::swimming::unix_ms;
-use super::{Discovery, LOGGED_MAX, Published, TELL_TIME};
+use super::{Discovery, LOGGED_MAX, Published};
 use crate::membership::records::{AgedRecord, failing};
 use crate::membership::topology::{is_neighbour, nearest};
 use crate::membership::{Machine, Standing};
-use crate::types::{Identity, Neighbours, NodeDescription, NodeRecord, Peer};
+use crate::types::{Identity, Neighbours, NodeDescription, NodeRecord};
 use crate::wire::headers::OUR_PROTOCOL_NUMBER;
 
 impl Discovery {
     /// Tells the others what this node is and how busy, if that is news and it is time to look.
     pub(super) fn tell(&mut self, ctx: &Context<Self>) {
-        if self.told.is_some_and(|then| then.elapsed() < TELL_TIME) {
+        let elapsed = self.start.elapsed();
+        if !self.swimming.may_say(elapsed) {
             return;
         }
-        self.told = Some(Instant::now());
         let identity = self.kept.published.load().identity.clone();
-        let elapsed = self.start.elapsed();
-        if let Some(swim) = &mut self.swim {
-            let software = self.settings.about.clone();
-            let about = NodeDescription { name: identity.id, group: identity.group, ..software };
-            swim.say(&about, (self.settings.load)(), elapsed, unix_ms());
-            self.carry_out(ctx);
-        }
+        let software = self.settings.about.clone();
+        let about = NodeDescription { name: identity.id, group: identity.group, ..software };
+        self.swimming.says(&about, (self.settings.load)(), elapsed, unix_ms());
+        self.carry_out(ctx);
     }
 
     /// Looks who is nearest now, where that matters.
@@ -37,7 +33,7 @@ impl Discovery {
         let Neighbours::Nearest(count) = self.neighbours else { return };
         let membership = self.kept.membership.borrow();
         let machines = membership.list().into_iter().map(|machine| {
-            let measured = self.swim.as_ref().and_then(|swim| swim.round_trip(machine.ip));
+            let measured = self.swimming.swim().and_then(|swim| swim.round_trip(machine.ip));
             let polled = Some(machine.ping).filter(|ping| !ping.is_zero());
             (machine.ip, measured.or(polled))
         });
@@ -50,24 +46,17 @@ impl Discovery {
 
     /// Publishes what has changed; `identity` is given when that has.
     pub(super) fn publish(&mut self, identity: Option<Identity>) {
-        let records = self.swim.as_ref().map(|swim| swim.records());
         let membership = self.kept.membership.borrow();
-        let versions = (membership.version(), records.as_ref().map_or(0, |all| all.version()));
+        let versions = self.swimming.version(&membership);
         if identity.is_none() && self.published == Some(versions) {
             return;
         }
         self.published = Some(versions);
         let old = self.kept.published.load();
         let identity = identity.unwrap_or_else(|| old.identity.clone());
-        let are = membership.list().into_iter().filter(|machine| {
+        let peers = self.swimming.peers(&membership, |machine| {
             is_neighbour(&self.neighbours, machine, &identity.group, &self.nearest)
         });
-        let peers: Vec<Peer> = are
-            .map(|machine| {
-                let record = records.as_ref().and_then(|all| all.of(machine.ip)).cloned();
-                Peer { record, ..Peer::from(machine) }
-            })
-            .collect();
         if !peers.iter().map(|peer| &peer.host).eq(old.peers.iter().map(|peer| &peer.host)) {
             let hosts: Vec<&str> = peers.iter().take(LOGGED_MAX).map(|peer| &*peer.host).collect();
             tracing::info!(count = peers.len(), machines = ?hosts, "the machines that calls may go to changed");
@@ -90,6 +79,7 @@ fn unrecorded(machine: &Machine) -> AgedRecord {
         name: machine.is.name.clone(),
         group: machine.is.group.clone(),
         protocol: if machine.is.streams { OUR_PROTOCOL_NUMBER } else { 1 },
+        tls_port: machine.is.tls_port,
         ..NodeDescription::default()
     };
     let record = Arc::new(NodeRecord { about: Some(about), load: None });
@@ -101,7 +91,7 @@ impl Handler<ListRecords> for Discovery {
 
     fn handle(&mut self, _: ListRecords, _: &mut Self::Context) -> Self::Result {
         let (published, now) = (self.kept.published.load(), self.now().elapsed);
-        let mut records: BTreeMap<_, _> = match &self.swim {
+        let mut records: BTreeMap<_, _> = match self.swimming.swim() {
             Some(swim) => swim.records().all(now).into_iter().map(|r| (r.owner, r)).collect(),
             None => BTreeMap::new(),
         };
@@ -117,7 +107,7 @@ impl Handler<ListRecords> for Discovery {
                 aged: records.remove(&machine.ip).unwrap_or_else(|| unrecorded(machine)),
                 own: false,
                 neighbour: published.peers.iter().any(|peer| *peer.host == *ip),
-                round_trip: self.swim.as_ref().and_then(|swim| swim.round_trip(machine.ip)),
+                round_trip: self.swimming.swim().and_then(|swim| swim.round_trip(machine.ip)),
             }
         });
         let mut all: Vec<_> = own.into_iter().chain(others).collect();

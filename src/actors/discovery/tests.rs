@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use super::*;
 use crate::actors::Crash;
 use crate::membership::Rules;
-use crate::membership::swim::{SwimEffect, SwimId};
+use crate::membership::swim::{Swim, SwimEffect, SwimId};
 use crate::saved::MachinePatch;
 use crate::storage;
 use crate::types::Identity;
@@ -37,6 +37,7 @@ impl Poller for Machines {
     fn poll(
         &self,
         ip: IpAddr,
+        _: Option<u16>,
         _: &Identity,
         _: bool,
     ) -> LocalBoxFuture<'static, Option<PollAnswer>> {
@@ -64,7 +65,7 @@ impl Poller for Machines {
         Box::pin(async move { refuses })
     }
 
-    fn farewell(&self, ip: IpAddr, _: &Identity) -> LocalBoxFuture<'static, ()> {
+    fn farewell(&self, ip: IpAddr, _: Option<u16>, _: &Identity) -> LocalBoxFuture<'static, ()> {
         let told = Rc::clone(&self.told_farewell);
         Box::pin(async move { told.borrow_mut().push(ip) })
     }

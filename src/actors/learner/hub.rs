@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::policy::{LearnerDecision, Question, Task};
 use crate::rl::learner::Snapshot;
 use crate::rl::parameters::Compatibility;
-use crate::rl::reward::{Pending, RewardSink};
+use crate::rl::reward::RewardSink;
 use crate::rl::stats::{LearnerStats, RewardStats};
 use crate::rl::window::entry_bytes;
 use crate::rl::{Eid, Entry};
@@ -153,43 +153,13 @@ impl LearnerHub {
         rng: &mut dyn Rng,
     ) -> LearnerDecision {
         let snapshot = self.snapshot.load();
-        let choice = snapshot.decide(&question.state, question.possible, rng);
-        let deadline = snapshot.running.reward.deadline(task.task_type, task.deadline);
-        let pending = deadline.map(|deadline| {
-            Pending::new(
-                Entry {
-                    eid,
-                    state: Arc::clone(&question.state),
-                    action: choice.action,
-                    reward: 0.0,
-                },
-                task.task_type,
-                snapshot.generation,
-                deadline,
-                Arc::clone(self) as _,
-            )
-        });
-        LearnerDecision {
-            eid,
-            state: Arc::clone(&question.state),
-            action: choice.action,
-            epsilon: choice.epsilon,
-            fallback: false,
-            pending,
-        }
+        LearnerDecision::taken(&snapshot, eid, question, task, Arc::clone(self) as _, rng)
     }
 
-    /// What stands in for a decision that cannot be had: run here. Without an EID it is number 0.
+    /// What stands in for a decision that cannot be had.
     pub fn fallback(eid: Option<Eid>, question: Question, metrics: &Metrics) -> LearnerDecision {
         metrics.fallback();
-        LearnerDecision {
-            eid: eid.unwrap_or_default(),
-            state: question.state,
-            action: 1,
-            epsilon: 0.0,
-            fallback: true,
-            pending: None,
-        }
+        LearnerDecision::fallback(eid, question)
     }
 
     /// The entries that wait to be trained on.

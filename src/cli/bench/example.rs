@@ -8,9 +8,9 @@ use crate::keys::{Key, ShownDefault};
 
 /// How the example begins.
 const BEGINNING: &str = "\
-# A scenario for p2pfaas bench run. Lines that begin with \"#= \" show keys with their defaults, or an
-# example where there is none. Every key is also a flag, which goes before this file:
-# --duration-s 10, --load-factors 1,1.5. Paths are relative to this file's folder.
+# A scenario for p2pfaas bench run and bench simulate. Lines that begin with \"#= \" show keys with
+# their defaults, or an example where there is none. Every key is also a flag, which goes before
+# this file: --duration-s 10, --load-factors 1,1.5. Paths are relative to this file's folder.
 ";
 
 /// Keys that the example sets, with blank lines between them.
@@ -100,14 +100,23 @@ mod tests {
             assert_eq!(times, 1, "{}", key.name);
         }
         let shown = text.lines().filter_map(|line| line.strip_prefix("#= "));
-        // The closed forms are not for traces.
-        let shown: Vec<&str> = shown.filter(|line| !line.starts_with("traces")).collect();
+        // The closed forms are not for traces, nor for recordings.
+        let (other, shown): (Vec<&str>, Vec<&str>) =
+            shown.partition(|line| ["traces", "recording"].iter().any(|key| line.starts_with(key)));
+        assert!(other.iter().all(|line| read(line) != Scenario::default()), "{other:?}");
         let (shown, default) = (read(&shown.join("\n")), Scenario::default());
-        let Scenario { topology, k, queue_length, queue_enabled, theory_service_s, .. } =
-            shown.clone();
         // What has no default is shown with an example.
-        let shows =
-            Scenario { topology, k, queue_length, queue_enabled, theory_service_s, ..default };
+        let shows = Scenario {
+            topology: shown.topology.clone(),
+            k: shown.k,
+            queue_length: shown.queue_length,
+            queue_enabled: shown.queue_enabled,
+            theory_service_s: shown.theory_service_s,
+            network: shown.network.clone(),
+            service: shown.service.clone(),
+            faults: shown.faults.clone(),
+            ..default
+        };
         assert_eq!(shown, shows);
     }
 

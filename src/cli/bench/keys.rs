@@ -93,6 +93,9 @@ fn below(folder: &Path, table: &mut Table) {
         Some(one) => moved(one),
         None => {}
     }
+    for (key, name) in [("network", "pairs"), ("service", "durations"), ("recording", "file")] {
+        table.get_mut(key).and_then(|table| table.get_mut(name)).into_iter().for_each(moved);
+    }
     let payloads = table.get_mut("payloads").and_then(Value::as_array_mut);
     for payload in payloads.into_iter().flatten() {
         payload.get_mut("file").into_iter().for_each(moved);
@@ -118,11 +121,14 @@ impl ScenarioKeys {
             table.entry("fleet").or_insert(fleet.into());
             below(folder, &mut table);
         }
-        // Rates and traces exclude each other; the one that is a flag takes the other's place.
-        for (given, other) in [("rates", "traces"), ("traces", "rates")] {
-            if self.0.contains_key(given) {
-                table.remove(other);
-            }
+        // Rates, traces and a recording exclude each other; what is a flag takes the others' place.
+        let others: [(&str, &[&str]); 3] = [
+            ("rates", &["traces", "recording"]),
+            ("traces", &["rates", "recording"]),
+            ("recording", &Scenario::BY_RECORDING),
+        ];
+        for (_, others) in others.iter().filter(|(given, _)| self.0.contains_key(*given)) {
+            others.iter().for_each(|other| drop(table.remove(*other)));
         }
         table.extend(self.0.clone());
         let whose = file.map_or(String::new(), |file| format!("{}: ", file.display()));
@@ -174,6 +180,17 @@ mod tests {
         let alone = ScenarioKeys::default().scenario(Some(&file)).expect("good");
         assert_eq!(alone.fleet, folder.path().join("fleet.toml"));
         assert_eq!(alone.traces.0, [folder.path().join("t_{n}.csv")]);
+        // A recording takes the place of both, and either that of a recording.
+        let recorded = self::keys(&["--recording", "{ file = 'r.csv', speed = 2 }"]);
+        let scenario = recorded.scenario(Some(&file)).expect("good");
+        assert!(scenario.traces.0.is_empty());
+        let recording = scenario.recording.expect("given");
+        assert_eq!((&*recording.file, recording.from_s), (Path::new("r.csv"), 0.0));
+        std::fs::write(&file, "recording = { file = \"r.csv\" }").expect("written");
+        let alone = ScenarioKeys::default().scenario(Some(&file)).expect("good").recording;
+        assert_eq!(alone.map(|one| one.file), Some(folder.path().join("r.csv")));
+        let rates = self::keys(&["--rates", "8"]).scenario(Some(&file)).expect("good");
+        assert_eq!(rates.recording, None);
     }
 
     #[test]

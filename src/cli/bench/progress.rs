@@ -9,13 +9,11 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::experiment::design::about::{About, RunEnd};
+use crate::experiment::design::about::{About, LoadKept, RunEnd};
 use crate::experiment::run::{Progress, RunProgress};
 
 /// Seconds between the lines where there is no terminal.
 const LINE_S: f64 = 10.0;
-/// Seconds late, for one call in a hundred, from which on it is worth a word.
-const LATE_S: f64 = 0.01;
 
 /// What is drawn.
 enum Event {
@@ -141,26 +139,51 @@ impl Progress for Bar {
     }
 
     fn ended(&self, about: &About, results: &Path) {
-        let kept = &about.kept;
         let how = if about.end == RunEnd::Complete { "" } else { " (interrupted)" };
         self.say(format!("{}{how}", results.display()));
+        amiss(&about.kept).into_iter().for_each(|line| self.say(line));
+    }
+}
+
+/// What was not as planned, a line each.
+fn amiss(kept: &LoadKept) -> Vec<String> {
+    let mut lines = Vec::new();
+    if kept.disturbed() {
         let (in_time, [half, most, _]) = (share(kept.sent_in_time, kept.planned), kept.late_s);
-        if kept.planned > 0 && (in_time < 99.0 || most > LATE_S) {
-            self.say(format!(
-                "  this machine did not keep the rate well: {in_time:.1} % of {} calls were sent \
-                 before the end; half were {half:.4} s late or more, one in a hundred {most:.4} s",
-                kept.planned,
-            ));
+        lines.push(format!(
+            "  disturbed: this machine did not keep the rate well: {in_time:.1} % of {} calls were \
+             sent before the end; half were {half:.4} s late or more, one in a hundred {most:.4} s",
+            kept.planned,
+        ));
+    }
+    if kept.not_sent > 0 {
+        lines.push(format!("  {} calls were not sent: too many were under way", kept.not_sent));
+    }
+    if kept.training_failed > 0 {
+        lines.push(format!(
+            "  {} of {} entries did not reach the learners",
+            kept.training_failed,
+            kept.trained + kept.training_failed
+        ));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_amiss_is_said_and_nothing_else() {
+        let well = LoadKept { planned: 100, sent_in_time: 100, ..LoadKept::default() };
+        assert!(amiss(&well).is_empty());
+        let late = LoadKept { late_s: [0.001, 0.017, 0.05], ..well };
+        let [line] = &*amiss(&late) else { panic!("one line") };
+        assert!(line.contains("disturbed") && line.contains("0.0170 s"), "{line}");
+        let amiss = amiss(&LoadKept { sent_in_time: 90, not_sent: 10, training_failed: 3, ..well });
+        for (line, part) in amiss.iter().zip(["disturbed", "10 calls", "3 of 3 entries"]) {
+            assert!(line.contains(part), "{line}");
         }
-        if kept.not_sent > 0 {
-            self.say(format!("  {} calls were not sent: too many were under way", kept.not_sent));
-        }
-        if kept.training_failed > 0 {
-            self.say(format!(
-                "  {} of {} entries did not reach the learners",
-                kept.training_failed,
-                kept.trained + kept.training_failed
-            ));
-        }
+        assert_eq!(amiss.len(), 3);
     }
 }

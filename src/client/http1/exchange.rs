@@ -5,18 +5,20 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use actix_rt::net::TcpStream;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::http::{Method, StatusCode};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::head::{self, AnswerHead, BodyEnd};
+use super::stream::Outgoing;
 use super::{BodyFailure, SendFailure};
 use crate::call::body::RequestBody;
 use crate::error::Error;
+use crate::tls::ClusterMember;
 use crate::types::Cause;
 use crate::wire::chunks::{CHUNK_END, ChunkPiece, Chunks, LAST_CHUNK, chunk_head};
 
@@ -47,7 +49,7 @@ enum Sending {
 
 /// See the module.
 pub(super) struct Exchange {
-    stream: TcpStream,
+    stream: Outgoing,
     method: Method,
     upgrades: bool,
     body: RequestBody,
@@ -57,6 +59,8 @@ pub(super) struct Exchange {
     /// How the body is framed, and what is left of one of a known length.
     framing: BodyEnd,
     sending: Sending,
+    /// Whether something was written that the kernel may not have yet.
+    unflushed: bool,
     /// Bytes of the request that the kernel took.
     written: u64,
     /// Read and not taken yet.
@@ -68,7 +72,7 @@ pub(super) struct Exchange {
     keeps: bool,
 }
 
-/// An answer came that is no HTTP/1.
+/// An answer's head began, and did not come to its end.
 #[derive(Debug, thiserror::Error)]
 #[error("unreadable answer: {0}")]
 struct UnreadableAnswer(#[source] Cause);
@@ -78,8 +82,10 @@ struct UnreadableAnswer(#[source] Cause);
 pub(super) enum NoHead {
     /// The connection ended before anything came. `sent`: bytes of the request that the kernel took.
     Ended { sent: u64, cause: Cause },
-    /// It cannot be read, or is not whole.
-    Bad(Cause),
+    /// It is none of HTTP/1.
+    Unreadable(Cause),
+    /// It is not whole.
+    Cut(Cause),
     /// The request's own body failed.
     Body(Error),
 }
@@ -88,7 +94,8 @@ impl NoHead {
     pub(super) fn into_failure(self) -> SendFailure {
         match self {
             Self::Ended { cause, .. } => SendFailure::Broke(cause),
-            Self::Bad(cause) => SendFailure::Broke(Cause::of(UnreadableAnswer(cause))),
+            Self::Unreadable(cause) => SendFailure::Unreadable(cause),
+            Self::Cut(cause) => SendFailure::Broke(Cause::of(UnreadableAnswer(cause))),
             Self::Body(why) => SendFailure::RequestBody(why),
         }
     }
@@ -98,7 +105,7 @@ impl Exchange {
     /// Sends `head`, and behind it `body` once the other side has agreed to what `head` asks for: to
     /// become a WebSocket.
     pub(super) fn upgrading(
-        stream: TcpStream,
+        stream: Outgoing,
         method: Method,
         head: Bytes,
         body: RequestBody,
@@ -110,7 +117,7 @@ impl Exchange {
 
     /// Sends `head`, and `body` once the other side wants it.
     pub(super) fn asking(
-        stream: TcpStream,
+        stream: Outgoing,
         method: Method,
         head: Bytes,
         body: RequestBody,
@@ -123,7 +130,7 @@ impl Exchange {
 
     /// Sends `head` and `body`, framed as `framing` says, on `stream`.
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Outgoing,
         method: Method,
         head: Bytes,
         body: RequestBody,
@@ -138,6 +145,7 @@ impl Exchange {
             out_bytes: 0,
             framing,
             sending: Sending::Going,
+            unflushed: false,
             written: 0,
             came: Bytes::new(),
             read: 0,
@@ -159,6 +167,11 @@ impl Exchange {
             self.out_bytes += bytes.len();
             self.out.push_back(bytes);
         }
+    }
+
+    /// Which member of the cluster answers.
+    pub(super) fn member(&self) -> Option<Arc<ClusterMember>> {
+        self.stream.member().cloned()
     }
 
     /// Bytes that went and came so far.
@@ -216,11 +229,13 @@ impl Exchange {
         loop {
             self.take_body(cx)?;
             if self.out.is_empty() {
+                self.flush(cx);
                 return Ok(());
             }
             match self.poll_write(cx) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(bytes)) => {
+                    self.unflushed = true;
                     self.written += bytes as u64;
                     self.out_bytes -= bytes;
                     self.wrote(bytes);
@@ -232,6 +247,13 @@ impl Exchange {
                     self.out_bytes = 0;
                 }
             }
+        }
+    }
+
+    /// Has what is sealed go out, too. What stands in its way the next read tells.
+    fn flush(&mut self, cx: &mut Context<'_>) {
+        if self.unflushed && Pin::new(&mut self.stream).poll_flush(cx).is_ready() {
+            self.unflushed = false;
         }
     }
 
@@ -287,7 +309,7 @@ impl Exchange {
             self.poll_send(cx).map_err(NoHead::Body)?;
             while !self.came.is_empty() {
                 let read = head::read(&self.came, &self.method)
-                    .map_err(|why| NoHead::Bad(Cause::of(why)))?;
+                    .map_err(|why| NoHead::Unreadable(Cause::of(why)))?;
                 let Some((head, length)) = read else { break };
                 self.came.advance(length);
                 let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -301,7 +323,7 @@ impl Exchange {
                 let to_ours = || head::tokens(&head.headers, &header::UPGRADE).eq(["websocket"]);
                 if switches && !(self.upgrades && to_ours()) {
                     let why = "it switches to a protocol that nobody asked for";
-                    return Poll::Ready(Err(NoHead::Bad(Cause::of(why))));
+                    return Poll::Ready(Err(NoHead::Unreadable(Cause::of(why))));
                 }
                 (self.end, self.keeps) = (head.end, head.keeps);
                 if switches {
@@ -321,9 +343,9 @@ impl Exchange {
                     return Poll::Ready(Err(NoHead::Ended { sent: self.written, cause }));
                 }
                 Ok(0) => {
-                    return Poll::Ready(Err(NoHead::Bad(Cause::of("its head ends early"))));
+                    return Poll::Ready(Err(NoHead::Cut(Cause::of("its head ends early"))));
                 }
-                Err(why) => return Poll::Ready(Err(NoHead::Bad(Cause::of(why)))),
+                Err(why) => return Poll::Ready(Err(NoHead::Cut(Cause::of(why)))),
             }
         }
     }
@@ -390,8 +412,8 @@ impl Exchange {
     }
 
     /// The connection, if it can be used again: request and answer have both come to their end.
-    pub(super) fn into_idle(self) -> Option<TcpStream> {
-        let through = self.sending == Sending::Done && self.out.is_empty();
+    pub(super) fn into_idle(self) -> Option<Outgoing> {
+        let through = self.sending == Sending::Done && self.out.is_empty() && !self.unflushed;
         (through && self.keeps && self.came.is_empty()).then_some(self.stream)
     }
 }

@@ -10,31 +10,34 @@ mod exchange;
 mod head;
 mod origin;
 mod pool;
+mod stream;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use actix_rt::net::TcpStream;
 use actix_web::http::header::HeaderMap;
 use actix_web::http::{Method, StatusCode};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
 
 use self::exchange::{Exchange, NoHead};
-use self::head::{BodyEnd, RequestHead};
+use self::head::{AnswerHead, BodyEnd, RequestHead};
 pub use self::origin::Origin;
 use self::pool::Pool;
+use self::stream::Outgoing;
 use super::socket::end_unacknowledged;
 use super::{BodyFailure, Hosts, SendFailure};
 use crate::call::body::RequestBody;
 use crate::connections::Bodies;
 use crate::memory::budget::Reservation;
 use crate::time::limit::{Silence, TimeLimit};
+use crate::tls::{ClusterMember, PeerTls};
 use crate::types::Cause;
 use crate::wire::headers;
 
@@ -66,6 +69,8 @@ pub struct ClientRules {
     pub first_byte: Duration,
     /// How long it may take from one piece of an answer's body to the next.
     pub next_byte: Duration,
+    /// By what nodes of a cluster with a key are spoken to ([`Origin::sealed`]); `None`: they are not.
+    pub sealing: Option<Arc<PeerTls>>,
 }
 
 /// A request.
@@ -98,6 +103,8 @@ pub struct IncomingAnswer {
     /// Whether its headers tell of a body that it leaves out, for the request asked for none (HEAD) or
     /// the client has it already (304).
     pub leaves_body_out: bool,
+    /// Which member of the cluster answered; `None`: it was asked in the clear.
+    pub member: Option<Arc<ClusterMember>>,
 }
 
 /// An answer's body. Dropping it before its end closes the connection.
@@ -194,7 +201,7 @@ impl HttpClient {
                 // The kernel also counts the time in which there is no room, and who does not read yet is
                 // not gone: that has as long as an answer has.
                 let rules = &self.0.rules;
-                let _ = end_unacknowledged(&stream, rules.first_byte.max(rules.next_byte));
+                let _ = end_unacknowledged(stream.tcp(), rules.first_byte.max(rules.next_byte));
             }
             let exchange = self.begin(&request, head.clone(), framing, stream, asks_first);
             match self.exchange(exchange, &request.origin, (address, long)).await {
@@ -215,7 +222,7 @@ impl HttpClient {
         request: &OutgoingRequest,
         head: Bytes,
         framing: BodyEnd,
-        stream: TcpStream,
+        stream: Outgoing,
         asks_first: bool,
     ) -> Exchange {
         let (method, body) = (request.method.clone(), request.body.clone());
@@ -247,6 +254,7 @@ impl HttpClient {
         })
         .await?;
         let leaves_body_out = exchange.leaves_body_out(head.status);
+        let member = exchange.member();
         let mut body = IncomingBody {
             exchange: Some(exchange),
             client: self.clone(),
@@ -259,7 +267,8 @@ impl HttpClient {
         if body.length() == Some(0) {
             body.ended();
         }
-        Ok(IncomingAnswer { status: head.status, headers: head.headers, body, leaves_body_out })
+        let AnswerHead { status, headers, .. } = head;
+        Ok(IncomingAnswer { status, headers, body, leaves_body_out, member })
     }
 }
 
@@ -313,7 +322,7 @@ impl IncomingBody {
             self.trailers = exchange.trailers();
             if let Some(stream) = exchange.into_idle() {
                 if self.long {
-                    let _ = end_unacknowledged(&stream, self.client.0.rules.machine_silence);
+                    let _ = end_unacknowledged(stream.tcp(), self.client.0.rules.machine_silence);
                 }
                 self.client.keep(&self.address.0, self.address.1, stream);
             }

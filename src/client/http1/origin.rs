@@ -12,13 +12,15 @@ pub struct Origin {
     pub(super) port: u16,
     /// Both, as they stand in a URL.
     pub(super) text: Rc<str>,
+    /// Whether it is a node that is spoken to by TLS; its host is an address then.
+    pub(super) sealed: bool,
     /// What connecting to it may take beyond the usual.
     pub(super) longer: Duration,
 }
 
 impl PartialEq for Origin {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.text == other.text && self.sealed == other.sealed
     }
 }
 
@@ -36,7 +38,17 @@ impl Origin {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let host = bare.unwrap_or(host);
         let text = format!("{}:{port}", crate::types::url_host(host));
-        Self { host: host.into(), port, text: text.into(), longer: Duration::ZERO }
+        Self { host: host.into(), port, text: text.into(), sealed: false, longer: Duration::ZERO }
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The same, where a member of the cluster answers by TLS.
+    pub fn sealed(self) -> Self {
+        Self { sealed: true, ..self }
     }
 
     /// The same, where connecting may take so much longer.

@@ -109,6 +109,7 @@ fn rules() -> ClientRules {
         machine_silence: Duration::from_secs(10),
         first_byte: PATIENCE,
         next_byte: PATIENCE,
+        sealing: None,
     }
 }
 
@@ -447,10 +448,15 @@ async fn a_body_that_is_not_whole_is_an_error() {
 
 #[actix_rt::test]
 async fn a_head_that_is_not_whole_or_cannot_be_read_breaks_the_call() {
-    for head in ["HTTP/1.1 200", "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n", "SSH-2.0\r\n"] {
+    for (head, is_of_http) in [
+        ("HTTP/1.1 200", true),
+        ("HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n", false),
+        ("SSH-2.0\r\n", false),
+    ] {
         let (address, served) = server(vec![script(move |mut wire| drop(wire.answer(head)))]);
         let got = get(&client(), address).await;
-        assert!(broke(&got), "{head:?}: {got:?}");
+        let unreadable = matches!(got, Err(SendFailure::Unreadable(_)));
+        assert_eq!((broke(&got), unreadable), (is_of_http, !is_of_http), "{head:?}: {got:?}");
         served.join().expect("served");
     }
 }
@@ -886,7 +892,7 @@ async fn a_websocket_is_a_connection_of_its_own_and_only_for_who_asked() {
     let refused = client.send(asking(streamed(&source, None))).await.expect("an answer");
     assert_eq!(refused.body.collect(10).await, Ok("ok".into()), "it need not agree");
     let unasked = get(&client, address).await;
-    assert!(broke(&unasked), "{unasked:?}");
+    assert!(matches!(unasked, Err(SendFailure::Unreadable(_))), "{unasked:?}");
     served.join().expect("served");
 }
 
@@ -908,4 +914,12 @@ async fn trailers_come_along_also_where_the_body_came_with_its_head() {
         assert_eq!(trailers.get("x-sum").map(|sum| sum.to_str().expect("text")), sum);
     }
     served.join().expect("served");
+}
+
+#[test]
+fn where_files_are_short_few_connections_are_kept() {
+    let pool = |files| super::pool::Pool::for_files(files);
+    assert!(!pool(48).has_room(), "all are needed for what is under way");
+    assert!(pool(64).has_room());
+    assert!(pool(u64::MAX).has_room());
 }

@@ -3,7 +3,11 @@
 
 pub mod about;
 pub mod arrivals;
+pub mod azure;
 pub mod job;
 pub mod plan;
+pub mod recorded;
+pub mod replay;
 pub mod scenario;
+mod table;
 pub mod trace;

@@ -8,6 +8,7 @@ use std::collections::BinaryHeap;
 use rand::{Rng, RngExt};
 
 use super::arrivals::Arrivals;
+use super::replay::Replay;
 
 /// One request.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,6 +25,23 @@ pub struct Planned {
     pub rate: f64,
     /// Randomness of its own, for the function.
     pub seed: u64,
+    /// Seconds that it took where it was recorded, if that is known.
+    pub duration_s: Option<f64>,
+}
+
+/// A call that arrives, and what is known of it by its arrival alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ArrivedCall {
+    /// Seconds from the start.
+    pub at_s: f64,
+    /// The node that it comes to, from 0.
+    pub node: usize,
+    /// The node's rate at that time, in requests per second.
+    pub rate: f64,
+    /// Which payload, from 0; `None`: any, by their weights.
+    pub payload: Option<usize>,
+    /// Seconds that it took where it was recorded, if that is known.
+    pub duration_s: Option<f64>,
 }
 
 /// How often each payload is sent.
@@ -49,9 +67,47 @@ impl Mix {
     }
 }
 
+/// The arrivals of all nodes, drawn for each and put in order.
+struct Drawn<R> {
+    nodes: Vec<Arrivals<R>>,
+    /// The next arrival of each node; times are not negative, so their bits order as they do.
+    next: BinaryHeap<Reverse<(u64, usize)>>,
+}
+
+impl<R: Rng> Drawn<R> {
+    fn new(nodes: Vec<Arrivals<R>>) -> Self {
+        let mut drawn = Self { nodes, next: BinaryHeap::new() };
+        (0..drawn.nodes.len()).for_each(|node| drawn.draw_next(node));
+        drawn
+    }
+
+    fn draw_next(&mut self, node: usize) {
+        if let Some(at) = self.nodes.get_mut(node).and_then(Iterator::next) {
+            self.next.push(Reverse((at.to_bits(), node)));
+        }
+    }
+}
+
+impl<R: Rng> Iterator for Drawn<R> {
+    type Item = ArrivedCall;
+
+    fn next(&mut self) -> Option<ArrivedCall> {
+        let Reverse((bits, node)) = self.next.pop()?;
+        let at_s = f64::from_bits(bits);
+        let rate = self.nodes.get(node)?.rates().at(at_s);
+        self.draw_next(node);
+        Some(ArrivedCall { at_s, node, rate, payload: None, duration_s: None })
+    }
+}
+
+/// Where arrivals come from.
+enum Source<R> {
+    Drawn(Drawn<R>),
+    Recorded(Box<Replay<R>>),
+}
+
 /// One node's part of a plan.
 struct Stream<R> {
-    arrivals: Arrivals<R>,
     /// For all but the times, which must not depend on what else is drawn.
     rng: R,
     sent: u64,
@@ -61,25 +117,24 @@ struct Stream<R> {
 pub struct Plan<R> {
     mix: Mix,
     streams: Vec<Stream<R>>,
-    /// The next arrival of each node; times are not negative, so their bits order as they do.
-    next: BinaryHeap<Reverse<(u64, usize)>>,
+    source: Source<R>,
 }
 
 impl<R: Rng> Plan<R> {
     /// Of nodes with these arrivals, each with randomness for what it sends; it ends with them.
     pub fn new(nodes: impl IntoIterator<Item = (Arrivals<R>, R)>, mix: Mix) -> Self {
-        let stream = |(arrivals, rng)| Stream { arrivals, rng, sent: 0 };
-        let streams = nodes.into_iter().map(stream).collect();
-        let mut plan = Self { mix, streams, next: BinaryHeap::new() };
-        (0..plan.streams.len()).for_each(|node| plan.draw_next(node));
-        plan
+        let (arrivals, rngs): (_, Vec<R>) = nodes.into_iter().unzip();
+        Self::of(Source::Drawn(Drawn::new(arrivals)), rngs, mix)
     }
 
-    fn draw_next(&mut self, node: usize) {
-        let at = self.streams.get_mut(node).and_then(|stream| stream.arrivals.next());
-        if let Some(at) = at {
-            self.next.push(Reverse((at.to_bits(), node)));
-        }
+    /// Of recorded arrivals at nodes, each with randomness for what it sends.
+    pub fn recorded(arrivals: Replay<R>, nodes: impl IntoIterator<Item = R>, mix: Mix) -> Self {
+        Self::of(Source::Recorded(Box::new(arrivals)), nodes, mix)
+    }
+
+    fn of(source: Source<R>, rngs: impl IntoIterator<Item = R>, mix: Mix) -> Self {
+        let streams = rngs.into_iter().map(|rng| Stream { rng, sent: 0 }).collect();
+        Self { mix, streams, source }
     }
 }
 
@@ -87,19 +142,22 @@ impl<R: Rng> Iterator for Plan<R> {
     type Item = Planned;
 
     fn next(&mut self) -> Option<Planned> {
-        let Reverse((bits, node)) = self.next.pop()?;
-        let at_s = f64::from_bits(bits);
-        let stream = self.streams.get_mut(node)?;
+        let call = match &mut self.source {
+            Source::Drawn(drawn) => drawn.next(),
+            Source::Recorded(replay) => replay.next(),
+        }?;
+        let stream = self.streams.get_mut(call.node)?;
+        let payload = self.mix.draw(&mut stream.rng);
         let planned = Planned {
-            at_s,
-            node,
+            at_s: call.at_s,
+            node: call.node,
             request: stream.sent,
-            payload: self.mix.draw(&mut stream.rng),
-            rate: stream.arrivals.rates().at(at_s),
+            payload: call.payload.unwrap_or(payload),
+            rate: call.rate,
             seed: stream.rng.random(),
+            duration_s: call.duration_s,
         };
         stream.sent += 1;
-        self.draw_next(node);
         Some(planned)
     }
 }

@@ -13,6 +13,8 @@
 
 use rand::{Rng, RngExt};
 
+use crate::service::drawn::normal;
+
 /// Where the two peaks are, in hours.
 const PEAKS: [f64; 2] = [11.0, 20.0];
 /// How wide they are, in hours.
@@ -44,14 +46,6 @@ pub fn day(rng: &mut dyn Rng, points: usize) -> Vec<f64> {
 fn bell(hours: f64) -> f64 {
     let around = (hours + 12.0).rem_euclid(24.0) - 12.0;
     (-around * around / (2.0 * WIDTH * WIDTH)).exp()
-}
-
-/// A standard normal variate (G. E. P. Box, M. E. Muller, *A note on the generation of random normal
-/// deviates*, Annals of Mathematical Statistics 29(2), 1958).
-fn normal(rng: &mut dyn Rng) -> f64 {
-    // From (0, 1], whose logarithm is finite.
-    let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-    radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
 }
 
 /// The file's text: a line `index,value` per point.
@@ -118,16 +112,6 @@ mod tests {
         let mean = |hour: usize| days.iter().map(|day| day[hour]).sum::<f64>() / nodes as f64;
         let (night, morning, midday, evening) = (mean(4), mean(11), mean(15), mean(20));
         assert!(night < midday && midday < morning && morning < evening);
-    }
-
-    #[test]
-    fn normal_variates_have_mean_0_and_variance_1() {
-        let mut rng = rng(1);
-        let n = 100_000;
-        let drawn: Vec<f64> = (0..n).map(|_| normal(&mut rng)).collect();
-        let mean = drawn.iter().sum::<f64>() / f64::from(n);
-        let variance = drawn.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / f64::from(n);
-        assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.02, "{mean}, {variance}");
     }
 
     #[test]

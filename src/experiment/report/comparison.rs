@@ -31,6 +31,12 @@ const NOT_TOLD: [&str; 12] = [
     "checks",
 ];
 
+/// Keys that only a simulation goes by.
+const SIMULATED: [&str; 5] = ["nodes", "network", "service", "overheads", "faults"];
+
+/// Under which name the nodes' version is told.
+const VERSION: &str = "version";
+
 /// What else was set for a run, key by key, the nodes' settings among it.
 fn settings(run: &Summary) -> Map<String, Value> {
     let about = &run.about;
@@ -40,11 +46,14 @@ fn settings(run: &Summary) -> Map<String, Value> {
         _ => Map::new(),
     };
     settings.retain(|key, _| !NOT_TOLD.contains(&key.as_str()));
+    if !about.simulated {
+        settings.retain(|key, _| !SIMULATED.contains(&key.as_str()));
+    }
     settings.insert("base deadlines_s".to_owned(), about.scenario.deadlines_s.0.clone().into());
     let nodes = || about.nodes.iter();
     let first = |of: &dyn Fn(&NodeAbout) -> Value| nodes().next().map(of).unwrap_or_default();
-    settings.insert("nodes".to_owned(), nodes().count().into());
-    settings.insert("version".to_owned(), first(&|node| node.version.clone().into()));
+    settings.insert("number of nodes".to_owned(), nodes().count().into());
+    settings.insert(VERSION.to_owned(), first(&|node| node.version.clone().into()));
     settings.extend(nodes().next().into_iter().flat_map(|node| node.configuration.clone()));
     settings
 }
@@ -54,25 +63,41 @@ pub struct Differences {
     name: bool,
     load_factor: bool,
     deadline_factor: bool,
+    world: bool,
     settings: BTreeSet<String>,
+}
+
+/// Keys that do not have the same value in both.
+fn unlike<'a>(
+    one: &'a Map<String, Value>,
+    other: &'a Map<String, Value>,
+) -> impl Iterator<Item = String> + use<'a> {
+    let keys = one.keys().chain(other.keys());
+    keys.filter(|key| one.get(*key) != other.get(*key)).cloned()
 }
 
 impl Differences {
     /// Those of `runs`.
     pub fn of(runs: &[Summary]) -> Self {
-        let mut keys = BTreeSet::new();
-        let first = runs.first().map(settings).unwrap_or_default();
-        for run in runs.iter().skip(1) {
-            let all = settings(run);
-            let missing = first.keys().filter(|key| !all.contains_key(*key)).cloned();
-            keys.extend(missing);
-            let other = all.into_iter().filter(|(key, value)| first.get(key) != Some(value));
-            keys.extend(other.map(|(key, _)| key));
+        let (mut keys, mut firsts) = (BTreeSet::new(), Vec::new());
+        for simulated in [false, true] {
+            let same_world = runs.iter().filter(|run| run.about.simulated == simulated);
+            let mut all = same_world.map(settings);
+            let Some(first) = all.next() else { continue };
+            all.for_each(|other| keys.extend(unlike(&first, &other)));
+            firsts.push(first);
+        }
+        if let [real, simulated] = &firsts[..] {
+            // What only one of the worlds has tells nothing, and only nodes have another version than the bench.
+            let in_both = |key: &String| real.contains_key(key) && simulated.contains_key(key);
+            let told = |key: &String| in_both(key) && key != VERSION;
+            keys.extend(unlike(real, simulated).filter(told));
         }
         Self {
             name: differs(runs, |run| run.about.scenario.name.clone()),
             load_factor: differs(runs, |run| run.about.point.load_factor),
             deadline_factor: differs(runs, |run| run.about.point.deadline_factor),
+            world: differs(runs, |run| run.about.simulated),
             settings: keys,
         }
     }
@@ -83,6 +108,9 @@ impl Differences {
         let mut text = run.about.scheduler();
         if self.name {
             text = format!("{}: {text}", run.about.scenario.name);
+        }
+        if self.world {
+            text.push_str(if run.about.simulated { ", simulated" } else { ", real" });
         }
         if self.settings.is_empty() {
             return text;
@@ -114,6 +142,29 @@ impl Differences {
     }
 }
 
+/// What a name of `runs` ends with if some of them were disturbed.
+pub(super) fn mark<'a>(runs: impl ExactSizeIterator<Item = &'a Summary>) -> String {
+    let all = runs.len();
+    match runs.filter(|run| run.disturbed()).count() {
+        0 => String::new(),
+        _ if all == 1 => " (disturbed)".to_owned(),
+        some => format!(" ({some} of {all} disturbed)"),
+    }
+}
+
+/// How many of `runs` were disturbed, and what that means; `None`: none was.
+pub fn disturbances(runs: &[Summary]) -> Option<String> {
+    let all = runs.len();
+    let some = runs.iter().filter(|run| run.disturbed()).count();
+    (some > 0).then(|| {
+        format!(
+            "Disturbed: {some} of {all} runs. The bench sent fewer than 99 % of their calls in time, \
+             or one in a hundred more than 10 ms late. Their shares and latencies are not the nodes' \
+             alone; run them again on a machine that has nothing else to do."
+        )
+    })
+}
+
 /// Runs that differ by their seed alone.
 pub(super) struct Group<'a> {
     pub(super) label: String,
@@ -137,6 +188,10 @@ pub(super) fn groups<'a>(runs: &'a [Summary]) -> Vec<Group<'a>> {
             }
         }
     }
+    groups.iter_mut().for_each(|group| {
+        let mark = mark(group.runs.iter().copied());
+        group.label.push_str(&mark);
+    });
     groups
 }
 
@@ -287,6 +342,7 @@ fn over(
     let differences = Differences::of(runs);
     let figure = |value: &f64| {
         let mut series = Vec::<Series>::new();
+        let mut drawn = Vec::<&Summary>::new();
         for group in groups {
             let Some(first) = group.runs.first().filter(|run| other(run) == *value) else {
                 continue;
@@ -297,6 +353,7 @@ fn over(
             }
             let Some(Estimate { mean, half }) = group.figure(of) else { continue };
             let dot = Dot { x: factor(first), y: mean, half };
+            drawn.extend(&group.runs);
             let name = differences.line(first);
             match series.iter_mut().find(|one| one.name == name) {
                 Some(one) => one.dots.push(dot),
@@ -318,6 +375,9 @@ fn over(
         if differs(runs, other) {
             file.push_str(&format!("-{other_name}-{value}"));
             caption.push_str(&format!("; {other_words} {value}"));
+        }
+        if drawn.iter().any(|run| run.disturbed()) {
+            caption.push_str("; some of the runs were disturbed");
         }
         Figure::new(file, caption, lines(&axes, &series))
     };

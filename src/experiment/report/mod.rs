@@ -8,9 +8,12 @@ pub mod plots;
 pub mod stats;
 pub mod summary;
 mod theory;
+mod worlds;
 
-pub use self::comparison::table;
+pub use self::comparison::{disturbances, table};
 use self::summary::Summary;
+pub use self::worlds::{Worlds, compare};
+use crate::experiment::design::scenario::Scenario;
 
 /// A figure.
 #[derive(Clone, Debug)]
@@ -73,7 +76,17 @@ th:first-child, td:first-child { text-align: left }
 figure { display: inline-block; margin: 1em 1em 1em 0; vertical-align: top; max-width: 46em }
 figcaption { font-size: 13px; color: #555 } svg { max-width: 100%; height: auto }
 summary { font-weight: bold; cursor: pointer; margin: .8em 0 } pre { font-size: 12px; overflow-x: auto }
+p.disturbed { border-left: 4px solid #c60; padding-left: .8em }
 @media print { details { display: block } figure { break-inside: avoid } }";
+
+/// The part on simulated and real runs.
+fn side_by_side(worlds: &Worlds) -> String {
+    let (words, table) = (escaped(&worlds.words), html_table(&worlds.rows));
+    format!(
+        "<h2>Simulated beside real</h2>\n<p>{words}</p>\n{table}<p>Noise: how far two such means may be apart by \
+         chance, all figures of the table looked at together, 19 times in 20.</p>\n"
+    )
+}
 
 /// The report on these runs.
 pub fn report(runs: &[Summary]) -> Report {
@@ -83,7 +96,8 @@ pub fn report(runs: &[Summary]) -> Report {
     let mut figures = comparison::figures(runs);
     let theory = theory::against(runs);
     let mut body = format!("<h1>{title}</h1>\n{}", html_table(&table(runs)));
-    let moving = runs.iter().any(|run| !run.about.scenario.traces.0.is_empty());
+    let moves = |scenario: &Scenario| !scenario.traces.0.is_empty() || scenario.recording.is_some();
+    let moving = runs.iter().any(|run| moves(&run.about.scenario));
     body.push_str(
         "<p>Means with half their 95 % confidence intervals, by batch means over 20 batches of a \
          run, or over the runs where several differ by their seed alone. In time: answered 2xx \
@@ -91,9 +105,12 @@ pub fn report(runs: &[Summary]) -> Report {
          Latencies are of answers 2xx. Late: 99 % of the \
          calls were sent no more than that after their planned time.</p>\n",
     );
+    if let Some(words) = disturbances(runs) {
+        body.push_str(&format!("<p class=\"disturbed\">{}</p>\n", escaped(&words)));
+    }
     if moving {
         body.push_str(
-            "<p>Where rates follow traces, a run's batches differ by the time of day, and its \
+            "<p>Where rates follow traces or a recording, a run's batches differ by the time of day, and its \
              interval holds that, too; several seeds give intervals over runs.</p>\n",
         );
     }
@@ -107,6 +124,7 @@ pub fn report(runs: &[Summary]) -> Report {
         body.extend(drawn.iter().map(html_figure));
         figures.extend(drawn);
     }
+    body.extend(compare(runs).map(|worlds| side_by_side(&worlds)));
     body.push_str("<h2>Run by run</h2>\n");
     let open = if runs.len() <= 2 { " open" } else { "" };
     let differences = comparison::Differences::of(runs);
@@ -114,7 +132,12 @@ pub fn report(runs: &[Summary]) -> Report {
         let own = one::figures(run, number);
         body.push_str(&format!(
             "<details{open}><summary>{number}: {}</summary>\n",
-            escaped(&format!("{}, seed {}", differences.label(run), run.about.point.seed))
+            escaped(&format!(
+                "{}, seed {}{}",
+                differences.label(run),
+                run.about.point.seed,
+                comparison::mark([run].into_iter())
+            ))
         ));
         body.extend(own.iter().map(html_figure));
         body.push_str(&html_table(&one::types(run)));
@@ -217,6 +240,47 @@ mod tests {
         let same = "NoScheduler true, k null";
         let [not_ended, twice] = [format!("{same} (not ended)"), format!("{same} #2")];
         assert_eq!(labels, [same, "NoScheduler true, k 6", &not_ended, &twice]);
+    }
+
+    #[test]
+    fn disturbed_runs_are_marked_wherever_they_are_told_of() {
+        let run = |load_factor, seed, late_s| {
+            let mut run = run("NoScheduler true", load_factor, seed, 2);
+            let kept = &mut run.about.kept;
+            (kept.planned, kept.sent_in_time, kept.late_s[1]) = (600, 600, late_s);
+            run
+        };
+        let labels = |runs: &[Summary]| -> Vec<String> {
+            table(runs).into_iter().skip(1).map(|row| row[0].clone()).collect()
+        };
+        let runs = [run(1.0, 1, 0.001), run(1.0, 2, 0.017), run(2.0, 1, 0.001)];
+        let [low, high] = ["NoScheduler true, load × 1", "NoScheduler true, load × 2"];
+        // It does not leave its row: which runs belong together was said before they were made.
+        let marked = format!("{low} (1 of 2 disturbed)");
+        assert_eq!(labels(&runs), [&*marked, high]);
+        let page = report(&runs).html;
+        for (words, times) in [
+            ("<p class=\"disturbed\">Disturbed: 1 of 3 runs.", 1),
+            ("(1 of 2 disturbed)</td>", 2),
+            ("load × 1, seed 2 (disturbed)</summary>", 1),
+            ("seed 1 (disturbed)", 0),
+            ("this run was disturbed", 1),
+        ] {
+            assert_eq!(page.matches(words).count(), times, "{words}");
+        }
+        let over = |runs: &[Summary]| {
+            let all = report(runs).figures;
+            let figure = all.into_iter().find(|figure| figure.name == "in-time-by-load");
+            figure.expect("drawn").caption
+        };
+        assert!(over(&runs).ends_with("; some of the runs were disturbed"));
+        let one = run(1.0, 1, 0.017);
+        assert_eq!(labels(&[one]), ["NoScheduler true (disturbed)"]);
+        let quiet = [run(1.0, 1, 0.001), run(2.0, 1, 0.01)];
+        assert_eq!(labels(&quiet), [low, high]);
+        let page = report(&quiet).html;
+        assert!(!page.contains("(disturbed)") && !page.contains("Disturbed:"));
+        assert!(!page.contains("was disturbed") && !over(&quiet).contains("disturbed"));
     }
 
     #[test]

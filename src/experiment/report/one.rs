@@ -52,7 +52,7 @@ pub fn figures(run: &Summary, number: usize) -> Vec<Figure> {
                 otherwise, run by another node";
     figures.push(Figure::new(named("outcomes"), what, lines(&outcome_axes(), &outcomes(run))));
     let names: Vec<String> = run.about.nodes.iter().map(|node| node.address.clone()).collect();
-    if names.len() > 1 {
+    if names.len() > 1 && !run.ran.is_empty() {
         let mut columns = names.clone();
         // A column of its own only where something ran there.
         if run.ran.iter().any(|row| row.last().is_some_and(|others| *others > 0)) {
@@ -223,8 +223,9 @@ pub fn facts(run: &Summary) -> String {
     let learner =
         learner.map_or("none".to_owned(), |of| serde_json::Value::from(of.clone()).to_string());
     let scenario = about.scenario.written();
+    let disturbed = if run.disturbed() { "this run was disturbed\n" } else { "" };
     format!(
-        "measured with {}; {} of {} calls sent before the end, {} not at all; sent late by {p50:.3} ms (median), \
+        "{disturbed}measured with {}; {} of {} calls sent before the end, {} not at all; sent late by {p50:.3} ms (median), \
          {p99:.3} ms (99 %), {most:.3} ms (most)\nentries sent to learners: {}, failed: {}\n\
          seed {}, load factor {}, deadline factor {}\nlearner of the first node: {learner}\n\n{scenario}",
         about.bench_version,

@@ -1,5 +1,6 @@
 //! A run in figures: what a report says of it.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::stats::{Estimate, batch_means, quantile, share};
@@ -105,7 +106,7 @@ pub struct Summary {
     /// In order.
     pub bins: Vec<Bin>,
     /// Calls served, by entry node and node that ran them; the last column is of machines that are
-    /// not among the nodes.
+    /// not among the nodes. Empty where there are more than a hundred nodes.
     pub ran: Vec<Vec<u32>>,
 }
 
@@ -120,6 +121,11 @@ impl Summary {
     pub fn sent(&self) -> Option<f64> {
         let kept = &self.about.kept;
         (kept.planned > 0).then(|| kept.sent_in_time as f64 / kept.planned as f64)
+    }
+
+    /// Whether something beside the nodes had its part in the figures: see `LoadKept::disturbed`.
+    pub fn disturbed(&self) -> bool {
+        self.about.kept.disturbed()
     }
 
     /// Decisions by [`ACTIONS`] over the whole run.
@@ -170,9 +176,13 @@ pub struct Collector {
     calls: Vec<Packed>,
     latencies: Vec<f64>,
     types: Vec<OfType>,
-    addresses: Vec<Option<IpAddr>>,
+    /// The number of the first node at each address.
+    addresses: HashMap<IpAddr, usize>,
+    nodes: usize,
 }
 
+/// Of how many nodes at most it is kept which ran whose calls: it grows with their square.
+const RAN_NODES_MAX: usize = 100;
 /// Task types that are told apart; further ones count as the last.
 const TYPES_MAX: usize = 256;
 
@@ -183,13 +193,19 @@ impl Collector {
         let count = (duration as usize).clamp(*BINS.start(), *BINS.end());
         let nodes = about.nodes.len();
         let bin = Bin { in_time: vec![(0, 0); nodes], ..Bin::default() };
-        let addresses = about.nodes.iter().map(|node| node.address.parse().ok()).collect();
+        let mut addresses = HashMap::new();
+        for (node, number) in about.nodes.iter().zip(0..) {
+            if let Ok(address) = node.address.parse() {
+                addresses.entry(address).or_insert(number);
+            }
+        }
         Self {
             about,
             bin_s: duration / count as f64,
             bins: vec![bin; count],
-            ran: vec![vec![0; nodes + 1]; nodes],
+            ran: if nodes > RAN_NODES_MAX { Vec::new() } else { vec![vec![0; nodes + 1]; nodes] },
             addresses,
+            nodes,
             calls: Vec::new(),
             latencies: Vec::new(),
             types: Vec::new(),
@@ -207,8 +223,8 @@ impl Collector {
     /// The number of the node that ran a call; one past the last for others.
     fn ran_by(&self, job: &Job) -> usize {
         let ip = job.peers_ip.last().and_then(|ip| ip.parse().ok());
-        let known = ip.and_then(|ip| self.addresses.iter().position(|of| *of == Some(ip)));
-        let elsewhere = if job.external { self.addresses.len() } else { job.node as usize };
+        let known = ip.and_then(|ip: IpAddr| self.addresses.get(&ip).copied());
+        let elsewhere = if job.external { self.nodes } else { job.node as usize };
         known.unwrap_or(elsewhere)
     }
 

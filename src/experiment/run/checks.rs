@@ -267,7 +267,8 @@ impl Checks<'_> {
         let function = &self.scenario().function;
         let call = async |ip: IpAddr| {
             for payload in &self.setup.inputs.payloads {
-                let path = payload.path(function, 1);
+                // For a recorded duration a short one stands.
+                let path = payload.path(function, 1, Some(0.001));
                 let limit = Duration::from_secs_f64(self.scenario().request_timeout_s);
                 let Err(why) = self.api().call_there(ip, &path, &payload.body, limit).await else {
                     continue;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{self, Instant, interval};
 
 use super::inputs::Inputs;
 use super::load::{Pace, Sender};
@@ -77,10 +77,14 @@ impl Drive<'_> {
         let ledger = Rc::new(Ledger::new(deadlines, trainer.clone(), jobs));
         let told = Rc::clone(&ledger);
         let urls: Vec<String> = nodes.iter().map(|ip| url(scenario, *ip)).collect();
+        let timeout = Duration::from_secs_f64(scenario.request_timeout_s);
+        let ways = self.inputs.access.ways(timeout, scenario.scheduler_port);
+        let clients = nodes.iter().map(|ip| ways.to_scheduler(*ip).clone()).collect();
         let sender = Rc::new(Sender::new(
             &urls,
+            clients,
             self.inputs.payloads.clone(),
-            Duration::from_secs_f64(scenario.request_timeout_s),
+            timeout,
             scenario.in_flight_max,
             Box::new(move |job| told.take(job)),
         ));
@@ -99,7 +103,7 @@ impl Drive<'_> {
             () = self.watch(&sender, &ledger) => RunEnd::Interrupted,
             _ = stop.wait_for(|stop| *stop) => RunEnd::Interrupted,
         };
-        if end == RunEnd::Interrupted && timeout(GRACE, sender.all_ended()).await.is_err() {
+        if end == RunEnd::Interrupted && time::timeout(GRACE, sender.all_ended()).await.is_err() {
             sender.give_up();
             sender.all_ended().await;
         }
@@ -134,6 +138,7 @@ impl Drive<'_> {
     }
 }
 
+/// Written with `http://` in any case: TLS is below what a client knows of.
 fn url(scenario: &Scenario, ip: IpAddr) -> String {
     let Scenario { scheduler_port, function, .. } = scenario;
     format!("http://{}:{scheduler_port}/function/{function}", url_host(&ip.to_string()))

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::answer;
 use super::pacer::Pacer;
-use crate::client::{Hosts, client, read_start};
+use crate::client::read_start;
 use crate::experiment::design::job::Job;
 use crate::experiment::design::plan::Planned;
 use crate::fleet::Body;
@@ -40,14 +40,29 @@ pub struct Ready {
     pub body: Body,
     /// The calls' task type.
     pub task_type: u32,
-    /// The calls' query; `{seed}` in it becomes a number of the request's own.
+    /// The calls' query; `{seed}` in it becomes a number of the request's own, and `{duration_ms}` what the
+    /// call took where it was recorded.
     pub query: String,
 }
 
+/// `text` with a call's own seed and recorded duration in it.
+fn filled(text: &str, seed: u64, duration_s: Option<f64>) -> String {
+    let seeded = text.replace(SEED, &seed.to_string());
+    match duration_s {
+        Some(duration_s) => seeded.replace(DURATION, &(duration_s * 1000.0).to_string()),
+        None => seeded,
+    }
+}
+
 impl Ready {
-    /// The path of a call of `function` with that number for `{seed}`.
-    pub fn path(&self, function: &str, seed: u64) -> String {
-        let query = self.query.replace(SEED, &seed.to_string());
+    /// The query of a call with that number for `{seed}`, and those seconds for `{duration_ms}`.
+    pub fn filled(&self, seed: u64, duration_s: Option<f64>) -> String {
+        filled(&self.query, seed, duration_s)
+    }
+
+    /// The path of such a call of `function`.
+    pub fn path(&self, function: &str, seed: u64, duration_s: Option<f64>) -> String {
+        let query = self.filled(seed, duration_s);
         let mark = if query.is_empty() { "" } else { "?" };
         format!("/function/{function}{mark}{query}")
     }
@@ -57,7 +72,7 @@ impl Ready {
 enum Address {
     Fixed(Uri),
     /// The query depends on the request.
-    Seeded(String),
+    Filled(String),
 }
 
 /// How many calls were planned, sent and late.
@@ -84,7 +99,8 @@ struct Times {
 
 /// Sends calls and tells what became of them.
 pub struct Sender {
-    client: awc::Client,
+    /// By node.
+    clients: Vec<awc::Client>,
     /// By node, then payload.
     addresses: Vec<Vec<Address>>,
     payloads: Vec<Ready>,
@@ -98,9 +114,10 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Calls `urls` (one per node, the function's path included) and gives every job to `tell`.
+    /// Calls `urls` (one per node, the function's path included) by `clients` (likewise) and gives every job to `tell`.
     pub fn new(
         urls: &[String],
+        clients: Vec<awc::Client>,
         payloads: Vec<Ready>,
         timeout: Duration,
         in_flight_max: usize,
@@ -112,13 +129,15 @@ impl Sender {
                 query => format!("{url}?{query}"),
             };
             match whole.parse() {
-                Ok(fixed) if !whole.contains(SEED) => Address::Fixed(fixed),
-                _ => Address::Seeded(whole),
+                Ok(fixed) if !whole.contains(SEED) && !whole.contains(DURATION) => {
+                    Address::Fixed(fixed)
+                }
+                _ => Address::Filled(whole),
             }
         };
         let of_node = |url| payloads.iter().map(|payload| address(url, payload)).collect();
         Self {
-            client: client(timeout, Hosts::Any),
+            clients,
             addresses: urls.iter().map(of_node).collect(),
             limit: TimeLimit::new(timeout),
             in_flight: Cell::new(0),
@@ -178,17 +197,17 @@ impl Sender {
             }
             self.in_flight.set(self.in_flight.get() + 1);
             let when = Times { planned: at, end: start + duration };
-            actix_rt::spawn(Rc::clone(self).call(job, planned.seed, when));
+            actix_rt::spawn(Rc::clone(self).call(job, planned, when));
         }
         pacer.until(start + duration).await
     }
 
-    async fn call(self: Rc<Self>, mut job: Job, seed: u64, when: Times) {
+    async fn call(self: Rc<Self>, mut job: Job, call: Planned, when: Times) {
         // Taken here, where the call really goes out, behind what was spawned before it.
         let late = when.planned.elapsed();
         let in_time = Instant::now() <= when.end + EVEN;
         self.pace.borrow_mut().sent(late, in_time);
-        if let Err(why) = self.ask(&mut job, seed, when.planned).await {
+        if let Err(why) = self.ask(&mut job, call, when.planned).await {
             job.net_error = Some(why);
         }
         job.total_s = when.planned.elapsed().as_secs_f64();
@@ -203,14 +222,16 @@ impl Sender {
     }
 
     /// Writes the answer into `job`, or says why there is none.
-    async fn ask(&self, job: &mut Job, seed: u64, planned: Instant) -> Result<(), String> {
+    async fn ask(&self, job: &mut Job, call: Planned, planned: Instant) -> Result<(), String> {
         let place = self.addresses.get(job.node as usize).and_then(|of| of.get(job.payload));
-        let (Some(place), Some(payload)) = (place, self.payloads.get(job.payload)) else {
+        let client = self.clients.get(job.node as usize);
+        let payload = self.payloads.get(job.payload);
+        let (Some(place), Some(payload), Some(client)) = (place, payload, client) else {
             return Err("there is no such node or payload".to_owned());
         };
         let mut request = match place {
-            Address::Fixed(uri) => self.client.post(uri.clone()),
-            Address::Seeded(text) => self.client.post(text.replace(SEED, &seed.to_string())),
+            Address::Fixed(uri) => client.post(uri.clone()),
+            Address::Filled(text) => client.post(filled(text, call.seed, call.duration_s)),
         };
         let body = &payload.body;
         if !body.content_type.is_empty() {
@@ -254,6 +275,24 @@ impl Sender {
 }
 
 /// Becomes a number of the request's own in a query.
-const SEED: &str = "{seed}";
+pub const SEED: &str = "{seed}";
+/// Becomes the call's recorded duration, in milliseconds, in a query.
+pub const DURATION: &str = "{duration_ms}";
 /// What the clock may be off at the end of a run.
 const EVEN: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_gets_the_calls_own_seed_and_recorded_duration() {
+        let query = "mean_ms={duration_ms}&seed={seed}".to_owned();
+        let (title, body) =
+            (String::new(), Body { bytes: Vec::new().into(), content_type: String::new() });
+        let ready = Ready { title, body, task_type: 0, query };
+        assert_eq!(ready.filled(7, Some(0.171)), "mean_ms=171&seed=7");
+        assert_eq!(ready.path("f", 7, Some(0.0625)), "/function/f?mean_ms=62.5&seed=7");
+        assert_eq!(ready.filled(7, None), "mean_ms={duration_ms}&seed=7");
+    }
+}

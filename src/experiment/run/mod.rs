@@ -5,6 +5,7 @@
 //! [`super::design`]; here is the clock, the network and the disk.
 
 pub(crate) mod answer;
+mod calibrate;
 mod checks;
 mod csv;
 mod drive;
@@ -16,8 +17,10 @@ mod setup;
 mod sweep;
 mod training;
 
+pub use self::calibrate::calibrate;
 pub use self::inputs::Inputs;
-pub use self::results::{BadResults, summary};
+pub use self::load::{Ready, SEED};
+pub use self::results::{BadResults, SimulatedResults, summary};
 pub use self::sweep::Sweep;
 
 use std::path::Path;

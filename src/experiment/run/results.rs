@@ -1,8 +1,11 @@
 //! Results on disk: one SQLite file a run, with the tables that P2PFaaS v1's analysis scripts read
-//! and one more, `scenario`, of keys and values, which says what the run was.
+//! and one more, `scenario`, of keys and values, which says what the run was. Where there is nothing
+//! to say, v1 writes 0.0 or an empty text and never NULL, which its scripts do not expect.
 //!
 //! Rows are written by a thread of its own in transactions of about a second, so that a run whose
 //! program is killed loses at most that.
+
+mod simulated;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,6 +84,8 @@ pub const TABLES: [(&str, &[&str]); 3] = [
     ),
 ];
 
+pub use self::simulated::SimulatedResults;
+
 /// Why a file is no result of a run, or could not become one.
 #[derive(Debug, thiserror::Error)]
 pub enum BadResults {
@@ -153,26 +158,13 @@ impl Results {
     /// # Errors
     /// It is there, or cannot be written.
     pub fn create(path: &Path, about: &About) -> Result<Self, BadResults> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-        if path.exists() {
-            return Err(BadResults::unreadable(path, "it is there already"));
-        }
-        let at = BadResults::sqlite(path);
-        let mut connection = Connection::open_with_flags(path, flags).map_err(&at)?;
-        // Whoever reads the file meanwhile holds the writer up, which must not end the run for it.
-        let begun = connection.busy_timeout(PATIENCE).and_then(|()| begin(&mut connection, about));
-        if let Err(why) = begun {
-            drop(connection);
-            // Half a file would only be in the way.
-            let _ = std::fs::remove_file(path);
-            return Err(at(why));
-        }
+        let connection = new_file(path, about)?;
         let (jobs, queue) = Jobs::new(BACKLOG_BYTES);
-        let payloads = about.payload_names.clone();
+        let about = about.clone();
         let writer = std::thread::spawn(move || {
             // On Linux this is the thread's own; where it is not allowed, it is no worse than before.
             let _ = rustix::process::nice(NICE);
-            write_all(connection, &queue, &payloads)
+            write_all(connection, &queue, &about)
         });
         Ok(Self { path: path.to_owned(), jobs, writer })
     }
@@ -196,6 +188,25 @@ impl Results {
         write_about(&written.map_err(&at)?, about).map_err(&at)?;
         if overrun { Err(BadResults::TooSlow { path: path.clone() }) } else { Ok(()) }
     }
+}
+
+/// A new file with its tables.
+fn new_file(path: &Path, about: &About) -> Result<Connection, BadResults> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    if path.exists() {
+        return Err(BadResults::unreadable(path, "it is there already"));
+    }
+    let at = BadResults::sqlite(path);
+    let mut connection = Connection::open_with_flags(path, flags).map_err(&at)?;
+    // Whoever reads the file meanwhile holds the writer up, which must not end the run for it.
+    let begun = connection.busy_timeout(PATIENCE).and_then(|()| begin(&mut connection, about));
+    if let Err(why) = begun {
+        drop(connection);
+        // Half a file would only be in the way.
+        let _ = std::fs::remove_file(path);
+        return Err(at(why));
+    }
+    Ok(connection)
 }
 
 /// The tables and what the run is, all or nothing.
@@ -225,12 +236,12 @@ fn write_about(to: &Connection, about: &About) -> rusqlite::Result<()> {
 fn write_all(
     mut connection: Connection,
     queue: &Receiver<(Job, Reservation)>,
-    payloads: &[String],
+    about: &About,
 ) -> rusqlite::Result<Connection> {
     loop {
         let transaction = connection.transaction()?;
         let ended = {
-            let mut writer = Writer::new(&transaction, payloads)?;
+            let mut writer = Writer::new(&transaction, about)?;
             writer.until(Instant::now() + COMMIT, queue)?
         };
         transaction.commit()?;
@@ -241,20 +252,20 @@ fn write_all(
 }
 
 struct Writer<'a> {
-    payloads: &'a [String],
+    about: &'a About,
     job: rusqlite::Statement<'a>,
     timing: rusqlite::Statement<'a>,
     text: rusqlite::Statement<'a>,
 }
 
 impl<'a> Writer<'a> {
-    fn new(to: &'a Connection, payloads: &'a [String]) -> rusqlite::Result<Self> {
+    fn new(to: &'a Connection, about: &'a About) -> rusqlite::Result<Self> {
         let insert = |index: usize| {
             let (table, columns) = TABLES.get(index).copied().unwrap_or_default();
             let places = vec!["?"; columns.len()].join(", ");
             to.prepare(&format!("INSERT INTO {table} VALUES ({places})"))
         };
-        Ok(Self { payloads, job: insert(0)?, timing: insert(1)?, text: insert(2)? })
+        Ok(Self { about, job: insert(0)?, timing: insert(1)?, text: insert(2)? })
     }
 
     /// Writes what comes until then; answers whether nothing more will come.
@@ -277,8 +288,10 @@ impl<'a> Writer<'a> {
     }
 
     fn write(&mut self, job: &Job) -> rusqlite::Result<()> {
-        let payload = self.payloads.get(job.payload).map_or("", String::as_str);
+        let payload = self.about.payload_names.get(job.payload).map_or("", String::as_str);
         let learnt = job.learnt.as_ref();
+        let by_deadline = || self.about.deadlines_s.reward(job.task_type, job.status, job.total_s);
+        let given = learnt.and_then(|learnt| learnt.reward);
         self.job.execute(params![
             job.node,
             job.request,
@@ -286,23 +299,23 @@ impl<'a> Writer<'a> {
             payload,
             job.rate,
             job.total_s,
-            job.execution_s,
+            job.execution_s.unwrap_or(0.0),
             job.execution_s.is_some(),
             job.status,
             job.error_code,
             job.net_error.is_some(),
-            job.net_error,
+            job.net_error.as_deref().unwrap_or(""),
             job.external,
             job.start,
             job.start + job.total_s,
-            learnt.map(|learnt| &learnt.state),
-            learnt.map(|learnt| learnt.action),
-            learnt.map(|learnt| learnt.eps),
-            learnt.and_then(|learnt| learnt.reward),
+            learnt.map_or("", |learnt| &learnt.state),
+            learnt.map_or(0.0, |learnt| learnt.action),
+            learnt.map_or(0.0, |learnt| learnt.eps),
+            given.unwrap_or_else(by_deadline),
         ])?;
         for (kind, times) in [
             ("first_byte", job.first_byte_s.as_slice()),
-            ("total", &job.timings.total),
+            ("service", &job.timings.total),
             ("scheduling", &job.timings.scheduling),
             ("probing", &job.timings.probing),
         ] {
@@ -318,7 +331,7 @@ impl<'a> Writer<'a> {
                 ))?;
             }
         }
-        for (kind, texts) in [("peers_list_ip", &job.peers_ip), ("peers_list_id", &job.peers_id)] {
+        for (kind, texts) in [("peer_ip", &job.peers_ip), ("peer_id", &job.peers_id)] {
             for (text, index) in texts.iter().zip(0u32..) {
                 self.text.execute((job.node, job.request, payload, job.rate, index, kind, text))?;
             }
@@ -338,9 +351,10 @@ pub fn summary(path: &Path) -> Result<Summary, BadResults> {
     let about = read_about(&connection, path)?;
     let payloads = about.payload_names.clone();
     let mut collector = Collector::new(about);
+    // Releases up to 1.0.0 wrote `peers_list_ip`.
     let sql = "SELECT j.*, v.value_value FROM jobs j LEFT JOIN (
             SELECT node_id, req_id, value_value, MAX(index_i) FROM values_strings
-            WHERE value_type = 'peers_list_ip' GROUP BY node_id, req_id
+            WHERE value_type IN ('peer_ip', 'peers_list_ip') GROUP BY node_id, req_id
         ) v ON v.node_id = j.node_id AND v.req_id = j.req_id ORDER BY j.timestamp_start";
     let mut jobs = connection.prepare(sql).map_err(&at)?;
     let mut rows = jobs.query([]).map_err(&at)?;
@@ -370,8 +384,11 @@ fn read_about(connection: &Connection, path: &Path) -> Result<About, BadResults>
     serde_json::from_value(all.into()).map_err(|why| BadResults::unreadable(path, why))
 }
 
+/// A row of `jobs`, and the address of the last node passed. Where nothing was measured or learnt,
+/// releases up to 1.0.0 wrote NULL.
 fn job(row: &Row<'_>, payloads: &[String]) -> rusqlite::Result<Job> {
     let payload: String = row.get(3)?;
+    let (timed, no_answer): (bool, bool) = (row.get(7)?, row.get(10)?);
     let state: Option<String> = row.get(15)?;
     let learnt = |state| {
         Ok::<_, rusqlite::Error>(DecisionShown {
@@ -379,7 +396,8 @@ fn job(row: &Row<'_>, payloads: &[String]) -> rusqlite::Result<Job> {
             state,
             action: row.get(16)?,
             eps: row.get(17)?,
-            reward: row.get(18)?,
+            // The row has one by the deadlines, too, where nobody gave it to the learner.
+            reward: None,
         })
     };
     Ok(Job {
@@ -389,40 +407,17 @@ fn job(row: &Row<'_>, payloads: &[String]) -> rusqlite::Result<Job> {
         payload: payloads.iter().position(|name| *name == payload).unwrap_or(0),
         rate: row.get(4)?,
         total_s: row.get(5)?,
-        execution_s: row.get(6)?,
+        execution_s: row.get::<_, Option<f64>>(6)?.filter(|_| timed),
         status: row.get(8)?,
         error_code: row.get(9)?,
-        net_error: row.get(11)?,
+        net_error: row.get::<_, Option<String>>(11)?.filter(|_| no_answer),
         external: row.get(12)?,
         start: row.get(13)?,
-        learnt: state.map(learnt).transpose()?,
+        learnt: state.filter(|state| !state.is_empty()).map(learnt).transpose()?,
         peers_ip: row.get::<_, Option<String>>(19)?.into_iter().collect(),
         ..Job::default()
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn jobs_wait_within_their_bytes_however_much_nodes_tell() {
-        let usual = Job::default();
-        let long = Job {
-            learnt: Some(DecisionShown { state: "1".repeat(30_000), ..DecisionShown::default() }),
-            peers_ip: vec!["i".repeat(200); 64],
-            peers_id: vec!["n".repeat(200); 64],
-            ..Job::default()
-        };
-        assert!(usual.bytes() < 1000 && long.bytes() > 30_000 + 2 * 64 * 200);
-        let (jobs, queue) = Jobs::new(10 * long.bytes());
-        let sent = |job: &Job| (0..1000).take_while(|_| jobs.send(job.clone()).is_some()).count();
-        assert_eq!(sent(&long), 10);
-        assert!(jobs.send(usual.clone()).is_none());
-        // What is written makes room.
-        assert!(queue.iter().take(10).map(|(job, _held)| job).eq(vec![long; 10]));
-        assert_eq!(sent(&usual), 1000);
-        drop(queue);
-        assert!(jobs.send(usual).is_none(), "nobody writes");
-    }
-}
+mod tests;

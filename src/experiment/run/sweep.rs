@@ -45,7 +45,7 @@ impl<'a> Sweep<'a> {
         stop: watch::Receiver<bool>,
     ) -> Self {
         let Scenario { scheduler_port, discovery_port, learner_port, .. } = inputs.scenario;
-        let api = Rc::new(Api::new(scheduler_port, discovery_port, learner_port));
+        let api = Rc::new(Api::new(scheduler_port, discovery_port, learner_port, &inputs.access));
         Self { inputs, folder, csv, progress, stop, api }
     }
 
@@ -95,6 +95,7 @@ impl<'a> Sweep<'a> {
         let titles = self.inputs.payloads.iter().map(|payload| payload.title.clone());
         About {
             bench_version: format!("{} ({})", crate::VERSION, crate::COMMIT),
+            simulated: false,
             scenario: self.inputs.scenario.clone(),
             point: point.clone(),
             deadlines_s: self.inputs.scenario.deadlines(point),

@@ -124,6 +124,7 @@ impl Trainer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::FleetAccess;
 
     fn job(node: u32, eid: u64, total_s: f64) -> Job {
         let learnt = DecisionShown {
@@ -137,7 +138,7 @@ mod tests {
 
     #[actix_rt::test]
     async fn rewards_are_given_by_deadline_and_entries_wait_for_their_batch() {
-        let api = Rc::new(Api::new(1, 1, 1));
+        let api = Rc::new(Api::new(1, 1, 1, &FleetAccess::default()));
         let address = "127.0.0.1".parse().expect("an address");
         let trainer = Rc::new(Trainer::new(api, &[address], Deadlines(vec![0.1]), 3));
         let (mut early, mut late) = (job(0, 46, 0.05), job(0, 47, 0.2));

@@ -1,12 +1,5 @@
-//! `fn-work`: a stretch of work on an emulated board.
-//!
-//! The calls that run on a node share `cores` effective cores (egalitarian processor sharing with
-//! a limit of one core a call): with n calls running, each progresses at min(1, cores / n) seconds
-//! of work a second. Timers stand for processor time, so that many boards fit on one machine.
-//!
-//! The arithmetic is Kleinrock's virtual time (*Queueing Systems*, vol. 2, section 4.4): let V grow
-//! at the current rate; a call that needs w and starts at V₀ ends when V = V₀ + w, whatever
-//! starts and ends meanwhile.
+//! `fn-work`: a stretch of work on an emulated board, whose cores the calls share ([`Sharing`]). Timers stand
+//! for processor time, so that many boards fit on one machine.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -15,52 +8,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::lock;
-
-/// The sharing itself, without a clock.
-#[derive(Debug)]
-struct Sharing {
-    cores: f64,
-    running: u32,
-    /// V, in seconds of work per call.
-    virtual_time: f64,
-    /// When V was last brought up to date.
-    at: Instant,
-}
-
-impl Sharing {
-    fn rate(&self) -> f64 {
-        (self.cores / f64::from(self.running.max(1))).min(1.0)
-    }
-
-    fn advance(&mut self, now: Instant) {
-        self.virtual_time += (now - self.at).as_secs_f64() * self.rate();
-        self.at = now;
-    }
-
-    /// A call with that much work starts; answers the V at which it ends.
-    fn start(&mut self, work: Duration, now: Instant) -> f64 {
-        self.advance(now);
-        self.running += 1;
-        self.virtual_time + work.as_secs_f64()
-    }
-
-    fn end(&mut self, now: Instant) {
-        self.advance(now);
-        self.running -= 1;
-    }
-
-    /// Time until V reaches `end` if nothing changes; zero once it has.
-    fn left(&mut self, end: f64, now: Instant) -> Duration {
-        self.advance(now);
-        // V is a sum of rounded products; a microsecond of work is below every timer's resolution.
-        let left = end - self.virtual_time;
-        if left < 1e-6 { Duration::ZERO } else { Duration::from_secs_f64(left / self.rate()) }
-    }
-}
+use crate::service::sharing::Sharing;
 
 /// An emulated board, shared by all threads of a node.
 pub struct Board {
     sharing: Mutex<Sharing>,
+    /// What times count from.
+    zero: Instant,
     /// The rate changed.
     changed: Notify,
 }
@@ -70,7 +24,7 @@ struct Running<'a>(&'a Board);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        lock(&self.0.sharing).end(Instant::now());
+        lock(&self.0.sharing).end(self.0.zero.elapsed());
         self.0.changed.notify_waiters();
     }
 }
@@ -78,13 +32,13 @@ impl Drop for Running<'_> {
 impl Board {
     /// With that many effective cores.
     pub fn new(cores: f64) -> Self {
-        let sharing = Sharing { cores, running: 0, virtual_time: 0.0, at: Instant::now() };
-        Self { sharing: Mutex::new(sharing), changed: Notify::new() }
+        let sharing = Mutex::new(Sharing::new(cores));
+        Self { sharing, zero: Instant::now(), changed: Notify::new() }
     }
 
     /// Does that much work, in competition with whoever else works here.
     pub async fn work(&self, work: Duration) {
-        let end = lock(&self.sharing).start(work, Instant::now());
+        let end = lock(&self.sharing).start(work, self.zero.elapsed());
         let _running = Running(self);
         self.changed.notify_waiters();
         loop {
@@ -92,7 +46,7 @@ impl Board {
             tokio::pin!(changed);
             // Registered before looking, so that no change falls between the look and the wait.
             changed.as_mut().enable();
-            let left = lock(&self.sharing).left(end, Instant::now());
+            let left = lock(&self.sharing).left(end, self.zero.elapsed());
             if left.is_zero() {
                 return;
             }

@@ -28,6 +28,7 @@ const GROUP: u8 = 2;
 const SOFTWARE: u8 = 3;
 const PROTOCOL: u8 = 4;
 const FUNCTIONS: u8 = 5;
+const TLS_PORT: u8 = 6;
 const K: u8 = 1;
 const RUNNING: u8 = 2;
 const WAITING: u8 = 3;
@@ -103,6 +104,9 @@ pub(super) fn fields(content: &Content) -> Bytes {
             field(&mut to, GROUP, about.group.as_bytes());
             field(&mut to, SOFTWARE, about.software.as_bytes());
             field(&mut to, PROTOCOL, &[about.protocol]);
+            if let Some(port) = about.tls_port {
+                field(&mut to, TLS_PORT, &port.to_be_bytes());
+            }
             if let Some(functions) = &about.functions {
                 let mut all = BytesMut::new();
                 for function in functions {
@@ -137,6 +141,10 @@ fn number(value: &[u8]) -> Result<u32, BadDatagram> {
     value.try_into().map(u32::from_be_bytes).map_err(|_| MEANINGLESS)
 }
 
+fn port(value: &[u8]) -> Result<u16, BadDatagram> {
+    value.try_into().map(u16::from_be_bytes).map_err(|_| MEANINGLESS)
+}
+
 fn byte(value: &[u8]) -> Result<u8, BadDatagram> {
     match value {
         [byte] => Ok(*byte),
@@ -169,6 +177,7 @@ pub(super) fn content(part: Part, mut fields: &[u8]) -> Result<Content, BadDatag
             (Part::About, GROUP) => about.group = text(value)?,
             (Part::About, SOFTWARE) => about.software = text(value)?,
             (Part::About, PROTOCOL) => about.protocol = byte(value)?,
+            (Part::About, TLS_PORT) => about.tls_port = Some(port(value)?),
             (Part::About, FUNCTIONS) => about.functions = Some(names(value)?),
             (Part::Load, K) => load.k = number(value)?,
             (Part::Load, RUNNING) => load.running = number(value)?,

@@ -195,6 +195,12 @@ impl Swim {
         self.step(now, |foca, effects| foca.announce(SwimId { ip, generation: 0 }, effects));
     }
 
+    /// This node has been among these for long.
+    pub fn knows(&mut self, others: &[SwimId], now: Duration) {
+        let others = others.iter().map(|id| foca::Member::alive(*id));
+        self.step(now, |foca, effects| foca.apply_many(others, false, effects));
+    }
+
     /// A datagram came from that address.
     ///
     /// # Errors

@@ -18,11 +18,18 @@ impl Scenario {
         self.check_texts(problems);
         self.check_lists(problems);
         self.check_learning(problems);
+        self.nodes.check(problems);
+        self.network.check(problems);
+        self.overheads.check(problems);
+        self.faults.iter().for_each(|fault| fault.check(problems));
+        self.recording.iter().for_each(|recording| recording.check(problems));
         if self.max_load < self.min_load {
             let why = format!("{} is less than min_load, {}", self.max_load, self.min_load);
             problems.push(Problem::of("max_load", why));
         }
-        let follows = self.arrivals == Process::Poisson && self.traces.0.is_empty();
+        let follows = self.arrivals == Process::Poisson
+            && self.traces.0.is_empty()
+            && self.recording.is_none();
         let runs_here = |words: &String| {
             let policy = SchedulerSpec::from_words(words).build().ok();
             matches!(policy.and_then(|policy| policy.always()), Some(Decision::RunHere { .. }))
@@ -79,6 +86,7 @@ impl Scenario {
             ("rates", self.rates.0.len()),
             ("traces", self.traces.0.len()),
             ("deadlines_s", self.deadlines_s.0.len()),
+            ("faults", self.faults.len()),
         ] {
             if length > LIST_MAX {
                 problem(key, format!("it has {length} entries, at most {LIST_MAX} are taken"));

@@ -6,6 +6,7 @@
 mod check;
 mod table;
 mod values;
+mod world;
 
 use std::path::PathBuf;
 
@@ -13,7 +14,11 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 pub use self::table::Scenario;
-pub use self::values::{Deadlines, Learning, Payload};
+pub use self::values::{Deadlines, Learning, Payload, RecordedArrivals};
+pub use self::world::{
+    SimulatedFault, SimulatedFaultKind, SimulatedMembership, SimulatedNetwork, SimulatedNodes,
+    SimulatedOverheads, SimulatedService,
+};
 use super::arrivals::Shape;
 use crate::keys::{Column, Key, KeySource, KeyValue, Problem, Unreadable, joined, tables};
 use crate::policy::registry::SchedulerSpec;
@@ -46,7 +51,7 @@ impl KeySource for Given<'_> {
 pub struct Point {
     /// The algorithm; none: as the nodes are.
     pub scheduler: Option<SchedulerSpec>,
-    /// Multiplies the rates.
+    /// Multiplies the rates, or the calls of a recording.
     pub load_factor: f64,
     /// Multiplies the deadlines.
     pub deadline_factor: f64,
@@ -63,6 +68,9 @@ impl Point {
 }
 
 impl Scenario {
+    /// Keys in whose place a recording stands.
+    pub const BY_RECORDING: [&str; 3] = ["rates", "traces", "arrivals"];
+
     /// Reads and checks one.
     ///
     /// # Errors
@@ -76,6 +84,11 @@ impl Scenario {
         if table.contains_key("traces") && table.contains_key("rates") {
             problems.push(Problem::of("rates", "traces are given, too; a run follows one of them"));
         }
+        let replaced = Self::BY_RECORDING.iter().filter(|name| table.contains_key(**name));
+        if table.contains_key("recording") {
+            let why = "a recording is given, too; a run follows one of them";
+            problems.extend(replaced.map(|name| Problem::of(name, why)));
+        }
         scenario.check_together(&mut problems);
         if problems.is_empty() { Ok(scenario) } else { Err(BadScenario(problems)) }
     }
@@ -86,10 +99,16 @@ impl Scenario {
         tables(Self::KEYS, &columns)
     }
 
-    /// As a scenario file has it, every key but `rates` or `traces`, of which a run follows one.
+    /// As a scenario file has it, every key but those in whose place a run follows another: `rates`, or
+    /// `traces`, or with a recording both and `arrivals`.
     pub fn written(&self) -> String {
         let mut table = Table::try_from(self).unwrap_or_default();
-        table.remove(if self.traces.0.is_empty() { "traces" } else { "rates" });
+        let left_out = match (&self.recording, self.traces.0.is_empty()) {
+            (Some(_), _) => &Self::BY_RECORDING[..],
+            (None, true) => &["traces"],
+            (None, false) => &["rates"],
+        };
+        left_out.iter().for_each(|name| drop(table.remove(*name)));
         toml::to_string(&table).unwrap_or_default()
     }
 

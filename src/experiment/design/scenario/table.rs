@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::values::{Learning, Payload};
+use super::values::{Learning, Payload, RecordedArrivals};
+use super::world::{
+    SimulatedFault, SimulatedNetwork, SimulatedNodes, SimulatedOverheads, SimulatedService,
+};
 use crate::experiment::design::arrivals::Process;
 use crate::keys::{Worded, form, key_table, one_of, within};
 use crate::types::List;
@@ -23,6 +26,9 @@ key_table! {
             /// Fleet file (TOML), or a hosts file with one address or host name a line; relative to
             /// the scenario's folder.
             fleet: PathBuf = PathBuf::from("fleet.toml") => unit: "file";
+            /// Whether the scheduler API of every node is asked by https, and not only of those that the
+            /// fleet file says so of. Whose certificates are believed, `--ca` says.
+            tls: bool = false;
             /// Port of the scheduler API on every node.
             scheduler_port: u16 = 18080 => unit: "port";
             /// Port of the discovery API on every node.
@@ -36,7 +42,8 @@ key_table! {
             function: String = "fn-echo".to_owned()
                 => allowed: form(|| "a function's name".to_owned());
             /// What is sent: tables of name, file (none: an empty body), content_type, mix (a
-            /// weight), task_type, query (`{seed}` in it becomes a number of the request's own).
+            /// weight), task_type, query (`{seed}` in it becomes a number of the request's own, and
+            /// `{duration_ms}` the call's recorded duration).
             payloads: Vec<Payload> = Worded(vec![Payload::default()], "an empty body")
                 => unit: "tables", allowed: form(|| format!("mix: {}", Payload::MIX));
             /// Time that a run lasts.
@@ -51,6 +58,14 @@ key_table! {
             /// which an n in braces stands for the node's number, from 0. `p2pfaas bench trace` makes
             /// some.
             traces: List<PathBuf> = List(Vec::new()) => unit: "files";
+            /// Calls as somebody recorded them, instead of `rates`, `traces` and `arrivals`: file, from_s
+            /// (the second of the recording that a run begins with, 0 when not given) and speed (recorded
+            /// seconds that pass in one second of the run, 1 when not given). The file has invocations
+            /// of a minute (Azure Functions 2019), an invocation a row (2021), or at_s,node and perhaps
+            /// payload. A call whose node is not told goes to that of its function; functions go round
+            /// the nodes. Load factors send each call as many times: a part of a time by chance, and all
+            /// but the first somewhere in the same recorded minute.
+            recording: Option<RecordedArrivals> = Worded(None, "none") => unit: "table";
             /// Rate where a trace is 0.
             min_load: f64 = 0.0 => unit: "requests a second", allowed: within(0.0, 1e6);
             /// Rate where a trace is 1; not less than `min_load`.
@@ -70,7 +85,7 @@ key_table! {
             /// Scheduling algorithms with their parameters.
             schedulers: List<String> = Worded(List(Vec::new()), "as the nodes are")
                 => allowed: form(|| "NAME P1 P2 …".to_owned());
-            /// Factors by which all rates are multiplied.
+            /// Factors by which all rates, or the calls of a recording, are multiplied.
             load_factors: List<f64> = List(vec![1.0]) => unit: "factors", allowed: within(0.0, 1e4);
             /// Factors by which all deadlines are multiplied.
             deadline_factors: List<f64> = List(vec![1.0])
@@ -105,7 +120,7 @@ key_table! {
             /// s in any case.
             train_batch: usize = 20 => unit: "entries", allowed: within(1.0, 1e4);
             /// Time of the same load before a run under LearningScheduler, to learn from; not
-            /// measured.
+            /// measured. Of a recording it is the same calls, from `from_s` on.
             learner_warm_up_s: f64 = 0.0 => unit: "seconds", allowed: within(0.0, 1e6);
             /// Time that the fleet has to become quiet between runs.
             quiet_timeout_s: f64 = 60.0 => unit: "seconds", allowed: within(0.0, 86400.0);
@@ -115,6 +130,24 @@ key_table! {
             /// M/M/K/(K+Q).
             theory_service_s: Option<f64> = Worded(None, "not given")
                 => unit: "seconds", allowed: within(1e-6, 86400.0);
+        }
+
+        "What a simulation knows and real nodes show" {
+            /// The nodes: count (none: those of the fleet file, with its K and queue), k, cores and speed, each one
+            /// number or a list that is gone through by turns, and membership, how they hear who is there: `ruled` or
+            /// `swim` (none: `swim` if there are faults and 100 nodes at most).
+            nodes: SimulatedNodes = SimulatedNodes::default() => unit: "table";
+            /// The network: latency_ms one way, deviation_ms, bandwidth_mbit, loss, client_latency_ms, and pairs, a CSV
+            /// file of from,to,latency_ms.
+            network: SimulatedNetwork = Worded(SimulatedNetwork::default(), "messages take no time") => unit: "table";
+            /// What functions take: durations, a CSV file of recorded ones, in place of what the queries and the
+            /// recording say; alone, whether calls do not slow each other down (as under fn-sleep).
+            service: SimulatedService = Worded(SimulatedService::default(), "as the queries say") => unit: "table";
+            /// What nodes and HTTP take: client_ms, probe_ms, forward_ms, end_ms. `p2pfaas bench calibrate` measures
+            /// them.
+            overheads: SimulatedOverheads = SimulatedOverheads::default() => unit: "table";
+            /// What goes wrong: tables of kind (`kill`, `stall` or `part`), nodes (numbers from 0), at_s, for_s.
+            faults: Vec<SimulatedFault> = Worded(Vec::new(), "nothing") => unit: "tables";
         }
     }
 }

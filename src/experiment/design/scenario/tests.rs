@@ -63,6 +63,25 @@ fn everything_that_is_wrong_is_named() {
     assert!(many(&seeds).expect_err("too many").0[0].why.contains("10100 runs"));
     assert!(read("theory_service_s = 0.1\nschedulers = \"ForwardScheduler 1\"").is_err());
     assert!(read("traces = \"t.csv\"\nrates = 3").is_err());
+    for key in ["traces = \"t.csv\"", "rates = 3", "arrivals = \"poisson\""] {
+        let why = read(&format!("recording = {{ file = \"r.csv\" }}\n{key}")).expect_err("both");
+        assert!(why.to_string().contains("a recording is given, too"), "{why}");
+    }
+    for (table, part) in [
+        ("from_s = 1", "file"),
+        ("file = \"r\", from_s = -1", "from_s is -1"),
+        ("file = \"r\", from_s = nan", "from_s is NaN"),
+        ("file = \"r\", from_s = 2e9", "from_s is 2000000000"),
+        ("file = \"r\", speed = 0", "speed is 0"),
+        ("file = \"r\", speed = inf", "speed is inf"),
+        ("file = \"r\", until_s = 1", "until_s"),
+    ] {
+        let why = read(&format!("recording = {{ {table} }}")).expect_err(table).to_string();
+        assert!(why.starts_with("recording: ") && why.contains(part), "{why}");
+    }
+    let closed = "theory_service_s = 0.1\nschedulers = \"NoScheduler false\"";
+    assert!(read(closed).is_ok());
+    assert!(read(&format!("recording = {{ file = \"r.csv\" }}\n{closed}")).is_err());
     for learner in ["alpha = nan", "reward = { deadlines_s = [inf] }"] {
         let why = read(&format!("[learner]\n{learner}")).expect_err("no JSON").to_string();
         assert!(why.contains("no finite number"), "{why}");
@@ -83,6 +102,8 @@ fn a_scenario_written_out_reads_the_same() {
     assert_eq!(read(&scenario.written()), Ok(scenario.clone()));
     let fixed = Scenario { rates: List(vec![3.0]), ..Scenario::default() };
     assert_eq!(read(&fixed.written()), Ok(fixed));
+    let recorded = read("recording = { file = \"r.csv\", speed = 60 }").expect("good");
+    assert_eq!(read(&recorded.written()), Ok(recorded));
     assert_eq!(scenario.trace_of(3), Some(PathBuf::from("traffic_3.csv")));
     assert_eq!(scenario.payloads[0].title(), "b.jpg");
 }

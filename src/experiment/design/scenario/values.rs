@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::world::numbers_within;
 use crate::experiment::design::arrivals::Process;
-use crate::keys::{Allowed, KeyValue, Notation, within};
+use crate::experiment::design::azure::SECONDS_MAX;
+use crate::keys::{Allowed, KeyValue, Notation, Problem, within};
 
 /// Who trains the nodes' learners.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +40,8 @@ pub struct Payload {
     pub mix: Option<f64>,
     /// The calls' task type.
     pub task_type: u32,
-    /// The calls' query; `{seed}` in it becomes a number of the request's own.
+    /// The calls' query; `{seed}` in it becomes a number of the request's own, and `{duration_ms}` what the
+    /// call took where it was recorded.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub query: String,
 }
@@ -52,6 +55,31 @@ impl Payload {
         let file = || Some(self.file.as_ref()?.file_name()?.to_string_lossy().into_owned());
         let given = Some(self.name.clone()).filter(|name| !name.is_empty());
         given.or_else(file).unwrap_or_else(|| format!("type-{}", self.task_type))
+    }
+}
+
+/// Arrivals from a recording, in place of rates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordedArrivals {
+    /// The recording, in one of the layouts of [`azure`](crate::experiment::design::azure).
+    pub file: PathBuf,
+    /// The second of the recording that a run begins with, 0 to 10⁹.
+    #[serde(default)]
+    pub from_s: f64,
+    /// Recorded seconds that pass in one second of a run, 10⁻⁶ to 10⁶.
+    #[serde(default = "as_recorded")]
+    pub speed: f64,
+}
+
+fn as_recorded() -> f64 {
+    1.0
+}
+
+impl RecordedArrivals {
+    pub(super) fn check(&self, problems: &mut Vec<Problem>) {
+        numbers_within("recording", &[("from_s", self.from_s)], 0.0..=SECONDS_MAX, problems);
+        numbers_within("recording", &[("speed", self.speed)], 1e-6..=1e6, problems);
     }
 }
 
@@ -71,6 +99,12 @@ impl Deadlines {
     pub fn met(&self, task_type: u32, status: u16, total_s: f64) -> bool {
         (200..300).contains(&status) && self.of(task_type).is_none_or(|limit| total_s <= limit)
     }
+
+    /// The reward of a call, 1 or 0; 0 where there are no deadlines.
+    pub fn reward(&self, task_type: u32, status: u16, total_s: f64) -> f64 {
+        let in_time = !self.0.is_empty() && self.met(task_type, status, total_s);
+        f64::from(u8::from(in_time))
+    }
 }
 
 /// Which words these are, each key of such a type says.
@@ -86,6 +120,11 @@ macro_rules! words {
 words!(Process, Learning);
 
 impl KeyValue for Payload {
+    const NOTATION: Notation = Notation::Table;
+    const NOUN: &'static str = "";
+}
+
+impl KeyValue for RecordedArrivals {
     const NOTATION: Notation = Notation::Table;
     const NOUN: &'static str = "";
 }

@@ -6,36 +6,25 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::history::History;
-use super::{AtPeer, AwayCall, Outliers};
 use crate::lock;
+use crate::outliers::{AtPeer, AwayCall, History, Outliers};
 use crate::types::{FunctionName, Peer};
-
-/// Calls that count as served, whatever has happened.
-const FORGETTING: f64 = 2.0;
 
 /// What ran on this node, and how it ended: told to the others, so that a node that fails fast does not look
 /// idle to them.
 #[derive(Debug, Default)]
-pub(super) struct Here {
-    pub(super) served: AtomicU64,
-    pub(super) failed: AtomicU64,
+struct Here {
+    served: AtomicU64,
+    failed: AtomicU64,
     history: Mutex<History>,
 }
 
 impl Here {
-    /// Of the calls that ran here of late, the share that failed: 0 to 100, in steps of 10. What is over is
-    /// forgotten, since `FORGETTING` calls always count as served.
-    pub(super) fn failing_percent(&self, now: Duration) -> u8 {
-        let mut history = lock(&self.history);
-        history.decay(now);
-        let counted = |count: &AtomicU64| count.swap(0, Ordering::Relaxed) as f64;
+    /// See [`History::failing_percent`].
+    fn failing_percent(&self, now: Duration) -> u8 {
+        let counted = |count: &AtomicU64| count.swap(0, Ordering::Relaxed);
         let (served, failed) = (counted(&self.served), counted(&self.failed));
-        history.calls += served + failed;
-        history.failures += failed;
-        let share = history.failures / (history.calls + FORGETTING);
-        let tenths = (0..10).filter(|n| share > f64::from(*n) * 0.1 + 0.05).count();
-        u8::try_from(tenths * 10).unwrap_or(100)
+        lock(&self.history).failing_percent(served, failed, now)
     }
 }
 

@@ -1,8 +1,5 @@
 //! What leaves a peer out, and what brings it back.
 
-use std::sync::atomic::Ordering;
-
-use super::shared::Here;
 use super::*;
 
 fn s(seconds: u64) -> Duration {
@@ -33,10 +30,11 @@ fn fail(outliers: &mut Outliers, peers: &[Peer], what: AtPeer, now: Duration) ->
 }
 
 #[test]
-fn three_failures_in_a_row_leave_a_peer_out_for_twice_as_long_each_time() {
+fn failures_in_a_row_leave_a_peer_out_for_twice_as_long_each_time() {
     let (mut outliers, peers) = (Outliers::default(), peers(4));
+    assert!(!call(&mut outliers, &peers[0], "f", AtPeer::Served, s(99)));
     let (count, mut now) = fail(&mut outliers, &peers, AtPeer::PeerFailed, s(100));
-    assert_eq!(count, 3);
+    assert_eq!(count, 2);
     for seconds in [5, 10, 20, 40, 80, 120, 120] {
         for (later, count) in [(0, 1), (seconds - 1, 1), (seconds, 0)] {
             let out = outliers.left_out(&peers, &[], &name("f"), now + s(later));
@@ -61,8 +59,29 @@ fn three_failures_in_a_row_leave_a_peer_out_for_twice_as_long_each_time() {
 }
 
 #[test]
+fn of_one_that_never_served_a_call_nothing_good_is_known() {
+    let (mut outliers, peers) = (Outliers::default(), peers(4));
+    let (_, now) = fail(&mut outliers, &peers, AtPeer::PeerFailed, s(100));
+    for (later, count) in [(29, 1), (30, 0)] {
+        assert_eq!(outliers.left_out(&peers, &[], &name("f"), now + s(later)).len(), count);
+    }
+}
+
+#[test]
+fn where_some_fail_elsewhere_too_it_takes_one_more() {
+    let (mut outliers, peers) = (Outliers::default(), peers(4));
+    for n in 0..30 {
+        let what = if n == 20 { AtPeer::PeerFailed } else { AtPeer::Served };
+        assert!(!call(&mut outliers, &peers[1], "f", what, s(1)));
+    }
+    let (count, _) = fail(&mut outliers, &peers, AtPeer::PeerFailed, s(2));
+    assert_eq!(count, 3);
+}
+
+#[test]
 fn calls_that_were_under_way_when_it_was_left_out_say_nothing_new() {
     let (mut outliers, peers) = (Outliers::default(), peers(4));
+    assert!(!call(&mut outliers, &peers[0], "f", AtPeer::Served, s(0)));
     let host = &peers[0].host;
     let mut before = || outliers.goes(host, &name("f"), s(1));
     let (first, second) = (before(), before());
@@ -170,16 +189,13 @@ fn who_says_that_it_fails_is_left_out_but_never_more_than_half() {
 
 #[test]
 fn the_share_of_failures_here_is_told_in_steps_and_forgotten() {
-    let here = Here::default();
-    assert_eq!(here.failing_percent(s(1)), 0);
-    here.failed.store(1, Ordering::Relaxed);
-    assert_eq!(here.failing_percent(s(1)), 30, "one call says little");
-    here.failed.store(97, Ordering::Relaxed);
-    assert_eq!(here.failing_percent(s(1)), 100);
-    assert_eq!(here.failing_percent(s(31)), 90);
-    assert!(here.failing_percent(s(120)) < 50);
-    here.served.store(100, Ordering::Relaxed);
-    assert_eq!(here.failing_percent(s(120)), 0);
+    let mut here = History::default();
+    assert_eq!(here.failing_percent(0, 0, s(1)), 0);
+    assert_eq!(here.failing_percent(0, 1, s(1)), 30, "one call says little");
+    assert_eq!(here.failing_percent(0, 97, s(1)), 100);
+    assert_eq!(here.failing_percent(0, 0, s(31)), 90);
+    assert!(here.failing_percent(0, 0, s(120)) < 50);
+    assert_eq!(here.failing_percent(100, 0, s(120)), 0);
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Peers at which calls fail are left out for a while, as Envoy's outlier detection does, so that a peer that
 //! fails fast does not look idle. Sans-IO: what became of calls, and the time, come in.
 //!
-//! A peer is left out after three calls in a row that failed there, or when of its last calls a larger share
-//! failed than at the others by 30 points; for one function where the failure is the function's, for all where
-//! it is the peer's. The first time for 5 s, then for twice as long each time, at most for 120 s. Then one call
+//! A peer is left out after three calls in a row that failed there (two where hardly any fail at the others), or when
+//! of its last calls a larger share failed than at the others by 30 points; for one function where the failure is the function's, for all where
+//! it is the peer's. The first time for 5 s (30 s if it never served a call before), then for twice as long each time, at
+//! most for 120 s. Then one call
 //! goes there on trial: if it is served, the peer is back.
 //!
 //! A peer that hangs fails late. So one is held back, too, while it is *overdue*: a call is away there for
@@ -14,14 +15,12 @@
 //! No more than half of the peers are left out, but of one or two, one may be.
 
 mod history;
-mod shared;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::history::History;
-pub use self::shared::{Away, SharedOutliers};
+pub use self::history::History;
 use crate::types::{FunctionName, Peer};
 
 /// Functions that are told apart at one peer, and whose usual times are known.
@@ -65,6 +64,8 @@ struct PeerHistory {
     served: Option<Duration>,
     /// Calls that were refused since then.
     refused: usize,
+    /// Whether it is among [`Outliers::suspects`].
+    is_suspect: bool,
 }
 
 impl PeerHistory {
@@ -83,6 +84,13 @@ impl PeerHistory {
         self.whole.is_out(now) || self.is_overdue(now) || of_function()
     }
 
+    /// Whether it may be out, at whatever time.
+    fn may_be_out(&self) -> bool {
+        self.whole.was_out()
+            || !self.functions.is_empty()
+            || self.away.len() + self.refused >= OVERDUE_CALLS
+    }
+
     fn is_forgotten(&self, now: Duration) -> bool {
         self.away.is_empty() && self.functions.is_empty() && self.whole.is_forgotten(now)
     }
@@ -92,6 +100,8 @@ impl PeerHistory {
 #[derive(Debug, Default)]
 pub struct Outliers {
     peers: BTreeMap<Arc<str>, PeerHistory>,
+    /// Those that may be left out: each call looks at these, and there may be a thousand others.
+    suspects: BTreeSet<Arc<str>>,
     /// Seconds that calls of a function take at peers, the later ones counting for more.
     usual: BTreeMap<FunctionName, f64>,
     number: u64,
@@ -113,7 +123,21 @@ impl Outliers {
         if let Some(of_function) = peer.functions.get_mut(function) {
             of_function.goes(now);
         }
+        self.suspect(host);
         call
+    }
+
+    /// Something was heard of the peer at `host`.
+    fn suspect(&mut self, host: &Arc<str>) {
+        let Some(peer) = self.peers.get_mut(host) else { return };
+        let may_be_out = peer.may_be_out();
+        if std::mem::replace(&mut peer.is_suspect, may_be_out) != may_be_out {
+            if may_be_out {
+                self.suspects.insert(Arc::clone(host));
+            } else {
+                self.suspects.remove(host);
+            }
+        }
     }
 
     /// Nobody waits any longer for `call`, which went to the peer at `host`.
@@ -132,6 +156,19 @@ impl Outliers {
         what: AtPeer,
         now: Duration,
     ) -> bool {
+        let goes = self.takes_in(host, function, call, what, now);
+        self.suspect(host);
+        goes
+    }
+
+    fn takes_in(
+        &mut self,
+        host: &Arc<str>,
+        function: &FunctionName,
+        call: AwayCall,
+        what: AtPeer,
+        now: Duration,
+    ) -> bool {
         let others = match what {
             AtPeer::Served | AtPeer::Refused => 0.0,
             _ => self.share_of_others(host, function, what),
@@ -143,7 +180,7 @@ impl Outliers {
             return false;
         }
         if what == AtPeer::PeerFailed {
-            return peer.whole.failed(others, call.began, now);
+            return peer.whole.peer_failed(others, call.began, now);
         }
         // The peer itself did its part.
         peer.whole.served(call.began, now);
@@ -178,6 +215,7 @@ impl Outliers {
     /// Forgets peers of which nothing is worth knowing any more.
     pub fn forget(&mut self, now: Duration) {
         self.peers.retain(|_, peer| !peer.is_forgotten(now));
+        self.suspects.retain(|host| self.peers.contains_key(host));
     }
 
     /// The largest share of failures at the other peers, of those at which calls have failed.
@@ -199,8 +237,10 @@ impl Outliers {
         function: &FunctionName,
         now: Duration,
     ) -> Vec<Arc<str>> {
-        let failed = self.peers.iter().filter(|(_, peer)| peer.is_out(function, now));
-        let mut out: Vec<_> = failed.map(|(host, _)| host).chain(failing).cloned().collect();
+        let is_out =
+            |host: &&Arc<str>| self.peers.get(*host).is_some_and(|peer| peer.is_out(function, now));
+        let failed = self.suspects.iter().filter(is_out);
+        let mut out: Vec<_> = failed.chain(failing).cloned().collect();
         if !out.is_empty() {
             // Who is no peer now takes nobody's place.
             out.retain(|host| peers.iter().any(|peer| peer.host == *host));

@@ -98,6 +98,7 @@ impl Simulation {
         let mut known = Knowledge::default();
         loop {
             let view = NodeView {
+                now: std::time::Duration::ZERO,
                 load: self.nodes[node].load(),
                 by_type: &[],
                 k: LIMITS.k,
@@ -108,7 +109,7 @@ impl Simulation {
                 Step::Probe(asked) => {
                     let probe = |peer: Peer| {
                         let load = self.nodes[index(&peer)].load();
-                        Probe { peer, load }
+                        Probe::of(peer, load)
                     };
                     known.probes = Some(asked.into_iter().map(probe).collect());
                 }
@@ -135,7 +136,7 @@ impl Simulation {
                 }
             }
         };
-        let arriving = Arriving { bytes: 0, may_wait, task_type: TaskType(0.0) };
+        let arriving = Arriving { bytes: 0, may_wait, task_type: TaskType(0.0), due: None };
         match self.nodes[node].arrive(arriving, |_| call) {
             Ok(Admission::Started) => self.start(node, call, call.arrived_s),
             Ok(Admission::Waiting(_)) => {}

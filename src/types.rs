@@ -26,7 +26,9 @@ pub use self::clearance::Clearance;
 pub use self::function_name::{BadFunctionName, FunctionName};
 pub use self::mended::Mended;
 pub use self::neighbours::Neighbours;
-pub use self::record::{NodeDescription, NodeRecord, RecordLoad};
+pub use self::record::{
+    NOTE_BYTES_MAX, NodeDescription, NodeRecord, RecordLoad, SAYING_BYTES_MAX, Saying,
+};
 
 /// The service class of a call, as clients send it: a number, 0 when none was given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]

@@ -53,7 +53,7 @@ fn simulate(lambda: f64, limits: Limits, seed: u64) -> Observed {
                 }
             }
             let id = (batch * PER_BATCH + call) as u64;
-            let call = Arriving { bytes: 0, may_wait: true, task_type: TaskType(0.0) };
+            let call = Arriving { bytes: 0, may_wait: true, task_type: TaskType(0.0), due: None };
             match queue.arrive(call, |_| id) {
                 Ok(Admission::Started) => {
                     served += 1;

@@ -13,12 +13,12 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll};
 
 use actix::{Actor, AtomicResponse, Context, Handler, Message, MessageResult, WrapFuture};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::observe::{ActorState, Observe};
 use super::supervise::Guard;
@@ -46,6 +46,8 @@ pub struct Gate {
     load: AtomicU64,
     /// K, likewise.
     k: AtomicU32,
+    idle: Notify,
+    idle_watched: AtomicBool,
 }
 
 /// The right to run one function. Given back exactly once, when dropped: by a finished call, a
@@ -75,7 +77,13 @@ impl Gate {
     /// An empty gate. `waiting_bytes_max` bounds the bodies of all that wait together.
     pub fn new(limits: Limits, waiting_bytes_max: u64) -> Arc<Self> {
         let line = Mutex::new(Discipline::new(limits, waiting_bytes_max));
-        Arc::new(Self { line, load: AtomicU64::new(0), k: AtomicU32::new(limits.k) })
+        Arc::new(Self {
+            line,
+            load: AtomicU64::new(0),
+            k: AtomicU32::new(limits.k),
+            idle: Notify::new(),
+            idle_watched: AtomicBool::new(false),
+        })
     }
 
     /// A call arrives.
@@ -106,6 +114,23 @@ impl Gate {
     /// What runs and waits now of the types 0 to `types` − 1.
     pub fn load_by_type(&self, types: usize) -> Vec<Load> {
         lock(&self.line).load_by_type(types)
+    }
+
+    /// The same of all types that came, at most so many.
+    pub fn told_by_type(&self, types_max: usize) -> Vec<Load> {
+        let line = lock(&self.line);
+        line.load_by_type(line.types().min(types_max))
+    }
+
+    /// Whether those who wait for [`became_idle`](Self::became_idle) are to be told.
+    pub fn watch_idle(&self, watched: bool) {
+        self.idle_watched.store(watched, Ordering::Relaxed);
+    }
+
+    /// Waits until a call has ended and none waits, where that is [watched](Self::watch_idle). One of those who
+    /// wait for it is woken.
+    pub async fn became_idle(&self) {
+        self.idle.notified().await;
     }
 
     /// What runs and waits now.
@@ -148,6 +173,9 @@ impl Gate {
                 Err(mut slot) => slot.gate = None,
             }
             ended = task_type;
+        }
+        if self.idle_watched.load(Ordering::Relaxed) && self.load().waiting == 0 {
+            self.idle.notify_one();
         }
     }
 

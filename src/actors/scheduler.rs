@@ -22,7 +22,7 @@ use super::observe::{ActorState, Observe};
 use super::queue::Gate;
 use crate::policy::deciding::{Deciding, Found};
 use crate::policy::{Decision, Knowledge, LearnerDecision, Policy, Probe, Question, Step, Task};
-use crate::types::{Load, Peer};
+use crate::types::Peer;
 
 /// Decides where a call goes.
 #[derive(Clone, Message)]
@@ -50,9 +50,13 @@ pub struct Scheduled {
 
 /// How a Scheduler asks a peer for its load.
 pub trait Prober {
-    /// The peer's load, or `None` when it did not answer in time. `peer` may be reported to
-    /// Discovery on the way.
-    fn probe(&self, peer: Peer) -> LocalBoxFuture<'_, Option<Load>>;
+    /// What the peer answers, or `None` when it did not in time. `about`: the call for which it may bid. `peer`
+    /// may be reported to Discovery on the way.
+    fn probe<'a>(
+        &'a self,
+        peer: Peer,
+        about: Option<&'a Task>,
+    ) -> LocalBoxFuture<'a, Option<Probe>>;
 }
 
 /// Whom a Scheduler asks for decisions that are learnt.
@@ -86,6 +90,8 @@ pub struct NodeSource {
     pub gate: Arc<Gate>,
     /// The known peers.
     pub published: Arc<ArcSwap<Published>>,
+    /// When the node started: where its clock is zero.
+    pub start: Instant,
 }
 
 /// See the module.
@@ -111,12 +117,13 @@ impl Actor for Scheduler {
 }
 
 impl Inner {
-    fn found(&self) -> Found {
+    fn found(&self, arrival: Instant) -> Found {
         let by_type = match self.policy.task_types() {
             0 => Vec::new(),
             types => self.node.gate.load_by_type(types),
         };
-        Found { load: self.node.gate.load(), by_type }
+        let now = arrival.saturating_duration_since(self.node.start);
+        Found { now, load: self.node.gate.load(), by_type }
     }
 
     fn advise(&self, question: Question, task: &Task) -> Advice {
@@ -145,11 +152,9 @@ impl Inner {
     }
 
     /// Probes all at once; answers those that answered, in the order asked.
-    async fn probe(&self, peers: Vec<Peer>) -> Vec<Probe> {
-        let ask = |peer: Peer| async move {
-            let load = self.ask.prober.probe(peer.clone()).await?;
-            Some(Probe { peer, load })
-        };
+    async fn probe(&self, peers: Vec<Peer>, task: &Task) -> Vec<Probe> {
+        let about = self.policy.bids().then_some(task);
+        let ask = |peer: Peer| self.ask.prober.probe(peer, about);
         join_all(peers.into_iter().map(ask)).await.into_iter().flatten().collect()
     }
 
@@ -167,7 +172,9 @@ impl Inner {
                 }
                 Next::Probe(peers) => {
                     let start = Instant::now();
-                    deciding.heard.probes = Some(self.probe(peers).await);
+                    let asked = peers.iter().map(|peer| Arc::clone(&peer.host)).collect();
+                    let answers = self.probe(peers, &deciding.task).await;
+                    deciding.heard.answered(asked, answers);
                     probing += start.elapsed();
                 }
                 Next::Learn(learnt) => deciding.heard.learnt = Some(learnt.await),
@@ -202,7 +209,7 @@ impl Handler<Schedule> for Scheduler {
     fn handle(&mut self, message: Schedule, _: &mut Self::Context) -> Self::Result {
         let Schedule { task, arrival, mut heard } = message;
         heard.elapsed = arrival.elapsed();
-        let mut deciding = Deciding::new(task, heard, self.0.found());
+        let mut deciding = Deciding::new(task, heard, self.0.found(arrival));
         match self.0.at_once(&mut deciding) {
             // Most calls are decided at once and cost no future.
             Next::Decided(decision) => Response::reply(Scheduled {
@@ -234,16 +241,21 @@ impl Handler<Observe> for Scheduler {
 pub(crate) mod testing {
     use super::*;
     use crate::queue::Limits;
+    use crate::types::Load;
 
     /// Answers probes from a table; what is not in it does not answer.
     pub(crate) struct Loads(pub Vec<(&'static str, Load)>, pub Duration);
 
     impl Prober for Loads {
-        fn probe(&self, peer: Peer) -> LocalBoxFuture<'_, Option<Load>> {
+        fn probe<'a>(
+            &'a self,
+            peer: Peer,
+            _: Option<&'a Task>,
+        ) -> LocalBoxFuture<'a, Option<Probe>> {
             let found = self.0.iter().find(|(host, _)| *host == &*peer.host).map(|(_, load)| *load);
             Box::pin(async move {
                 tokio::time::sleep(self.1).await;
-                found
+                Some(Probe::of(peer, found?))
             })
         }
     }
@@ -279,12 +291,13 @@ pub(crate) mod testing {
         let gate = Gate::new(Limits { k: 9, ..Limits::default() }, 100);
         for _ in 0..running {
             let task_type = crate::types::TaskType(1.0);
-            let call = crate::queue::Arriving { bytes: 0, may_wait: true, task_type };
+            let call = crate::queue::Arriving { bytes: 0, may_wait: true, task_type, due: None };
             std::mem::forget(gate.enter(call));
         }
         let peers = hosts.iter().map(|host| Peer::at(host)).collect();
         let published = Published { peers, ..Published::default() };
-        NodeSource { gate, published: Arc::new(ArcSwap::from_pointee(published)) }
+        let published = Arc::new(ArcSwap::from_pointee(published));
+        NodeSource { gate, published, start: Instant::now() }
     }
 
     pub(crate) fn schedule() -> Schedule {
@@ -297,6 +310,7 @@ mod tests {
     use super::testing::*;
     use super::*;
     use crate::policy::registry::SchedulerSpec;
+    use crate::types::Load;
 
     fn start(words: &str, node: NodeSource, prober: Loads) -> actix::Addr<Scheduler> {
         let policy = SchedulerSpec::from_words(words).build().expect("a good scheduler");

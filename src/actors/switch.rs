@@ -4,20 +4,28 @@
 //! ([`super::replicas`]), so a swap takes effect at once for new calls, and those in flight finish
 //! on the algorithm that they began with: none is lost, refused or run twice.
 //!
+//! Algorithms that have something to say to those of other nodes are told every second what those say in
+//! their records, and asked what they say.
+//!
 //! What survives a restart of the actor: everything; the snapshot belongs to the node. So does the
 //! turn that each swap waits for: one that hung and comes back ends before those after it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix::{Actor, AtomicResponse, Context, Handler, Message, MessageResult, WrapFuture};
+use actix::{
+    Actor, AsyncContext, AtomicResponse, Context, Handler, Message, MessageResult, WrapFuture,
+};
 use arc_swap::ArcSwap;
 
 use super::observe::{ActorState, Observe};
+use super::scheduler::NodeSource;
 use super::supervise::Guard;
 use crate::policy::Policy;
 use crate::policy::registry::SchedulerSpec;
 use crate::storage::{self, StorageError};
+use crate::types::Saying;
 
 /// Puts another algorithm in force and saves it. Answers when both is done.
 #[derive(Clone, Message)]
@@ -46,24 +54,52 @@ impl Active {
 pub struct Switch {
     in_force: Arc<ArcSwap<Active>>,
     turn: Arc<tokio::sync::Mutex<()>>,
+    node: NodeSource,
+    saying: Arc<ArcSwap<Saying>>,
     file: PathBuf,
     _guard: Guard,
 }
 
+/// How often algorithms hear what those of other nodes say.
+const CONVERSE_TIME: Duration = Duration::from_secs(1);
+
 impl Switch {
-    /// Rules over `in_force`. One swap has its `turn` at a time, over all incarnations.
+    /// Rules over `in_force`, and over what that says in the record of `node`. One swap has its `turn` at a
+    /// time, over all incarnations.
     pub fn new(
         in_force: Arc<ArcSwap<Active>>,
+        node: NodeSource,
+        saying: Arc<ArcSwap<Saying>>,
         turn: Arc<tokio::sync::Mutex<()>>,
         data_path: &Path,
         guard: Guard,
     ) -> Self {
-        Self { in_force, turn, file: data_path.join(storage::SCHEDULER_FILE), _guard: guard }
+        let file = data_path.join(storage::SCHEDULER_FILE);
+        Self { in_force, node, saying, turn, file, _guard: guard }
+    }
+
+    fn converse(&mut self, _: &mut Context<Self>) {
+        let active = self.in_force.load();
+        self.node.gate.watch_idle(active.policy.notices_idle());
+        let mut saying = Saying::default();
+        if active.policy.converses() {
+            let now = self.node.start.elapsed();
+            active.policy.hears(&self.node.published.load().peers, now);
+            saying = active.policy.says(now).into();
+        }
+        if **self.saying.load() != saying {
+            self.saying.store(Arc::new(saying));
+        }
     }
 }
 
 impl Actor for Switch {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.converse(ctx);
+        ctx.run_interval(CONVERSE_TIME, Self::converse);
+    }
 }
 
 impl Handler<SwapScheduler> for Switch {
@@ -113,7 +149,9 @@ mod tests {
     /// Rules over `in_force`, with its file in `data_path`.
     fn start(in_force: &Arc<ArcSwap<Active>>, data_path: &Path) -> actix::Addr<Switch> {
         let guard = Guard::new(|_| ());
-        Switch::new(Arc::clone(in_force), Arc::default(), data_path, guard).start()
+        let node = crate::actors::scheduler::testing::node(0, &[]);
+        Switch::new(Arc::clone(in_force), node, Arc::default(), Arc::default(), data_path, guard)
+            .start()
     }
 
     fn policy(words: &str) -> Arc<dyn Policy> {

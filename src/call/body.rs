@@ -44,6 +44,14 @@ impl RequestBody {
     /// A body of which nothing came.
     pub const EMPTY: Self = Self::Whole(Bytes::new());
 
+    /// Its length, as far as it is known before all of it has come.
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Self::Whole(body) => Some(body.len() as u64),
+            Self::Streamed { length, .. } => *length,
+        }
+    }
+
     /// Bytes of it that the node holds for as long as the call waits.
     pub fn held_bytes(&self) -> usize {
         match self {

@@ -32,7 +32,7 @@ use self::ahead::{AheadRules, read_ahead};
 use self::body::{AnswerBody, RequestBody};
 use self::forward::{Forward, ForwardFailure, Forwarder, PeerReply};
 use self::function::{Answer, Backend, Invocation};
-use self::progress::{Count, Followed, Running, TotalLimit};
+use self::progress::{Count, Followed, FollowedCall, Running, TotalLimit};
 use self::state::{NodePhase, NodeState};
 use crate::actors::queue::Entrance;
 use crate::actors::replicas::{Replicas, Steer};
@@ -44,7 +44,7 @@ use crate::error::{CallOutcome, Error};
 use crate::memory::budget::Reservation;
 use crate::metrics::FunctionMetrics;
 use crate::policy::deciding::FORWARDS_MAX;
-use crate::policy::{Decision, Knowledge, LearnerDecision, Task};
+use crate::policy::{Decision, Knowledge, LearnerDecision, LineOrder, Task};
 use crate::queue::{Arriving, Refusal};
 use crate::types::{FunctionName, Peer, shortened};
 use crate::wire::{PeerHop, Timings, seconds};
@@ -99,6 +99,10 @@ pub struct CallReport {
 /// What is known of a call on its way through, filled in as it goes.
 #[derive(Default)]
 struct Course {
+    /// Where it stands in line, if it must wait.
+    line_order: LineOrder,
+    /// What its algorithm is to be told in the end.
+    followed: Option<FollowedCall>,
     scheduling: Option<Duration>,
     probing: Option<Duration>,
     execution: Option<Duration>,
@@ -108,6 +112,13 @@ struct Course {
 }
 
 impl Course {
+    /// It is handed to that peer; `None`: it could not be.
+    fn goes_to(&mut self, peer: Option<&Peer>) {
+        if let Some(followed) = &mut self.followed {
+            followed.peer = peer.map(|peer| Arc::clone(&peer.host));
+        }
+    }
+
     /// Whether the function ran, here or elsewhere: so it exists.
     fn has_run(&self) -> bool {
         let ran = |hop: &PeerHop| hop.timings.execution_time.is_some();
@@ -149,6 +160,8 @@ impl Dispatcher {
             scheduler: Arc::clone(&scheduler),
             outcome: CallOutcome::HungUp,
             arrival,
+            followed: None,
+            start: self.node.start,
         };
         let mut course = Course::default();
         let mut phase = self.node.phase.subscribe();
@@ -161,6 +174,7 @@ impl Dispatcher {
             }
         };
         let total = arrival.elapsed();
+        count.followed = course.followed.take();
         count.outcome = match &result {
             Ok(_) if course.elsewhere.is_some() => CallOutcome::Forwarded,
             Ok(_) => CallOutcome::Executed,
@@ -201,12 +215,16 @@ impl Dispatcher {
         let been_here = self.been_here(&call);
         // A policy that learns has its own numbers for peers, so none may be missing.
         let learns = scheduler.policy.learns();
-        let mut heard = Knowledge::default();
+        let (policy, now) = (&*scheduler.policy, self.node.start.elapsed());
+        let mark = policy.mark(&call.task, now);
+        course.line_order = policy.line_order(mark);
+        course.followed = policy.hears_outcomes().then(|| FollowedCall::of(&call.task, mark));
+        let mut heard = Knowledge { mark, ..Knowledge::default() };
         if !learns && scheduler.policy.may_forward(&call.task) {
             heard.unreachable = self.left_out(&call, &*scheduler.policy);
         }
         for _ in 0..FORWARDS_MAX {
-            let ask = Schedule { task: call.task, arrival: call.arrival, heard };
+            let ask = Schedule { task: call.task.clone(), arrival: call.arrival, heard };
             let scheduled = self.replicas.ask(call.steer, scheduler, ask).await;
             heard = scheduled.heard;
             if heard.probes.is_some() {
@@ -235,6 +253,7 @@ impl Dispatcher {
                 heard.unreachable.push(peer.host);
                 continue;
             }
+            course.goes_to(Some(&peer));
             match self.forward(&mut call, &peer).await {
                 Ok(forwarded) => {
                     course.elsewhere = Some(forwarded.peers);
@@ -245,6 +264,7 @@ impl Dispatcher {
                 }
                 Err(failure) if failure.retry_is_safe() && call.invocation.body.rewind() => {
                     tracing::debug!(peer = %peer.host, why = %failure, "a peer did not take a call");
+                    course.goes_to(None);
                     heard.unreachable.push(peer.host);
                 }
                 Err(failure) => return Err(failure.into_error(&peer)),
@@ -302,13 +322,23 @@ impl Dispatcher {
     ) -> Result<Answer, Error> {
         let arrived = Instant::now();
         let bytes = call.invocation.body.held_bytes() as u64;
-        let arriving = Arriving { bytes, may_wait, task_type: call.task.task_type };
+        let due = match course.line_order {
+            LineOrder::Arrival => None,
+            LineOrder::EarliestDeadline => {
+                let came = call.arrival.saturating_duration_since(self.node.start);
+                call.task.deadline.map(|deadline| came.saturating_add(deadline))
+            }
+        };
+        let arriving = Arriving { bytes, may_wait, task_type: call.task.task_type, due };
         let slot = match self.node.gate.enter(arriving)? {
             Entrance::Slot(slot) => slot,
             Entrance::Place(place) => place.await?,
         };
         let name = call.invocation.name.clone();
         let started = Instant::now();
+        if let Some(followed) = &mut course.followed {
+            followed.started = Some(started);
+        }
         let total = self.total_limit(&name, started);
         let ran = self.backend.call(call.invocation, slot);
         let ran = match &total {

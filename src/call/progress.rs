@@ -15,9 +15,44 @@ use super::function::Answer;
 use crate::actors::switch::Active;
 use crate::error::{CallOutcome, Error};
 use crate::metrics::FunctionMetrics;
+use crate::policy::{Outcome, OutcomeKind, Task};
+
+/// A call whose algorithm is to be told what became of it.
+pub(super) struct FollowedCall {
+    task: Task,
+    mark: u64,
+    /// The peer that has it.
+    pub(super) peer: Option<Arc<str>>,
+    /// When its function began here.
+    pub(super) started: Option<Instant>,
+}
+
+impl FollowedCall {
+    pub(super) fn of(task: &Task, mark: u64) -> Self {
+        Self { task: task.clone(), mark, peer: None, started: None }
+    }
+}
+
+fn kind(outcome: CallOutcome) -> OutcomeKind {
+    match outcome {
+        CallOutcome::Executed | CallOutcome::Forwarded => OutcomeKind::Served,
+        CallOutcome::Full => OutcomeKind::Full,
+        CallOutcome::Rejected => OutcomeKind::Rejected,
+        CallOutcome::TimedOut | CallOutcome::FunctionFailed | CallOutcome::BadRequest => {
+            OutcomeKind::Failed
+        }
+        CallOutcome::HungUp | CallOutcome::ForwardFailed | CallOutcome::NodeFailed => {
+            OutcomeKind::Lost
+        }
+    }
+}
 
 /// Counts a call when dropped.
 pub(super) struct Count {
+    /// When the node started.
+    pub(super) start: Instant,
+    /// `None`: its algorithm does not want to know.
+    pub(super) followed: Option<FollowedCall>,
     pub(super) metrics: Arc<FunctionMetrics>,
     pub(super) scheduler: Arc<Active>,
     pub(super) outcome: CallOutcome,
@@ -56,7 +91,18 @@ impl Count {
 
 impl Drop for Count {
     fn drop(&mut self) {
-        self.metrics.request(self.scheduler.policy.name(), self.outcome, self.arrival.elapsed());
+        let total = self.arrival.elapsed();
+        self.metrics.request(self.scheduler.policy.name(), self.outcome, total);
+        let Some(followed) = &self.followed else { return };
+        self.scheduler.policy.outcome(&Outcome {
+            task: &followed.task,
+            mark: followed.mark,
+            now: (self.arrival + total).saturating_duration_since(self.start),
+            kind: kind(self.outcome),
+            peer: followed.peer.as_deref(),
+            execution: followed.started.map(|started| started.elapsed()),
+            total,
+        });
     }
 }
 

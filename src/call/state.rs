@@ -25,7 +25,7 @@ use crate::lock;
 use crate::memory::budget::Budget;
 use crate::metrics::Metrics;
 use crate::tls::{PeerTls, ServedTls};
-use crate::types::Clearance;
+use crate::types::{Clearance, Saying};
 
 /// Changes of the configuration under way at most: each waits for the disk.
 const CHANGES_MAX: usize = 8;
@@ -65,6 +65,10 @@ pub struct NodeState {
     pub in_force: Arc<ArcSwap<Active>>,
     /// Who this node is and whom it knows.
     pub published: Arc<ArcSwap<Published>>,
+    /// What the algorithm in force says in this node's record.
+    pub saying: Arc<ArcSwap<Saying>>,
+    /// When the node started: where its clock is zero.
+    pub start: Instant,
     /// What is learnt.
     pub learning: Arc<LearnerHub>,
     /// The Queue actor.
@@ -127,6 +131,8 @@ impl NodeState {
             gate,
             in_force: Arc::new(ArcSwap::from_pointee(active)),
             published,
+            saying: Arc::default(),
+            start: Instant::now(),
             learning,
             queue: Handle::default(),
             switch: Handle::default(),
@@ -146,7 +152,8 @@ impl NodeState {
 
     /// What the Schedulers read.
     pub fn source(&self) -> NodeSource {
-        NodeSource { gate: Arc::clone(&self.gate), published: Arc::clone(&self.published) }
+        let (gate, published) = (Arc::clone(&self.gate), Arc::clone(&self.published));
+        NodeSource { gate, published, start: self.start }
     }
 
     /// The budget of calls' bodies and answers.

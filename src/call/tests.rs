@@ -347,6 +347,8 @@ async fn an_answer_that_streams_is_counted_when_it_is_through() {
     for (end, outcome) in [(None, "executed"), (Some(Err(broke())), "forward_failed")] {
         let stage = Stage::new(&[], []);
         let count = Count {
+            start: Instant::now(),
+            followed: None,
             metrics: stage.dispatcher.metrics_of(&FunctionName::parse("f").expect("a name"), true),
             scheduler: stage.dispatcher.scheduler(None),
             outcome: CallOutcome::Executed,

@@ -148,14 +148,17 @@ async fn read(
         body,
         upgrades: asks_for_websocket(request),
     };
+    let task = Task {
+        function: invocation.name.clone(),
+        body_bytes: invocation.body.length(),
+        task_type: TaskType::from_text(task_type),
+        hops: 0,
+        from_peer: false,
+        deadline,
+    };
     Ok(Call {
         invocation,
-        task: Task {
-            task_type: TaskType::from_text(task_type),
-            hops: 0,
-            from_peer: false,
-            deadline,
-        },
+        task,
         steer: steer(from),
         tracing_id: headers::text(from, &headers::TRACING_ID).to_owned(),
         task_type: task_type.to_owned(),

@@ -27,10 +27,12 @@ use crate::config::Admin;
 use crate::error::{Error, RefusalKind};
 use crate::policy::Policy;
 use crate::policy::registry::SchedulerSpec;
+use crate::policy::{NodeView, Task};
 use crate::saved::LimitsPatch;
-use crate::types::{Cause, FunctionName};
+use crate::types::{Cause, FunctionName, TaskType};
 use crate::wire::headers;
 use crate::wire::json::Bounds;
+use crate::wire::peer2::{PROBED_TYPES_MAX, load_by_type_text, read_note, read_path};
 use crate::wire::read_object;
 
 type Shared = web::Data<Rc<GatewayWorker>>;
@@ -45,17 +47,63 @@ pub async fn greeting() -> HttpResponse {
 }
 
 /// `GET /monitoring/load`.
-pub async fn load(worker: Shared) -> HttpResponse {
+pub async fn load(request: HttpRequest, worker: Shared) -> HttpResponse {
     if *worker.node.phase.borrow() != NodePhase::Serving {
         // A node that stops is not to be chosen.
         return failed(&worker.node, &Error::Stopped);
     }
-    let load = worker.node.gate.load();
-    HttpResponse::Ok()
+    let node = &worker.node;
+    let (load, k) = (node.gate.load(), node.gate.k());
+    let mut answer = HttpResponse::Ok();
+    answer
         .insert_header((headers::LOAD.clone(), load.running))
-        .insert_header((headers::MAX_LOAD.clone(), worker.node.gate.k()))
-        .insert_header((headers::QUEUE_LENGTH.clone(), load.waiting))
-        .finish()
+        .insert_header((headers::MAX_LOAD.clone(), k))
+        .insert_header((headers::QUEUE_LENGTH.clone(), load.waiting));
+    let by_type = node.gate.told_by_type(PROBED_TYPES_MAX);
+    if !by_type.is_empty() {
+        let text = load_by_type_text(&by_type);
+        answer.insert_header((headers::LOAD_BY_TYPE.clone(), text));
+    }
+    let active = node.in_force.load();
+    if active.policy.bids() {
+        let (from, published) = (request.headers(), node.published.load());
+        // What is no time is none: a probe is about the load in the first place.
+        let deadline = headers::time_left(from, &headers::PEER_DEADLINE).unwrap_or_default();
+        let task_type = TaskType::from_text(headers::text(from, &headers::PEER_TASK_TYPE));
+        let task = Task { task_type, deadline, from_peer: true, hops: 1, ..Task::default() };
+        let (now, peers) = (node.start.elapsed(), &published.peers);
+        let view = NodeView { now, load, by_type: &by_type, k, peers };
+        if let Some(bid) = active.policy.bid(&task, view) {
+            answer.insert_header((headers::BID.clone(), bid.to_string()));
+        }
+    }
+    answer.finish()
+}
+
+/// `POST /peer/2/note/{algorithm}`: what the algorithm of a peer has to say to that of this node.
+pub async fn note(
+    request: HttpRequest,
+    algorithm: web::Path<String>,
+    worker: Shared,
+) -> HttpResponse {
+    let (from, node) = (request.headers(), &worker.node);
+    let text = read_note(headers::text(from, &headers::NOTE));
+    let path = read_path(headers::text(from, &headers::PEER_PATH));
+    let (text, path) = match (text, path) {
+        (Some(text), Ok(path)) => (text, path),
+        (None, _) => return failed(node, &Error::Malformed("the note is none".to_owned())),
+        (_, Err(why)) => return failed(node, &Error::Malformed(why)),
+    };
+    let active = node.in_force.load();
+    let published = node.published.load();
+    let sender = path.last().map(|hop| hop.machine_ip.as_str()).unwrap_or_default();
+    // Only those to whom calls may go have anything to say, and an algorithm listens to its like alone.
+    if active.policy.name() == *algorithm
+        && let Some(peer) = published.peers.iter().find(|peer| *peer.host == *sender)
+    {
+        active.policy.noted(&peer.host, &text, node.start.elapsed());
+    }
+    HttpResponse::NoContent().finish()
 }
 
 /// `GET /configuration`.

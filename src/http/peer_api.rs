@@ -123,9 +123,17 @@ async fn read(
         body: RequestBody::Whole(body.into()),
         upgrades: false,
     };
+    let task = Task {
+        function: invocation.name.clone(),
+        body_bytes: invocation.body.length(),
+        task_type: TaskType::from_text(task_type),
+        hops,
+        from_peer: true,
+        deadline,
+    };
     Ok(Call {
         invocation,
-        task: Task { task_type: TaskType::from_text(task_type), hops, from_peer: true, deadline },
+        task,
         steer: None,
         tracing_id,
         task_type: task_type.to_owned(),

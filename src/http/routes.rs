@@ -47,6 +47,7 @@ pub fn scheduler(app: &mut web::ServiceConfig) {
 fn of_peers(app: &mut web::ServiceConfig) {
     app.service(web::scope("/peer/function").default_service(web::to(peer_api::call)))
         .service(web::scope("/peer/2/function").default_service(web::to(streamed_peer_api::call)))
+        .service(at("/peer/2/note/{algorithm}").post(node_api::note))
         .service(web::scope("/peer").default_service(web::to(peer_api::unknown_path)))
         .service(At { in_the_clear: true, ..at("/monitoring/load") }.get(node_api::load));
 }

@@ -120,6 +120,14 @@ async fn read(
     let deadline = headers::time_left(from, &headers::PEER_DEADLINE).map_err(wrong)?;
     let task_type = headers::text(from, &headers::PEER_TASK_TYPE);
     let (body, held) = call_body(request, payload, worker, &name).await?;
+    let task = Task {
+        function: name.clone(),
+        body_bytes: body.length(),
+        task_type: TaskType::from_text(task_type),
+        hops,
+        from_peer: true,
+        deadline,
+    };
     Ok(Call {
         invocation: Invocation {
             name,
@@ -130,7 +138,7 @@ async fn read(
             body,
             upgrades: asks_for_websocket(request),
         },
-        task: Task { task_type: TaskType::from_text(task_type), hops, from_peer: true, deadline },
+        task,
         steer: None,
         tracing_id: headers::text(from, &headers::PEER_TRACING_ID).to_owned(),
         task_type: task_type.to_owned(),

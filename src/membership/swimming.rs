@@ -10,7 +10,7 @@ use rand::Rng;
 
 use super::swim::{BadDatagram, Swim, SwimEffect, SwimId, SwimTimer};
 use super::{At, Introduction, Machine, Membership};
-use crate::types::{NodeDescription, Peer, RecordLoad};
+use crate::types::{NodeDescription, Peer, RecordLoad, Saying};
 
 /// When a machine that SWIM tells of, and that did not answer, is asked again.
 pub const ASK_AGAIN: Duration = Duration::from_millis(300);
@@ -202,9 +202,16 @@ impl Swimming {
 
     /// What this node says of itself now; the others are told if it is news. `unix_ms` makes it later than what was
     /// said before a restart.
-    pub fn says(&mut self, about: &NodeDescription, load: RecordLoad, now: Duration, unix_ms: u64) {
+    pub fn says(
+        &mut self,
+        about: &NodeDescription,
+        load: RecordLoad,
+        saying: &Saying,
+        now: Duration,
+        unix_ms: u64,
+    ) {
         if let Some(swim) = &mut self.swim {
-            swim.say(about, load, now, unix_ms);
+            swim.say(about, load, saying, now, unix_ms);
         }
     }
 

@@ -39,7 +39,7 @@ use crate::saved::{Dynamic, FlagOverrides};
 use crate::storage::lock::FolderLock;
 use crate::storage::{self, StorageError};
 use crate::tls::TlsProblem;
-use crate::types::{Identity, NodeDescription, RecordLoad};
+use crate::types::{Identity, NodeDescription, RecordLoad, Saying};
 use crate::wire::headers::OUR_PROTOCOL_NUMBER;
 use crate::wire::{WireMachine, list_bytes_max, read_machines};
 
@@ -287,8 +287,11 @@ fn tree(
     };
     let switch = {
         let (in_force, settings) = (Arc::clone(&state.in_force), Arc::clone(&settings));
-        let turn = Arc::default();
-        move |guard| Switch::new(in_force.clone(), Arc::clone(&turn), &settings.data_path, guard)
+        let (turn, node, saying) = (Arc::default(), state.source(), Arc::clone(&state.saying));
+        move |guard| {
+            let (turn, saying) = (Arc::clone(&turn), Arc::clone(&saying));
+            Switch::new(in_force.clone(), node.clone(), saying, turn, &settings.data_path, guard)
+        }
     };
     let discovery = {
         let metrics = Arc::clone(&state.metrics);
@@ -304,7 +307,7 @@ fn tree(
             machines_max: settings.machines_max,
             seed: chance(),
             about: about(&settings),
-            load: own_load(state),
+            said: said(state),
         };
         move |guard| {
             Discovery::new(kept.clone(), how.clone(), poller.clone(), metrics.clone(), guard)
@@ -338,17 +341,18 @@ fn about(settings: &Settings) -> NodeDescription {
     }
 }
 
-/// How busy the node is, to be asked now and then.
-fn own_load(state: &Arc<NodeState>) -> Rc<dyn Fn() -> RecordLoad> {
+/// How busy the node is and what its algorithm says, to be asked now and then.
+fn said(state: &Arc<NodeState>) -> Rc<dyn Fn() -> (RecordLoad, Saying)> {
     let state = Arc::clone(state);
     Rc::new(move || {
         let load = state.gate.load();
-        RecordLoad {
+        let load = RecordLoad {
             k: state.gate.k(),
             running: load.running,
             waiting: load.waiting,
             failing_percent: state.outliers.failing_here_percent(),
-        }
+        };
+        (load, Arc::clone(&state.saying.load()))
     })
 }
 

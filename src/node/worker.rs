@@ -4,6 +4,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
 use crate::actors::learner::hub::LocalLearner;
 use crate::actors::replicas::Replicas;
 use crate::actors::scheduler::{Adviser, SchedulerPorts};
@@ -14,6 +17,7 @@ use crate::faas::{Backends, Functions};
 use crate::http::gateway_worker::GatewayWorker;
 use crate::http::server::MakeWorker;
 use crate::peer::PeerClient;
+use crate::policy::NodeView;
 
 /// Makes the workers of `node`, which share `backends`.
 pub fn workers(node: &Arc<NodeState>, backends: Arc<Backends>) -> Arc<MakeWorker> {
@@ -41,8 +45,36 @@ fn worker(node: &Arc<NodeState>, backends: &Backends) -> GatewayWorker {
         Arc::clone(&node.schedulers),
     );
     let backend = Rc::clone(&functions) as _;
+    actix_rt::spawn(tell_idle(Arc::clone(node), Rc::clone(&peers)));
     let dispatcher = Dispatcher::new(Arc::clone(node), replicas, backend, peers);
     GatewayWorker::new(Arc::clone(node), dispatcher, functions)
+}
+
+/// Asks the algorithm in force, whenever a call has ended and none waits, whether it has anything to say to a
+/// peer. Of all workers, one is asked at a time.
+async fn tell_idle(node: Arc<NodeState>, peers: Rc<PeerClient>) {
+    #[expect(clippy::disallowed_methods, reason = "the edge where algorithms get their chance")]
+    let mut rng = SmallRng::seed_from_u64(rand::random());
+    loop {
+        node.gate.became_idle().await;
+        let active = node.in_force.load_full();
+        let published = node.published.load_full();
+        let by_type = node.gate.load_by_type(active.policy.task_types());
+        let view = NodeView {
+            now: node.start.elapsed(),
+            load: node.gate.load(),
+            by_type: &by_type,
+            k: node.gate.k(),
+            peers: &published.peers,
+        };
+        let note = active.policy.on_idle(view, &mut rng);
+        // To v1 nodes nothing is said.
+        if let Some(note) = note.filter(|note| note.to.streams) {
+            let (peers, name) = (Rc::clone(&peers), active.policy.name());
+            let own = published.identity.clone();
+            actix_rt::spawn(async move { peers.note(&note, name, &own).await });
+        }
+    }
 }
 
 /// Who decides what is learnt: this node's Learner or another one.

@@ -2,6 +2,7 @@
 
 mod forward;
 mod message;
+mod note;
 mod poll;
 mod probe;
 mod streamed;

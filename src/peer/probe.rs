@@ -12,9 +12,11 @@ use crate::actors::scheduler::Prober;
 use crate::call::body::RequestBody;
 use crate::client::SendFailure;
 use crate::client::http1::OutgoingRequest;
+use crate::policy::{Probe, Task};
 use crate::time::limit::Expired;
 use crate::types::{Cause, Load, Peer};
-use crate::wire::{MACHINE_AGENT, headers};
+use crate::wire::peer2::load_by_type;
+use crate::wire::{MACHINE_AGENT, headers, six_decimals};
 
 /// Bytes of an answer to a probe; it has none.
 const LOAD_BYTES_MAX: usize = 1 << 10;
@@ -24,9 +26,21 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u32> {
 }
 
 impl PeerClient {
-    async fn ask_load(&self, peer: &Peer) -> Result<Load, SendFailure> {
-        let mut told = HeaderMap::with_capacity(1);
+    async fn ask_load(&self, peer: &Peer, about: Option<&Task>) -> Result<Probe, SendFailure> {
+        let mut told = HeaderMap::with_capacity(3);
         told.insert(header::USER_AGENT, HeaderValue::from_static(MACHINE_AGENT));
+        if let Some(task) = about {
+            let mut tell = |name: &HeaderName, text: String| {
+                // Numbers can always be headers.
+                if let Ok(value) = HeaderValue::from_str(&text) {
+                    told.insert(name.clone(), value);
+                }
+            };
+            tell(&headers::PEER_TASK_TYPE, task.task_type.0.to_string());
+            if let Some(deadline) = task.deadline {
+                tell(&headers::PEER_DEADLINE, six_decimals(deadline.as_secs_f64()));
+            }
+        }
         let request = OutgoingRequest {
             origin: self.scheduler_of(peer),
             method: Method::GET,
@@ -42,9 +56,17 @@ impl PeerClient {
         match running {
             Some(running) => {
                 let waiting = number(loads, &headers::QUEUE_LENGTH).unwrap_or(0);
+                let bid = headers::text(loads, &headers::BID).trim().parse().ok();
+                let probe = Probe {
+                    peer: peer.clone(),
+                    load: Load { running, waiting },
+                    k: number(loads, &headers::MAX_LOAD),
+                    by_type: load_by_type(headers::text(loads, &headers::LOAD_BY_TYPE)),
+                    bid: bid.filter(|bid: &f64| bid.is_finite()),
+                };
                 // Then the connection is kept.
                 let _ = answer.body.collect(LOAD_BYTES_MAX).await;
-                Ok(Load { running, waiting })
+                Ok(probe)
             }
             None => Err(SendFailure::Broke(Cause::of("the answer tells no load"))),
         }
@@ -52,9 +74,13 @@ impl PeerClient {
 }
 
 impl Prober for PeerClient {
-    fn probe(&self, peer: Peer) -> LocalBoxFuture<'_, Option<Load>> {
+    fn probe<'a>(
+        &'a self,
+        peer: Peer,
+        about: Option<&'a Task>,
+    ) -> LocalBoxFuture<'a, Option<Probe>> {
         Box::pin(async move {
-            let asked = Box::pin(self.ask_load(&peer));
+            let asked = Box::pin(self.ask_load(&peer, about));
             let asked = match peer.far {
                 // Those that are near share one timer.
                 Duration::ZERO => self.probe_limit.hold(asked).await,
@@ -63,8 +89,8 @@ impl Prober for PeerClient {
                     timeout(limit, asked).await.map_err(|_| Expired)
                 }
             };
-            let load = match asked {
-                Ok(Ok(load)) => Some(load),
+            let answer = match asked {
+                Ok(Ok(answer)) => Some(answer),
                 Ok(Err(failure)) => {
                     self.report(&peer.host, &failure);
                     tracing::debug!(peer = %peer.host, ?failure, "a probe failed");
@@ -72,8 +98,8 @@ impl Prober for PeerClient {
                 }
                 Err(Expired) => None,
             };
-            self.metrics.probe(load.is_some());
-            load
+            self.metrics.probe(answer.is_some());
+            answer
         })
     }
 }

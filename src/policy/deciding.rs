@@ -1,6 +1,8 @@
 //! A call on its way to a decision: the policy is asked until it has decided, with more knowledge each time.
 //! Whoever carries out its steps (a node's Scheduler, the simulator) puts into `heard` what came of them.
 
+use std::time::Duration;
+
 use rand::Rng;
 
 use super::{Knowledge, NodeView, Policy, Step, Task};
@@ -14,6 +16,8 @@ pub const FORWARDS_MAX: usize = 3;
 /// The node's load as a call found it, so that it is compared with probes of the same moment.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
+    /// The node's clock when the call arrived.
+    pub now: Duration,
     /// What ran and waited.
     pub load: Load,
     /// The same by task type, as many as [`Policy::task_types`] asks for.
@@ -39,7 +43,8 @@ impl Deciding {
 
     /// The node as the call found it.
     pub fn view<'a>(&'a self, k: u32, peers: &'a [Peer]) -> NodeView<'a> {
-        NodeView { load: self.found.load, by_type: &self.found.by_type, k, peers }
+        let Found { now, load, by_type } = &self.found;
+        NodeView { now: *now + self.heard.elapsed, load: *load, by_type, k, peers }
     }
 
     /// The policy's next step, on a node of that `k` with these `peers`; `None`: it has asked for too many already.

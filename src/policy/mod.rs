@@ -11,15 +11,23 @@
 //!                                          to, asked again without it
 //! ```
 //!
+//! An algorithm may have a memory: it is told what became of each call that it decided
+//! ([`Policy::outcome`]), what peers say in their records ([`Policy::hears`]) and in notes
+//! ([`Policy::noted`]), and what time it is. What it wants of that it says itself, so that those who want
+//! nothing cost nothing.
+//!
 //! To add an algorithm: one file here with its formula and source, one line in
 //! [`registry::ALGORITHMS`], its row in `docs/schedulers.md`. Whoever carries the steps out
 //! (`actors::scheduler`, or a simulator) needs no change.
 
+pub mod cap;
+pub mod deadline;
 pub mod deciding;
 pub mod forward;
 pub mod learning;
 pub mod no;
 pub mod params;
+pub mod portfolio;
 pub mod power_of_n;
 pub mod power_of_n_tau;
 pub mod registry;
@@ -34,11 +42,17 @@ use rand::Rng;
 use crate::rl::learner::Snapshot;
 use crate::rl::reward::{Pending, RewardSink};
 use crate::rl::{Eid, Entry, State};
-use crate::types::{Load, Peer, TaskType};
+use crate::types::{FunctionName, Load, Peer, TaskType};
+#[cfg(doc)]
+use crate::types::{NOTE_BYTES_MAX, SAYING_BYTES_MAX};
 
 /// The call to be scheduled.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Task {
+    /// Whose call it is.
+    pub function: FunctionName,
+    /// The bytes of its body; `None`: nobody knows before it has come.
+    pub body_bytes: Option<u64>,
     /// Its service class.
     pub task_type: TaskType,
     /// How often it was forwarded before it came here; 0 for a client's own call.
@@ -52,6 +66,8 @@ pub struct Task {
 /// The node as a policy sees it: a snapshot taken when the call is scheduled.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeView<'a> {
+    /// The node's clock: time since it started.
+    pub now: Duration,
     /// What runs and waits here.
     pub load: Load,
     /// The same by task type 0, 1, …, as many as [`Policy::task_types`] asks for.
@@ -66,8 +82,15 @@ pub struct NodeView<'a> {
 /// What was learnt about this call since it arrived.
 #[derive(Clone, Debug, Default)]
 pub struct Knowledge {
-    /// `None` until peers were probed; then one entry for each that answered.
+    /// `None` until peers were probed; then one entry for each that answered, those of later rounds after
+    /// those of earlier ones.
     pub probes: Option<Vec<Probe>>,
+    /// The hosts of all peers that were probed, in the order in which they were asked.
+    pub asked: Vec<Arc<str>>,
+    /// How often peers were probed.
+    pub rounds: u32,
+    /// What [`Policy::mark`] gave for this call.
+    pub mark: u64,
     /// Time since the call arrived at this node.
     pub elapsed: Duration,
     /// Hosts that could not be connected to when this call was to be forwarded to them.
@@ -138,6 +161,13 @@ impl LearnerDecision {
 }
 
 impl Knowledge {
+    /// The answers to a further round of probes of `asked` are there.
+    pub fn answered(&mut self, asked: Vec<Arc<str>>, answers: Vec<Probe>) {
+        self.rounds += 1;
+        self.asked.extend(asked);
+        self.probes.get_or_insert_default().extend(answers);
+    }
+
     /// Whether `host` failed this call before.
     pub fn failed(&self, host: &str) -> bool {
         self.unreachable.iter().any(|h| &**h == host)
@@ -151,6 +181,80 @@ pub struct Probe {
     pub peer: Peer,
     /// Its load when it answered.
     pub load: Load,
+    /// Its K; `None`: it does not tell, as nodes of v1 do not.
+    pub k: Option<u32>,
+    /// Its load by task type 0, 1, …, as far as it tells.
+    pub by_type: Vec<Load>,
+    /// What [`Policy::bid`] of its algorithm says of such a call; `None`: nothing.
+    pub bid: Option<f64>,
+}
+
+impl Probe {
+    /// Of a peer that tells its load and nothing else.
+    pub fn of(peer: Peer, load: Load) -> Self {
+        Self { peer, load, k: None, by_type: Vec::new(), bid: None }
+    }
+}
+
+/// What became of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutcomeKind {
+    /// Its function answered.
+    Served,
+    /// Its function failed, here or at a peer.
+    Failed,
+    /// The algorithm rejected it.
+    Rejected,
+    /// The node that was to run it had no room.
+    Full,
+    /// The peer that it was handed to is lost, or its client has gone.
+    Lost,
+}
+
+/// What became of a call that was decided at this node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome<'a> {
+    /// The call.
+    pub task: &'a Task,
+    /// What [`Policy::mark`] gave for it.
+    pub mark: u64,
+    /// The node's clock: now, as its answer leaves.
+    pub now: Duration,
+    /// What became of it.
+    pub kind: OutcomeKind,
+    /// The peer that it was handed to; `None`: it was not.
+    pub peer: Option<&'a str>,
+    /// How long its function ran here; `None`: it did not.
+    pub execution: Option<Duration>,
+    /// From its arrival here to the end of its answer.
+    pub total: Duration,
+}
+
+impl Outcome<'_> {
+    /// Whether it was served, and within its deadline where it has one.
+    pub fn in_time(&self) -> bool {
+        let late = self.task.deadline.is_some_and(|deadline| self.total > deadline);
+        self.kind == OutcomeKind::Served && !late
+    }
+}
+
+/// A short message from one node's algorithm to a peer's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Note {
+    /// Whom it is for.
+    pub to: Peer,
+    /// What it says, at most [`NOTE_BYTES_MAX`] bytes.
+    pub text: Vec<u8>,
+}
+
+/// The order in which calls that wait for a slot get one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LineOrder {
+    /// As they came.
+    #[default]
+    Arrival,
+    /// The one whose deadline is next is first; those without are last, as they came.
+    EarliestDeadline,
 }
 
 /// What a policy wants next.
@@ -245,6 +349,68 @@ pub trait Policy: Send + Sync + 'static {
         self.always().is_none_or(|decision| matches!(decision, Decision::Forward(_)))
     }
 
+    /// A mark of its own on a call that comes now, which it finds again in [`Knowledge::mark`] and
+    /// [`Outcome::mark`].
+    fn mark(&self, _task: &Task, _now: Duration) -> u64 {
+        0
+    }
+
+    /// Whether it wants to be told outcomes.
+    fn hears_outcomes(&self) -> bool {
+        false
+    }
+
+    /// What became of a call that it decided. Only calls whose answers leave this node: those of nodes that
+    /// are killed have none.
+    fn outcome(&self, _outcome: &Outcome<'_>) {}
+
+    /// The order of calls that wait for a slot here, as far as those are concerned that have this mark.
+    fn line_order(&self, _mark: u64) -> LineOrder {
+        LineOrder::Arrival
+    }
+
+    /// What a peer that probes this node about such a call is told beside the load: a number whose meaning is
+    /// the algorithm's own. `None`: nothing.
+    fn bid(&self, _task: &Task, _node: NodeView<'_>) -> Option<f64> {
+        None
+    }
+
+    /// Whether it wants to be asked for bids.
+    fn bids(&self) -> bool {
+        false
+    }
+
+    /// Whether it wants to know when calls end here.
+    fn notices_idle(&self) -> bool {
+        false
+    }
+
+    /// A call has ended here, and none waits: the load is what `node` says. It may send a note to a peer.
+    fn on_idle(&self, _node: NodeView<'_>, _rng: &mut dyn Rng) -> Option<Note> {
+        None
+    }
+
+    /// A note has come from the algorithm of the peer at `from`, which is the same as this one.
+    fn noted(&self, _from: &str, _text: &[u8], _now: Duration) {}
+
+    /// Whether it says anything in its node's record, and hears what others say.
+    fn converses(&self) -> bool {
+        false
+    }
+
+    /// What it says in its node's record now, at most [`SAYING_BYTES_MAX`] bytes. Asked about once a second.
+    fn says(&self, _now: Duration) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// What the records of `peers` say now. Told about once a second, before it is asked what it says.
+    fn hears(&self, _peers: &[Peer], _now: Duration) {}
+
+    /// What it has learnt, in words and numbers: for whoever looks. `None`: it has no memory worth showing.
+    fn memory(&self) -> Option<serde_json::Value> {
+        None
+    }
+
     /// What an operator should know before using it with these parameters, if anything.
     fn warning(&self) -> Option<String> {
         None
@@ -278,7 +444,7 @@ pub(crate) mod testing {
     }
 
     pub(crate) fn view(running: u32, waiting: u32, peers: &[Peer]) -> NodeView<'_> {
-        NodeView { load: Load { running, waiting }, by_type: &[], k: 4, peers }
+        NodeView { now: Duration::ZERO, load: Load { running, waiting }, by_type: &[], k: 4, peers }
     }
 
     pub(crate) fn client() -> Task {
@@ -290,10 +456,12 @@ pub(crate) mod testing {
     }
 
     pub(crate) fn probed(loads: &[(&Peer, u32, u32)]) -> Knowledge {
-        let probe = |&(peer, running, waiting): &(&Peer, u32, u32)| Probe {
-            peer: peer.clone(),
-            load: Load { running, waiting },
+        let probe = |&(peer, running, waiting): &(&Peer, u32, u32)| {
+            Probe::of(peer.clone(), Load { running, waiting })
         };
-        Knowledge { probes: Some(loads.iter().map(probe).collect()), ..Knowledge::default() }
+        let asked = loads.iter().map(|(peer, ..)| Arc::clone(&peer.host)).collect();
+        let mut heard = Knowledge::default();
+        heard.answered(asked, loads.iter().map(probe).collect());
+        heard
     }
 }

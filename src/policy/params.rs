@@ -143,6 +143,36 @@ impl<'a> Params<'a> {
         self.read(what, wanted, parse, |text| nearest_unsigned(text, max as f64))
     }
 
+    /// Whether there is a further parameter.
+    pub fn has_more(&self) -> bool {
+        self.taken < self.values.len()
+    }
+
+    /// All further parameters as one text, with a space between.
+    pub fn rest(&mut self) -> String {
+        let rest = self.values.get(self.taken..).unwrap_or_default().join(" ");
+        self.taken = self.values.len();
+        rest
+    }
+
+    /// What is wrong with the last parameter that was read.
+    pub fn wrong(&self, what: &'static str, given: &str, wanted: &'static str) -> BadParameters {
+        let given = shortened(given, GIVEN_SHOWN_MAX).into_owned();
+        BadParameters::Wrong { index: self.taken, what, given, wanted }
+    }
+
+    /// The next parameter as a duration from `least` to `most`, which `wanted` says in words.
+    pub fn duration_within(
+        &mut self,
+        what: &'static str,
+        least: Duration,
+        most: Duration,
+        wanted: &'static str,
+    ) -> Result<Duration, BadParameters> {
+        let parse = |text: &str| parse_duration(text).filter(|d| (least..=most).contains(d));
+        self.read(what, wanted, parse, |_| None)
+    }
+
     /// The next parameter as a duration, such as `100ms` or `1h2m`.
     pub fn duration(&mut self, what: &'static str) -> Result<Duration, BadParameters> {
         self.read(what, "a duration such as 100ms, 1.5s or 1h2m", parse_duration, nearest_duration)

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Policy;
+use super::cap::CapScheduler;
+use super::deadline::DeadlineScheduler;
 use super::forward::ForwardScheduler;
 use super::learning::LearningScheduler;
 use super::no::NoScheduler;
 use super::params::{BadParameters, Params};
+use super::portfolio::PortfolioScheduler;
 use super::power_of_n::PowerOfNScheduler;
 use super::power_of_n_tau::PowerOfNSchedulerTau;
 use super::reject::RejectScheduler;
@@ -46,6 +49,9 @@ pub const ALGORITHMS: &[Algorithm] = &[
     algorithm!(PowerOfNSchedulerTau, "fan_out threshold loss max_hops tau"),
     algorithm!(RoundRobinWithMasterScheduler, "is_master master_ip loss"),
     algorithm!(LearningScheduler, "task_types"),
+    algorithm!(CapScheduler, "cap fan_out rounds"),
+    algorithm!(DeadlineScheduler, "fan_out rounds"),
+    algorithm!(PortfolioScheduler, "epoch POLICY|POLICY|…"),
 ];
 
 /// The algorithm where none is set: v1's default.

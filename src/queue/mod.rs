@@ -6,13 +6,15 @@
 //! - *never above K*: nothing starts while `running ≥ K`. Lowering K stops nothing that runs; it
 //!   only lets nothing start until enough has finished.
 //! - *nothing is lost*: whoever is told to wait is later started or leaves by itself, once.
-//! - *FIFO*: starts follow the order of arrival, and nobody starts ahead of the line.
+//! - *FIFO*: starts follow the order of arrival, and nobody starts ahead of the line; where calls are
+//!   due at some time, the one that is due first starts first.
 //! - *work conserving*: no slot is free while somebody waits.
 //!
 //! With exponential service and Poisson arrivals this is M/M/K/K with the line off and
 //! M/M/K/(K+Q) with a line of Q (see `tests/queueing_theory.rs`).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::types::{Load, TaskType};
 
@@ -34,9 +36,13 @@ impl Default for Limits {
     }
 }
 
-/// A place in the line. Grows with every arrival, so the order of tickets is that of arrival.
+/// A place in the line. Those that are due earlier are before others; of equal ones, and of those that are
+/// due at no time, the one that came first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(u64);
+pub struct Ticket {
+    due: Duration,
+    number: u64,
+}
 
 /// Why a call was turned away; nothing was changed by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +70,9 @@ pub struct Arriving {
     pub may_wait: bool,
     /// What it counts as.
     pub task_type: TaskType,
+    /// When it should have ended, by a clock of its owner's: it gets a slot before those that are due later.
+    /// `None`: after all that have such a time.
+    pub due: Option<Duration>,
 }
 
 /// What becomes of an arrival that was not turned away.
@@ -127,7 +136,7 @@ impl<T> Discipline<T> {
         call: Arriving,
         token: impl FnOnce(Ticket) -> T,
     ) -> Result<Admission, Refusal> {
-        let Arriving { bytes, may_wait, task_type } = call;
+        let Arriving { bytes, may_wait, task_type, due } = call;
         if self.closed {
             return Err(Refusal::Closed);
         }
@@ -146,7 +155,7 @@ impl<T> Discipline<T> {
         if held > self.waiting_bytes_max {
             return Err(Refusal::BytesFull);
         }
-        let ticket = Ticket(self.next_ticket);
+        let ticket = Ticket { due: due.unwrap_or(Duration::MAX), number: self.next_ticket };
         self.next_ticket += 1;
         self.waiting_bytes = held;
         self.line.insert(ticket, Waiter { bytes, task_type, token: token(ticket) });
@@ -219,6 +228,11 @@ impl<T> Discipline<T> {
         self.limits
     }
 
+    /// Task types that were counted so far: 0 up to this, without it.
+    pub fn types(&self) -> usize {
+        self.by_type.len()
+    }
+
     /// What runs and waits now of the types 0 to `types` − 1.
     pub fn load_by_type(&self, types: usize) -> Vec<Load> {
         (0..types).map(|index| self.by_type.get(index).copied().unwrap_or_default()).collect()
@@ -242,7 +256,7 @@ mod tests {
 
     /// Of a type that follows from its size.
     fn call(bytes: u64, may_wait: bool) -> Arriving {
-        Arriving { bytes, may_wait, task_type: TaskType(bytes as f64) }
+        Arriving { bytes, may_wait, task_type: TaskType(bytes as f64), due: None }
     }
 
     /// A call of type 1 ends.

@@ -52,6 +52,10 @@ pub(super) enum Event {
     AsksAgain(u32, u32),
     /// A letter comes to whom it is for.
     Letter(u32),
+    /// Algorithms say something in their nodes' records, and hear what others say.
+    Converse,
+    /// A note from one node's algorithm comes to another's.
+    Note(u32),
 }
 
 #[derive(Debug)]

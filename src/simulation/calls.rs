@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::agenda::{CallId, Nanos};
 use super::world::Request;
 use crate::outliers::AwayCall;
-use crate::policy::LearnerDecision;
 use crate::policy::deciding::Deciding;
+use crate::policy::{LearnerDecision, Probe};
 use crate::queue::Refusal;
-use crate::types::{Load, Peer};
+use crate::types::Peer;
 
 /// What became of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,10 @@ pub struct PassedNode {
     pub total: Duration,
     /// When it came there.
     pub(super) came: Nanos,
+    /// What the algorithm there marked it with.
+    pub(super) mark: u64,
+    /// What was left of its deadline then.
+    pub(super) deadline: Option<Duration>,
     /// It as one of the calls that the node before has there.
     pub(super) away: Option<AwayCall>,
 }
@@ -51,7 +55,7 @@ pub struct PassedNode {
 pub(super) struct Asked {
     pub(super) peer: Peer,
     pub(super) node: u32,
-    pub(super) load: Option<Load>,
+    pub(super) answer: Option<Probe>,
     pub(super) is_back: bool,
     /// Why it could not be connected to, if so: whether the node did not wait any longer, or it refused.
     pub(super) in_vain: Option<bool>,
@@ -82,6 +86,15 @@ pub(super) struct SimCall {
 }
 
 impl SimCall {
+    /// What is left of its deadline as it comes to the node where it is.
+    pub(super) fn deadline_left(&self) -> Option<Duration> {
+        let before = self.path.split_last().and_then(|(_, before)| before.last());
+        match before {
+            None => self.request.deadline,
+            Some(passed) => Some(passed.deadline?.saturating_sub(passed.scheduling)),
+        }
+    }
+
     /// The node where it is.
     pub(super) fn node(&self) -> Option<u32> {
         self.path.last().map(|passed| passed.node)

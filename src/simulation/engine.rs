@@ -2,6 +2,7 @@
 
 mod faults;
 mod members;
+mod memory;
 mod probes;
 mod way;
 
@@ -17,7 +18,7 @@ use rand::rngs::SmallRng;
 
 use super::agenda::{Agenda, CallId, Event, Nanos};
 use super::calls::{CallEnd, Calls, PassedNode};
-use super::members::Letters;
+use super::members::{Letter, Places};
 use super::node::SimNode;
 use super::world::{Request, World};
 use crate::policy::params::BadParameters;
@@ -144,7 +145,9 @@ pub struct Simulation<R: Iterator<Item = Request>> {
     /// Addresses by index and the other way, and what nodes say to each other, where lists are not ruled.
     addresses: Vec<IpAddr>,
     by_address: ByName<IpAddr>,
-    letters: Letters,
+    letters: Places<Letter>,
+    /// Notes between algorithms that are on their way: from whom, to whom, what they say.
+    notes: Places<(u32, u32, Vec<u8>)>,
 }
 
 /// Longer times than can be told are for ever.
@@ -194,13 +197,15 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
             function: FunctionName::any(),
             by_address: addresses.iter().copied().zip(0..).collect(),
             addresses,
-            letters: Letters::default(),
+            letters: Places::default(),
+            notes: Places::default(),
             requests: requests.peekable(),
             nodes,
             world,
         };
         simulation.list_all();
         simulation.begin_members();
+        simulation.begin_conversing();
         for (fault, number) in simulation.world.faults.iter().zip(0u32..) {
             simulation.agenda.add(nanos(fault.from), Event::FaultBegins(number));
         }
@@ -239,6 +244,11 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
     /// What runs and waits at a node; `None`: there is no such node.
     pub fn load(&self, node: u32) -> Option<crate::types::Load> {
         Some(self.nodes.get(node as usize)?.queue.load())
+    }
+
+    /// What the algorithm of a node has learnt; `None`: nothing that it shows, or there is no such node.
+    pub fn memory(&self, node: u32) -> Option<serde_json::Value> {
+        self.nodes.get(node as usize)?.policy.memory()
     }
 
     /// The nodes that a node lists as its peers now, by their index; none: there is no such node.
@@ -283,7 +293,7 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
         let call = self.calls.get(self.asks?)?;
         let (index, deciding) = (call.node()?, call.deciding.as_ref()?);
         let node = self.nodes.get(index as usize)?;
-        Some((deciding.task, index, deciding.view(node.setup.limits.k, &node.peers)))
+        Some((deciding.task.clone(), index, deciding.view(node.setup.limits.k, &node.peers)))
     }
 
     /// Decides on the call that waits for it.
@@ -348,6 +358,8 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
             Event::Polls(node, start) => self.polls(node, start),
             Event::AsksAgain(node, other) => self.asks_again(node, other),
             Event::Letter(index) => self.letter_comes(index),
+            Event::Converse => self.converse(),
+            Event::Note(number) => self.note_comes(number),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::membership::records::failing;
 use crate::membership::swim::SwimId;
 use crate::membership::swimming::{AfterFailure, SwimErrand, Swimming};
 use crate::membership::{At, Introduction, Membership, Rules};
-use crate::types::{NodeDescription, Peer, RecordLoad};
+use crate::types::{NodeDescription, Peer, RecordLoad, Saying};
 
 /// Time between polls, as nodes have it unless they are told otherwise; and so all that follows.
 pub(super) const POLL_TIME: Duration = Duration::from_millis(1500);
@@ -69,14 +69,20 @@ pub(super) struct Letter {
 }
 
 /// Messages under way; places are used again.
-#[derive(Debug, Default)]
-pub(super) struct Letters {
-    all: Vec<Option<Letter>>,
+#[derive(Debug)]
+pub(super) struct Places<T> {
+    all: Vec<Option<T>>,
     free: Vec<u32>,
 }
 
-impl Letters {
-    pub(super) fn put(&mut self, letter: Letter) -> u32 {
+impl<T> Default for Places<T> {
+    fn default() -> Self {
+        Self { all: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<T> Places<T> {
+    pub(super) fn put(&mut self, letter: T) -> u32 {
         let index = self.free.pop().unwrap_or_else(|| {
             self.all.push(None);
             u32::try_from(self.all.len() - 1).unwrap_or(u32::MAX)
@@ -87,11 +93,11 @@ impl Letters {
         index
     }
 
-    pub(super) fn get(&self, index: u32) -> Option<&Letter> {
+    pub(super) fn get(&self, index: u32) -> Option<&T> {
         self.all.get(index as usize)?.as_ref()
     }
 
-    pub(super) fn take(&mut self, index: u32) -> Option<Letter> {
+    pub(super) fn take(&mut self, index: u32) -> Option<T> {
         let letter = self.all.get_mut(index as usize)?.take();
         self.free.extend(letter.is_some().then_some(index));
         letter
@@ -193,9 +199,9 @@ impl Members {
     }
 
     /// Time for polls. Whom to ask.
-    pub(super) fn polls(&mut self, load: RecordLoad, now: Nanos) -> Vec<IpAddr> {
+    pub(super) fn polls(&mut self, load: RecordLoad, saying: &Saying, now: Nanos) -> Vec<IpAddr> {
         self.takes_part(now);
-        self.tells(load, now);
+        self.tells(load, saying, now);
         if let Some(ip) = self.init_server {
             self.membership.init_server(ip, at(now));
         }
@@ -203,11 +209,11 @@ impl Members {
     }
 
     /// Says what is new of this node, if it is time to.
-    fn tells(&mut self, load: RecordLoad, now: Nanos) {
+    fn tells(&mut self, load: RecordLoad, saying: &Saying, now: Nanos) {
         let elapsed = Duration::from_nanos(now);
         if self.swimming.may_say(elapsed) {
             let about = NodeDescription { name: self.is.name.clone(), ..Default::default() };
-            self.swimming.says(&about, load, elapsed, unix_ms(now));
+            self.swimming.says(&about, load, saying, elapsed, unix_ms(now));
         }
     }
 
@@ -225,10 +231,10 @@ impl Members {
     }
 
     /// SWIM is woken.
-    pub(super) fn wakes(&mut self, load: RecordLoad, now: Nanos) {
+    pub(super) fn wakes(&mut self, load: RecordLoad, saying: &Saying, now: Nanos) {
         self.wakes_at = None;
         self.swimming.wakes(Duration::from_nanos(now));
-        self.tells(load, now);
+        self.tells(load, saying, now);
     }
 
     /// A datagram has come.

@@ -11,11 +11,11 @@ use super::learning::SimLearner;
 use super::members::Members;
 use super::world::{BoardUse, Neighbourhood, NodeSetup, World};
 use crate::outliers::Outliers;
-use crate::policy::Policy;
 use crate::policy::deciding::Found;
+use crate::policy::{NodeView, Policy, Probe, Task};
 use crate::queue::Discipline;
 use crate::service::sharing::Sharing;
-use crate::types::{Peer, TaskType};
+use crate::types::{NodeRecord, Peer, TaskType};
 
 /// Calls' bodies take no memory here.
 const BYTES_MAX: u64 = u64::MAX;
@@ -43,6 +43,8 @@ pub(super) struct SimNode {
     /// What it does to know them, where lists are not ruled.
     pub(super) members: Option<Box<Members>>,
     pub(super) outliers: Outliers,
+    /// What its algorithm says in its record.
+    pub(super) said: Option<Arc<NodeRecord>>,
     /// Boxed, as most nodes have none, and nodes are to lie close together.
     pub(super) learner: Option<Box<SimLearner>>,
     pub(super) rng: SmallRng,
@@ -73,6 +75,7 @@ impl SimNode {
             failing: Vec::new(),
             members: None,
             outliers: Outliers::default(),
+            said: None,
             learner: learner.map(|setup| Box::new(SimLearner::new(setup))),
             rng: SmallRng::seed_from_u64(seed),
             downs: 0,
@@ -113,12 +116,27 @@ impl SimNode {
     }
 
     /// The load that a call finds.
-    pub(super) fn found(&self) -> Found {
+    pub(super) fn found(&self, now: Duration) -> Found {
         let by_type = match self.policy.task_types() {
             0 => Vec::new(),
             types => self.queue.load_by_type(types),
         };
-        Found { load: self.queue.load(), by_type }
+        Found { now, load: self.queue.load(), by_type }
+    }
+
+    /// What it answers to a peer that probes it about such a call; `peer` is it as the asker knows it.
+    pub(super) fn answers_probe(&self, peer: &Peer, task: &Task, now: Duration) -> Probe {
+        let mut probe = Probe::of(peer.clone(), self.queue.load());
+        probe.k = Some(self.setup.limits.k);
+        // Nobody else looks at them, and they take time.
+        if self.policy.bids() || self.policy.task_types() > 0 {
+            let found = self.found(now);
+            let (load, k) = (found.load, self.setup.limits.k);
+            let view = NodeView { now, load, by_type: &found.by_type, k, peers: &self.peers };
+            probe.bid = self.policy.bid(task, view);
+            probe.by_type = found.by_type;
+        }
+        probe
     }
 
     /// A call begins to work on the board.

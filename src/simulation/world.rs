@@ -231,4 +231,6 @@ pub struct Request {
     pub work: Duration,
     /// Bytes of its body.
     pub bytes: u64,
+    /// Its deadline, which its client tells; `None`: it has none.
+    pub deadline: Option<Duration>,
 }

@@ -1,7 +1,7 @@
 //! The names of functions.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Bytes of a host name at most.
 const HOST_BYTES_MAX: usize = 253;
@@ -37,10 +37,17 @@ pub enum BadFunctionName {
     Dotted,
 }
 
+impl Default for FunctionName {
+    fn default() -> Self {
+        Self::any()
+    }
+}
+
 impl FunctionName {
     /// One whose name does not matter.
     pub fn any() -> Self {
-        Self("fn".into())
+        static ANY: LazyLock<FunctionName> = LazyLock::new(|| FunctionName("fn".into()));
+        ANY.clone()
     }
 
     /// Checks `name` and takes it over.

@@ -1,5 +1,7 @@
 //! What a node says of itself to all others. A hint, never the truth: a probe tells what is true now.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 /// What a node is.
@@ -47,6 +49,14 @@ impl RecordLoad {
     }
 }
 
+/// Bytes of a short message between the scheduling algorithms of two nodes, at most.
+pub const NOTE_BYTES_MAX: usize = 64;
+/// Bytes of a [`Saying`] at most.
+pub const SAYING_BYTES_MAX: usize = 400;
+
+/// What a node's scheduling algorithm says, in a form of its own; empty: nothing.
+pub type Saying = Arc<[u8]>;
+
 /// A node's record: all that it says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct NodeRecord {
@@ -54,6 +64,9 @@ pub struct NodeRecord {
     pub about: Option<NodeDescription>,
     /// How busy it was; `None` while not heard.
     pub load: Option<RecordLoad>,
+    /// What its scheduling algorithm says to those of the same kind at other nodes.
+    #[serde(skip)]
+    pub saying: Saying,
 }
 
 #[cfg(test)]

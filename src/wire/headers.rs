@@ -93,6 +93,12 @@ names! {
     PEER_TASK_TYPE = "p2pfaas-task-type";
     /// Peer protocol 2: seconds that the call has left.
     PEER_DEADLINE = "p2pfaas-deadline-seconds";
+    /// Peer protocol 2: in the answer to a probe, running and waiting calls by task type, as `1/0,2/3`.
+    LOAD_BY_TYPE = "p2pfaas-load-by-type";
+    /// Peer protocol 2: in the answer to a probe, what the algorithm in force says of such a call.
+    BID = "p2pfaas-bid";
+    /// Peer protocol 2: what the algorithm of that name has to say to a peer's, in hexadecimal digits.
+    NOTE = "p2pfaas-note";
     /// Peer protocol 2: what became of the call.
     PEER_OUTCOME = "p2pfaas-outcome";
     /// Peer protocol 2: the times taken, of each node passed.

@@ -4,9 +4,14 @@
 //! |---|---|---|
 //! | `P2pfaas-Path` | call, answer | nodes passed, `name@address` each, percent-encoded, with commas between them; on an answer the executing node first |
 //! | `P2pfaas-Times` | answer | of each of these nodes its seconds `total;scheduling;probing;execution`, `-` for none |
+//! | `P2pfaas-Load-By-Type` | answer to a probe | running and waiting calls of task type 0, 1, …: `1/0,2/3` |
+//! | `P2pfaas-Bid` | answer to a probe | what the algorithm in force says of a call of the `P2pfaas-Task-Type` and `P2pfaas-Deadline-Seconds` that the probe names |
+//! | `P2pfaas-Note` | `POST /peer/2/note/{algorithm}` | what an algorithm says to that of a peer, in hexadecimal digits |
 //! | `P2pfaas-Outcome` | answer | `executed`, or the code of the error ([`super::codes`]) |
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use crate::types::{Load, NOTE_BYTES_MAX};
 
 use super::{HOPS_MAX, NAME_BYTES_MAX, PeerHop, Timings, seconds_text};
 
@@ -15,6 +20,40 @@ pub const EXECUTED: &str = "executed";
 
 /// What stands in names and addresses as it is.
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b':');
+
+/// Task types whose load a probe's answer tells at most.
+pub const PROBED_TYPES_MAX: usize = 16;
+
+/// Load by task type as it is told in answers to probes: `running/waiting` of each type from 0 on.
+pub fn load_by_type_text(all: &[Load]) -> String {
+    let one = |load: &Load| format!("{}/{}", load.running, load.waiting);
+    all.iter().take(PROBED_TYPES_MAX).map(one).collect::<Vec<_>>().join(",")
+}
+
+/// The reverse of [`load_by_type_text`]; none where it is none.
+pub fn load_by_type(text: &str) -> Vec<Load> {
+    let one = |text: &str| {
+        let (running, waiting) = text.split_once('/')?;
+        Some(Load { running: running.parse().ok()?, waiting: waiting.parse().ok()? })
+    };
+    let all: Option<_> = text.split(',').take(PROBED_TYPES_MAX).map(one).collect();
+    all.unwrap_or_default()
+}
+
+/// A note as it is told.
+pub fn note_text(note: &[u8]) -> String {
+    note.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The reverse of [`note_text`]; `None`: it is none, or longer than notes are.
+pub fn read_note(text: &str) -> Option<Vec<u8>> {
+    let bytes = text.as_bytes();
+    if bytes.is_empty() || bytes.len() > 2 * NOTE_BYTES_MAX || bytes.len() % 2 == 1 {
+        return None;
+    }
+    let byte = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
+    bytes.chunks(2).map(byte).collect()
+}
 
 /// The nodes of `hops`.
 pub fn path_text(hops: &[PeerHop]) -> String {

@@ -45,7 +45,7 @@ use crate::membership::{At, Introduction, Membership};
 use crate::metrics::Metrics;
 use crate::saved::{Layered, MachineConfig};
 use crate::types::{
-    INIT_SERVERS_MAX, InitServer, Neighbours, NodeDescription, RecordLoad, shortened,
+    INIT_SERVERS_MAX, InitServer, Neighbours, NodeDescription, RecordLoad, Saying, shortened,
 };
 
 /// What outlives the actor.
@@ -91,8 +91,8 @@ pub struct DiscoverySettings {
     pub seed: u64,
     /// What this node says of itself, but for its name and group.
     pub about: NodeDescription,
-    /// How busy this node is now.
-    pub load: Rc<dyn Fn() -> RecordLoad>,
+    /// How busy this node is now, and what its algorithm says.
+    pub said: Rc<dyn Fn() -> (RecordLoad, Saying)>,
 }
 
 /// Polls of one class that are under way at once.

@@ -24,7 +24,8 @@ impl Discovery {
         let identity = self.kept.published.load().identity.clone();
         let software = self.settings.about.clone();
         let about = NodeDescription { name: identity.id, group: identity.group, ..software };
-        self.swimming.says(&about, (self.settings.load)(), elapsed, unix_ms());
+        let (load, saying) = (self.settings.said)();
+        self.swimming.says(&about, load, &saying, elapsed, unix_ms());
         self.carry_out(ctx);
     }
 
@@ -82,7 +83,7 @@ fn unrecorded(machine: &Machine) -> AgedRecord {
         tls_port: machine.is.tls_port,
         ..NodeDescription::default()
     };
-    let record = Arc::new(NodeRecord { about: Some(about), load: None });
+    let record = Arc::new(NodeRecord { about: Some(about), ..NodeRecord::default() });
     AgedRecord { owner: machine.ip, record, about_age: None, load_age: None }
 }
 

@@ -126,7 +126,7 @@ fn start(init_servers: &[&str], follows: bool) -> Node {
         machines_max: 10,
         seed: 1,
         about: NodeDescription { software: "p2pfaas".to_owned(), ..NodeDescription::default() },
-        load: Rc::new(RecordLoad::default),
+        said: Rc::new(Default::default),
     };
     let machines = Rc::new(Machines { own: Cell::new(99), ..Machines::default() });
     let addr = actor(&kept, &settings, &machines).start();

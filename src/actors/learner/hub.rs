@@ -271,7 +271,7 @@ impl Adviser for LocalLearner {
             return Advice::Now(learning.decide(eid, &question, task, rng));
         }
         // The first decision ever, or a disk that is slower than the calls.
-        let (task, patience) = (*task, self.patience);
+        let (task, patience) = (task.clone(), self.patience);
         let mut rng = SmallRng::seed_from_u64(rng.next_u64());
         Advice::Later(Box::pin(async move {
             let eid = tokio::time::timeout(patience, learning.eids.wait()).await.ok().flatten();

@@ -9,7 +9,7 @@ fn limits(k: u32, queue_length_max: u32) -> Limits {
 }
 
 fn call() -> Arriving {
-    Arriving { bytes: 1, may_wait: true, task_type: TaskType(2.0) }
+    Arriving { bytes: 1, may_wait: true, task_type: TaskType(2.0), due: None }
 }
 
 fn slot(gate: &Arc<Gate>) -> Slot {

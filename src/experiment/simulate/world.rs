@@ -222,6 +222,7 @@ impl<'a> Maker<'a> {
             .map(|node| SmallRng::seed_from_u64(point.seed ^ (node << 32) ^ 0x7469_6d65))
             .collect();
         let warm = warm_up.into_iter().flatten().map(|planned| (planned, None));
+        let deadlines = inputs.scenario.deadlines(point);
         let measured = inputs.plan(point, inputs.scenario.duration_s, false).zip(0u64..);
         let measured = measured.map(|(planned, number)| (planned, Some(number)));
         warm.chain(measured).filter_map(move |(planned, number)| {
@@ -236,6 +237,7 @@ impl<'a> Maker<'a> {
                 task_type: payload.task_type,
                 work,
                 bytes: payload.bytes,
+                deadline: deadlines.of(payload.task_type).map(Duration::from_secs_f64),
             })
         })
     }

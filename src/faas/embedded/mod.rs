@@ -412,7 +412,7 @@ mod tests {
     #[actix_rt::test]
     async fn spinning_work_keeps_its_slot_until_its_thread_has_ended_though_the_caller_left() {
         let gate = Gate::new(Limits { k: 1, ..Limits::default() }, 1);
-        let call = Arriving { bytes: 0, may_wait: true, task_type: TaskType(0.0) };
+        let call = Arriving { bytes: 0, may_wait: true, task_type: TaskType(0.0), due: None };
         let Ok(Entrance::Slot(slot)) = gate.enter(call) else { panic!("a slot is free") };
         {
             let shared = shared();

@@ -9,7 +9,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::{Content, Part};
 use crate::membership::swim::{BadDatagram, DATAGRAM_BYTES_MAX};
-use crate::types::{NAME_BYTES_MAX, NodeDescription, NodeRecord, RecordLoad};
+use crate::types::{
+    NAME_BYTES_MAX, NodeDescription, NodeRecord, RecordLoad, SAYING_BYTES_MAX, Saying,
+};
 
 /// What every datagram that compares records begins with: the protocol and its version.
 pub(super) const MAGIC: &[u8; 4] = b"p2r\x01";
@@ -33,6 +35,7 @@ const K: u8 = 1;
 const RUNNING: u8 = 2;
 const WAITING: u8 = 3;
 const FAILING: u8 = 4;
+const SAYING: u8 = 5;
 
 /// An address in the order in which ranges of them are compared.
 pub(super) fn key(ip: IpAddr) -> u128 {
@@ -121,11 +124,14 @@ pub(super) fn fields(content: &Content) -> Bytes {
                 field(&mut to, FUNCTIONS, &all);
             }
         }
-        Content::Load(load) => {
+        Content::Load(load, saying) => {
             field(&mut to, K, &load.k.to_be_bytes());
             field(&mut to, RUNNING, &load.running.to_be_bytes());
             field(&mut to, WAITING, &load.waiting.to_be_bytes());
             field(&mut to, FAILING, &[load.failing_percent]);
+            if !saying.is_empty() && saying.len() <= SAYING_BYTES_MAX {
+                field(&mut to, SAYING, saying);
+            }
         }
     }
     to.freeze()
@@ -168,6 +174,7 @@ fn names(mut value: &[u8]) -> Result<Vec<String>, BadDatagram> {
 /// They are none.
 pub(super) fn content(part: Part, mut fields: &[u8]) -> Result<Content, BadDatagram> {
     let (mut about, mut load) = (NodeDescription::default(), RecordLoad::default());
+    let mut saying = Saying::default();
     while fields.has_remaining() {
         let number_of = fields.get_u8();
         let length = fields.try_get_u16().map_err(|_| SHORT)?;
@@ -183,13 +190,15 @@ pub(super) fn content(part: Part, mut fields: &[u8]) -> Result<Content, BadDatag
             (Part::Load, RUNNING) => load.running = number(value)?,
             (Part::Load, WAITING) => load.waiting = number(value)?,
             (Part::Load, FAILING) => load.failing_percent = byte(value)?.min(100),
+            (Part::Load, SAYING) if value.len() > SAYING_BYTES_MAX => return Err(MEANINGLESS),
+            (Part::Load, SAYING) => saying = value.into(),
             _ => {}
         }
         fields = rest;
     }
     Ok(match part {
         Part::About => Content::About(about),
-        Part::Load => Content::Load(load),
+        Part::Load => Content::Load(load, saying),
     })
 }
 
@@ -197,7 +206,7 @@ pub(super) fn content(part: Part, mut fields: &[u8]) -> Result<Content, BadDatag
 pub(super) fn with(mut record: NodeRecord, content: Content) -> NodeRecord {
     match content {
         Content::About(about) => record.about = Some(about),
-        Content::Load(load) => record.load = Some(load),
+        Content::Load(load, saying) => (record.load, record.saying) = (Some(load), saying),
     }
     record
 }

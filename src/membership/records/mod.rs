@@ -21,7 +21,7 @@ use self::codec::{
     Comparison, Item, MAGIC, RANGES_MAX, Range, VERSIONS_MAX, content, fields, key, packed, with,
 };
 use super::swim::BadDatagram;
-use crate::types::{NodeDescription, NodeRecord, Peer, RecordLoad};
+use crate::types::{NodeDescription, NodeRecord, Peer, RecordLoad, Saying};
 
 /// How often a node compares what it knows with another one.
 pub const COMPARE: Duration = Duration::from_secs(4);
@@ -71,7 +71,7 @@ enum Part {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Content {
     About(NodeDescription),
-    Load(RecordLoad),
+    Load(RecordLoad, Saying),
 }
 
 /// A part as it was heard.
@@ -127,8 +127,8 @@ pub struct Records {
     parts: BTreeMap<(u128, Part), Heard>,
     read: BTreeMap<IpAddr, Arc<NodeRecord>>,
     version: u64,
-    /// What this node last said of its load, and when.
-    said: Option<(RecordLoad, Duration)>,
+    /// What this node last said of its load, its algorithm with it, and when.
+    said: Option<(RecordLoad, Saying, Duration)>,
     /// Versions of its own parts that others have and this node has not: from before a restart.
     surpassed: BTreeMap<Part, u64>,
     compared: Option<Duration>,
@@ -222,12 +222,14 @@ impl Records {
         &mut self,
         about: &NodeDescription,
         load: RecordLoad,
+        saying: &Saying,
         now: Duration,
         unix_ms: u64,
     ) -> Vec<Bytes> {
         let rest = SAY + SAY_EACH * u32::try_from(self.alive.len()).unwrap_or(u32::MAX);
-        let may_say = self.said.is_none_or(|(said, at)| {
-            load.differs_from(&said) && now.saturating_sub(at) >= rest.min(COMPARE * 4)
+        let may_say = self.said.as_ref().is_none_or(|(said, said_so, at)| {
+            let differs = load.differs_from(said) || saying != said_so;
+            differs && now.saturating_sub(*at) >= rest.min(COMPARE * 4)
         });
         let surpassed = |part| self.surpassed.contains_key(&part);
         let says_load = may_say || surpassed(Part::Load);
@@ -238,8 +240,8 @@ impl Records {
             contents.push((Part::About, Content::About(about.clone())));
         }
         if says_load {
-            self.said = Some((load, now));
-            contents.push((Part::Load, Content::Load(load)));
+            self.said = Some((load, Arc::clone(saying), now));
+            contents.push((Part::Load, Content::Load(load, Arc::clone(saying))));
         }
         contents
             .into_iter()

@@ -28,7 +28,9 @@ fn load(running: u32) -> RecordLoad {
 fn item(n: usize, part: Part, version: u64) -> Bytes {
     let content = match part {
         Part::About => Content::About(about(&format!("n{n}-{version}"))),
-        Part::Load => Content::Load(load(u32::try_from(version).expect("a small one"))),
+        Part::Load => {
+            Content::Load(load(u32::try_from(version).expect("a small one")), Saying::default())
+        }
     };
     let mut bytes = BytesMut::new();
     let (owner, fields) = (ip(n), fields(&content));
@@ -73,21 +75,33 @@ fn what_a_node_says_of_itself_is_read_as_it_was_meant() {
     let functions = Some(vec!["fn-a".to_owned(), "b".to_owned()]);
     let about = NodeDescription { group: "g".to_owned(), protocol: 2, functions, ..about("fog-1") };
     let now = Duration::from_secs(1);
-    let said = from.say(&about, load(3), now, 1000);
+    let said = from.say(&about, load(3), &Saying::default(), now, 1000);
     assert_eq!(said.len(), 2);
     for item in &said {
         assert!(to.heard(item, now).expect("one").is_some());
         assert!(to.heard(item, now).expect("one").is_none(), "it is no news twice");
     }
-    let record = NodeRecord { about: Some(about.clone()), load: Some(load(3)) };
+    let record =
+        NodeRecord { about: Some(about.clone()), load: Some(load(3)), ..NodeRecord::default() };
     assert_eq!(to.of(ip(0)).map(|record| &**record), Some(&record));
-    assert!(from.say(&about, load(3), now * 2, 1000).is_empty(), "nothing has changed");
-    assert_eq!(from.say(&about, load(4), now * 3, 1000).len(), 1);
-    assert!(from.say(&about, load(0), now * 3, 1000).is_empty(), "so soon again");
+    assert!(
+        from.say(&about, load(3), &Saying::default(), now * 2, 1000).is_empty(),
+        "nothing has changed"
+    );
+    assert_eq!(from.say(&about, load(4), &Saying::default(), now * 3, 1000).len(), 1);
+    assert!(
+        from.say(&about, load(0), &Saying::default(), now * 3, 1000).is_empty(),
+        "so soon again"
+    );
     // Many functions: as many as there is room for.
     let many = (0..500).map(|n| format!("function-{n}")).collect();
-    let said =
-        from.say(&NodeDescription { functions: Some(many), ..about }, load(4), now * 4, 1000);
+    let said = from.say(
+        &NodeDescription { functions: Some(many), ..about },
+        load(4),
+        &Saying::default(),
+        now * 4,
+        1000,
+    );
     assert!(to.heard(&said[0], now * 4).expect("one").is_some());
     let told = to.of(ip(0)).and_then(|record| record.about.clone()).and_then(|a| a.functions);
     assert!((40..500).contains(&told.expect("some").len()));
@@ -106,16 +120,16 @@ fn the_age_of_what_is_told_is_what_it_was_and_the_time_since() {
 fn who_was_started_again_or_has_moved_is_believed_by_its_newest_word() {
     let (mut first, mut other) = (node(0, 2), node(1, 2));
     let now = Duration::from_secs(1);
-    for item in first.say(&about("a"), load(1), now, 5000) {
+    for item in first.say(&about("a"), load(1), &Saying::default(), now, 5000) {
         other.heard(&item, now).expect("one");
     }
     // Its clock was set back.
     let mut again = node(0, 2);
-    for item in again.say(&about("a"), load(2), now, 10) {
+    for item in again.say(&about("a"), load(2), &Saying::default(), now, 10) {
         assert!(other.heard(&item, now).expect("one").is_none());
     }
     exchange(&mut again, &mut other, now);
-    for item in again.say(&about("a"), load(2), now, 10) {
+    for item in again.say(&about("a"), load(2), &Saying::default(), now, 10) {
         assert!(other.heard(&item, now).expect("one").is_some());
     }
     assert_eq!(other.of(ip(0)).and_then(|record| record.load), Some(load(2)));
@@ -124,7 +138,10 @@ fn who_was_started_again_or_has_moved_is_believed_by_its_newest_word() {
     other.down(ip(0));
     assert_eq!(other.all(now), []);
     again.moved(ip(3));
-    assert!(again.all(now).is_empty() && again.say(&about("a"), load(2), now, 10).len() == 2);
+    assert!(
+        again.all(now).is_empty()
+            && again.say(&about("a"), load(2), &Saying::default(), now, 10).len() == 2
+    );
 }
 
 #[test]
@@ -133,7 +150,7 @@ fn who_fails_by_its_own_word_more_than_others_is_failing() {
         let record = |failing_percent: &u8| {
             let load =
                 Some(RecordLoad { failing_percent: *failing_percent, ..RecordLoad::default() });
-            Some(Arc::new(NodeRecord { load, about: None }))
+            Some(Arc::new(NodeRecord { load, ..NodeRecord::default() }))
         };
         let peer = |(n, share)| Peer { record: record(share), ..Peer::at(&format!("10.0.0.{n}")) };
         shares.iter().enumerate().map(peer).collect()
@@ -148,7 +165,7 @@ fn who_fails_by_its_own_word_more_than_others_is_failing() {
 #[test]
 fn a_forged_version_that_none_can_exceed_makes_nobody_talk_for_ever() {
     let (mut records, now) = (node(0, 2), Duration::from_secs(1));
-    records.say(&about("a"), load(0), now, 1000);
+    records.say(&about("a"), load(0), &Saying::default(), now, 1000);
     let forged = |version| {
         let (owner, fields) = (ip(0), fields(&Content::About(about("z"))));
         let mut bytes = BytesMut::new();
@@ -158,9 +175,9 @@ fn a_forged_version_that_none_can_exceed_makes_nobody_talk_for_ever() {
     assert_eq!(records.heard(&forged(u64::MAX), now).err(), Some(BadDatagram::Meaningless));
     for version in [VERSION_MAX - 1, VERSION_MAX] {
         assert!(records.heard(&forged(version), now).expect("one").is_none());
-        records.say(&about("a"), load(0), now * 2, 1000);
+        records.say(&about("a"), load(0), &Saying::default(), now * 2, 1000);
     }
-    assert!(records.say(&about("a"), load(0), now * 3, 1000).is_empty());
+    assert!(records.say(&about("a"), load(0), &Saying::default(), now * 3, 1000).is_empty());
     assert!(node(1, 2).heard(&forged(u64::MAX), now).is_err(), "nor does anybody else take it");
 }
 

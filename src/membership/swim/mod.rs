@@ -27,7 +27,7 @@ use self::codec::{DatagramCodec, MAGIC, accusation, named};
 use self::effects::Effects;
 use self::spread::{SharedRecords, Spread};
 use super::records::Records;
-use crate::types::{NodeDescription, RecordLoad, may_be_machine};
+use crate::types::{NodeDescription, RecordLoad, Saying, may_be_machine};
 
 /// One other node is pinged in that time, where round trips are short.
 pub const PROBE_PERIOD: Duration = Duration::from_millis(250);
@@ -166,8 +166,15 @@ impl Swim {
 
     /// What this node says of itself now: if it is news, the others are told. `unix_ms` makes it later than
     /// what was said before a restart.
-    pub fn say(&mut self, about: &NodeDescription, load: RecordLoad, now: Duration, unix_ms: u64) {
-        let said = self.shared.borrow_mut().records.say(about, load, now, unix_ms);
+    pub fn say(
+        &mut self,
+        about: &NodeDescription,
+        load: RecordLoad,
+        saying: &Saying,
+        now: Duration,
+        unix_ms: u64,
+    ) {
+        let said = self.shared.borrow_mut().records.say(about, load, saying, now, unix_ms);
         for item in said {
             // It is short enough.
             let _ = self.foca.add_broadcast(&item);

@@ -102,7 +102,7 @@ impl Net {
         }
         for of in 0..count {
             let about = NodeDescription { name: format!("n{of}"), ..NodeDescription::default() };
-            net.nodes[of].swim.say(&about, RecordLoad::default(), net.now, 1);
+            net.nodes[of].swim.say(&about, RecordLoad::default(), &Saying::default(), net.now, 1);
             if of > 0 {
                 net.join(of, 0);
             }
@@ -360,7 +360,7 @@ fn times_until_all_know(net: &mut Net, changes: usize) -> Vec<Duration> {
         let load = RecordLoad { k: 4, running: n as u32 + 1, waiting: 0, failing_percent: 0 };
         let about = NodeDescription { name: format!("{of}-{n}"), ..NodeDescription::default() };
         let (now, owner) = (net.now, net.nodes[of].swim.own().ip);
-        net.nodes[of].swim.say(&about, load, now, 0);
+        net.nodes[of].swim.say(&about, load, &Saying::default(), now, 0);
         net.drain(of);
         let knows = |node: &Node| {
             let records = node.swim.records();
@@ -497,7 +497,7 @@ fn history(seed: u64) {
         let name = NodeDescription { name: format!("quiet {of}"), ..NodeDescription::default() };
         let now = net.now;
         let unix_ms = 1 + now.as_millis() as u64;
-        net.nodes[of].swim.say(&name, RecordLoad::default(), now, unix_ms);
+        net.nodes[of].swim.say(&name, RecordLoad::default(), &Saying::default(), now, unix_ms);
         net.drain(of);
     }
     let told = |net: &Net| {

@@ -1,6 +1,7 @@
 //! What nodes say to each other so as to know who is there, brought from one to the other.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{BadWorld, Event, Request, Simulation, nanos};
@@ -12,7 +13,7 @@ use crate::simulation::members::{
 };
 use crate::simulation::node::SimNode;
 use crate::simulation::world::{Neighbourhood, SimMembership, World};
-use crate::types::{RecordLoad, may_be_machine};
+use crate::types::{RecordLoad, Saying, may_be_machine};
 
 /// The addresses of a world's nodes, where they are needed.
 ///
@@ -42,11 +43,13 @@ pub(super) fn addresses(world: &World) -> Result<Vec<IpAddr>, BadWorld> {
     Ok(all)
 }
 
-fn load_of(node: &SimNode) -> RecordLoad {
+/// What a node says of its load, and what its algorithm says.
+fn said_of(node: &SimNode) -> (RecordLoad, Saying) {
     let load = node.queue.load();
     // No function fails here.
     let (running, waiting, failing_percent) = (load.running, load.waiting, 0);
-    RecordLoad { k: node.setup.limits.k, running, waiting, failing_percent }
+    let load = RecordLoad { k: node.setup.limits.k, running, waiting, failing_percent };
+    (load, node.said.as_ref().map(|said| Arc::clone(&said.saying)).unwrap_or_default())
 }
 
 impl<R: Iterator<Item = Request>> Simulation<R> {
@@ -109,11 +112,11 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
             return;
         }
         let now = self.now;
-        let Some(load) = self.nodes.get(index as usize).map(load_of) else { return };
+        let Some((load, saying)) = self.nodes.get(index as usize).map(said_of) else { return };
         let Some(members) = self.members(index).filter(|members| members.start == start) else {
             return;
         };
-        let due = members.polls(load, now);
+        let due = members.polls(load, &saying, now);
         self.poll_all(index, due);
         self.carry_errands(index);
         self.after(POLL_TIME, Event::Polls(index, start));
@@ -124,11 +127,11 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
             return;
         }
         let now = self.now;
-        let Some(load) = self.nodes.get(index as usize).map(load_of) else { return };
+        let Some((load, saying)) = self.nodes.get(index as usize).map(said_of) else { return };
         // It may have been told another time since.
         let is_due = |members: &&mut Members| members.wakes_at.is_some_and(|at| at <= now);
         if let Some(members) = self.members(index).filter(is_due) {
-            members.wakes(load, now);
+            members.wakes(load, &saying, now);
             self.carry_errands(index);
         }
     }

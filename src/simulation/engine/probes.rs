@@ -1,9 +1,9 @@
 //! A call's probes: peers that are asked for their load before it is decided on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{CallId, Event, Request, Simulation, are_parted, nanos};
-use crate::policy::Probe;
 use crate::simulation::calls::Asked;
 use crate::types::Peer;
 
@@ -15,7 +15,7 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
         call.probes.clear();
         for peer in peers {
             let node = self.by_host.get(&peer.host).copied().unwrap_or(from);
-            call.probes.push(Asked { peer, node, load: None, is_back: false, in_vain: None });
+            call.probes.push(Asked { peer, node, answer: None, is_back: false, in_vain: None });
         }
         let (half, longest) = (self.world.overheads.probe / 2, self.world.patience.probe);
         for (asked, index) in call.probes.iter_mut().zip(0u16..) {
@@ -40,19 +40,24 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
     }
 
     pub(super) fn probe_comes(&mut self, id: CallId, index: u16) {
+        let now = Duration::from_nanos(self.now);
         let Some(call) = self.calls.get(id) else { return };
         let from = call.node().unwrap_or_default();
         let Some(asked) = call.probes.get_mut(usize::from(index)) else { return };
         let Some(node) = self.nodes.get(asked.node as usize) else { return };
         asked.in_vain = node.is_down().then_some(false);
-        asked.load = (!node.is_down()).then(|| node.queue.load());
+        if !node.is_down()
+            && let Some(deciding) = &call.deciding
+        {
+            asked.answer = Some(node.answers_probe(&asked.peer, &deciding.task, now));
+        }
         let answers = self.now.max(node.still_until);
         let takes = self.world.network.between(asked.node, from, 0, &mut self.rng);
         let half = if node.is_down() { Duration::ZERO } else { self.world.overheads.probe / 2 };
         let back = answers.saturating_add(nanos(takes + half));
         let last = call.probing_since.saturating_add(nanos(self.world.patience.probe));
         if back > last {
-            asked.load = None;
+            asked.answer = None;
         }
         self.agenda.add(back.min(last), Event::ProbeBack(id, index));
     }
@@ -80,10 +85,10 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
         if let Some(passed) = call.path.last_mut() {
             *passed.probing.get_or_insert_default() += took;
         }
-        let answered = |asked: Asked| Some(Probe { load: asked.load?, peer: asked.peer });
-        let probes = call.probes.drain(..).filter_map(answered).collect();
+        let asked = call.probes.iter().map(|asked| Arc::clone(&asked.peer.host)).collect();
+        let probes = call.probes.drain(..).filter_map(|asked| asked.answer).collect();
         if let Some(deciding) = &mut call.deciding {
-            deciding.heard.probes = Some(probes);
+            deciding.heard.answered(asked, probes);
         }
         self.schedule(id);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{CallEnd, CallId, Event, Finished, PassedNode, Request, Simulation, are_parted, nanos};
 use crate::outliers::AtPeer;
 use crate::policy::deciding::{Deciding, FORWARDS_MAX};
-use crate::policy::{Decision, Knowledge, LearnerDecision, Policy, Step, Task};
+use crate::policy::{Decision, Knowledge, LearnerDecision, LineOrder, Policy, Step, Task};
 use crate::queue::{Admission, Arriving};
 use crate::simulation::node::SimNode;
 use crate::simulation::world::BoardUse;
@@ -29,6 +29,8 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
                 probing: None,
                 total: Duration::ZERO,
                 came: 0,
+                mark: 0,
+                deadline: None,
                 away,
             });
         }
@@ -51,19 +53,24 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
         if self.stands_still(index, Event::Comes(id)) {
             return;
         }
+        let (function, node) = (self.function.clone(), self.nodes.get(index as usize));
         let Some(call) = self.calls.get(id) else { return };
-        if let Some(passed) = call.path.last_mut() {
-            passed.came = now;
-        }
+        let deadline = call.deadline_left();
         let task = Task {
+            function,
+            body_bytes: Some(call.request.bytes),
             task_type: TaskType(f64::from(call.request.task_type)),
             hops: u32::try_from(hops).unwrap_or(u32::MAX),
             from_peer: hops > 0,
-            deadline: None,
+            deadline,
         };
         call.tries = FORWARDS_MAX;
+        let mark = node.map_or(0, |node| node.policy.mark(&task, Duration::from_nanos(now)));
+        if let Some(passed) = call.path.last_mut() {
+            (passed.came, passed.mark, passed.deadline) = (now, mark, deadline);
+        }
         self.refresh(index);
-        let mut heard = Knowledge::default();
+        let mut heard = Knowledge { mark, ..Knowledge::default() };
         let looks = |policy: &dyn Policy| !policy.learns() && policy.may_forward(&task);
         if self.nodes.get(index as usize).is_some_and(|node| looks(&*node.policy)) {
             heard.unreachable = self.left_out(id, index);
@@ -79,7 +86,8 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
     fn decide_anew(&mut self, id: CallId, task: Task, heard: Knowledge) {
         let Some(call) = self.calls.get(id) else { return };
         let node = call.node().and_then(|index| self.nodes.get(index as usize));
-        call.deciding = node.map(|node| Deciding::new(task, heard, node.found()));
+        let now = Duration::from_nanos(self.now);
+        call.deciding = node.map(|node| Deciding::new(task, heard, node.found(now)));
     }
 
     /// Peers to which a call is not to go from where it is.
@@ -208,7 +216,13 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
         let Some(index) = call.node() else { return };
         let Some(node) = self.nodes.get_mut(index as usize) else { return };
         let task_type = TaskType(f64::from(call.request.task_type));
-        let arriving = Arriving { bytes: 0, may_wait, task_type };
+        let due = call.path.last().and_then(|passed| match node.policy.line_order(passed.mark) {
+            LineOrder::Arrival => None,
+            LineOrder::EarliestDeadline => {
+                Some(Duration::from_nanos(passed.came) + passed.deadline?)
+            }
+        });
+        let arriving = Arriving { bytes: 0, may_wait, task_type, due };
         match node.queue.arrive(arriving, |_| id) {
             Ok(Admission::Started) => self.begins(index, id, task_type),
             Ok(Admission::Waiting(_)) => {}
@@ -280,8 +294,9 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
         let node = self.nodes.get_mut(index as usize);
         let next = node.and_then(|node| node.queue.finish(task_type));
         self.ends(id, CallEnd::Served);
-        if let Some(next) = next {
-            self.begins(index, next.token, next.task_type);
+        match next {
+            Some(next) => self.begins(index, next.token, next.task_type),
+            None => self.is_idle(index),
         }
     }
 
@@ -301,6 +316,8 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
         let Some(passed) = call.path.get_mut(at) else { return };
         passed.total = Duration::from_nanos(now.saturating_sub(passed.came));
         let (from, took) = (passed.node, passed.total);
+        self.tells_outcome(id);
+        let Some(call) = self.calls.get(id) else { return };
         let before = at.checked_sub(1).and_then(|before| call.path.get(before));
         let Some(to) = before.map(|passed| passed.node) else {
             let served = call.end == Some(CallEnd::Served);

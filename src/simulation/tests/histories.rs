@@ -75,6 +75,7 @@ fn drawn(seed: u64) -> (World, Vec<Request>) {
             task_type: random.random_range(0..2),
             work: ms(random, 200),
             bytes: 0,
+            deadline: None,
         }
     });
     let mut requests: Vec<Request> = requests.collect();

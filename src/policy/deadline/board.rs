@@ -1,0 +1,322 @@
+//! What a node has found out about its own board: how long functions take, how many of them it can work on at
+//! once, and what runs now.
+//!
+//! The board is taken to share c effective cores among n running calls, so that each works at the rate
+//! min(1, c / n). For each c of a grid, the node sums up the work that its calls would have done at that rate. The c
+//! that is right makes a call's work what calls of its type take alone:
+//!
+//! ```text
+//! V_c(t) = ∫ min(1, c / n(t)) dt           e_c = V_c(end) − V_c(begin) − w(type)
+//! ĉ      = the largest c of the grid up to which Σ e_c is nearer to what c says than to what the next
+//!          smaller one says, over the calls for which the two differ
+//! w      = mean time of calls that were alone; of others, V_ĉ(end) − V_ĉ(begin)
+//! ```
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Prospect;
+use crate::policy::{NodeView, Outcome, OutcomeKind, Task};
+use crate::types::TaskType;
+
+/// Task types that are told apart; all others count as one more.
+const TYPES: usize = 16;
+/// Effective cores that are told apart.
+const CORES: [f64; 20] = [
+    1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 16.0, 24.0,
+    32.0, 64.0, 1e9,
+];
+/// Work that would have been done, by effective cores.
+type Work = [f64; CORES.len()];
+/// Calls that are foretold one by one.
+const FORETOLD_MAX: usize = 64;
+/// So many observations of a kind are something to go by.
+const KNOWN: f64 = 3.0;
+/// A call beside which fewer ran in mean was alone.
+const ALONE: f64 = 1.05;
+/// By how much of a call's work two numbers of cores must differ for it to tell them apart.
+const APART: f64 = 0.02;
+/// The weight of what was observed before, at each new observation: about the last 300 count.
+const KEEP: f64 = 1.0 - 1.0 / 300.0;
+/// How fast the mean of a type's times follows calls that were alone, at least, and all others.
+const FOLLOW: f64 = 0.05;
+const FOLLOW_BESIDE: f64 = 0.01;
+/// Of the calls that would be late even alone, one in so many runs on an empty board: times change.
+const TRIED_AGAIN: u64 = 32;
+/// The share of a deadline that is left for what is not seen here: timers, and the way to the client.
+const MARGIN: f64 = 0.02;
+/// A call that took so much less than it was here has waited, in seconds.
+const WAITED_S: f64 = 0.002;
+
+/// A call that runs or waits here.
+#[derive(Clone, Copy, Debug)]
+struct Inside {
+    mark: u64,
+    /// Work that is left, in seconds alone on the board.
+    left_s: f64,
+    /// Its deadline, on the node's clock in seconds.
+    due_s: Option<f64>,
+    /// When it was taken, and the sums then.
+    came_s: f64,
+    work: Work,
+    crowd_s: f64,
+}
+
+/// Times of calls of one type, as if alone.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    /// How many there were, alone.
+    alone: f64,
+    mean_s: f64,
+}
+
+/// Of the calls that tell this number of cores from the next smaller one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    count: f64,
+    /// By how much more work they would have done than their type takes.
+    over_s: f64,
+    /// By how much more than with the next smaller one.
+    apart_s: f64,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    marks: u64,
+    inside: Vec<Inside>,
+    /// Up to when work was reckoned.
+    reckoned_s: f64,
+    k: u32,
+    types: [Taken; TYPES + 1],
+    told: [Told; CORES.len()],
+    work: Work,
+    /// The time of all running calls together.
+    crowd_s: f64,
+}
+
+fn place(task_type: TaskType) -> usize {
+    task_type.index().unwrap_or(TYPES).min(TYPES)
+}
+
+impl Board {
+    pub(super) fn next_mark(&mut self) -> u64 {
+        self.marks += 1;
+        self.marks
+    }
+
+    /// How long a call of that type takes alone, in seconds; 0 while nothing is known.
+    fn alone_s(&self, task_type: TaskType) -> f64 {
+        self.types.get(place(task_type)).map_or(0.0, |taken| taken.mean_s)
+    }
+
+    /// The place of ĉ in the grid. What was never told apart is believed to be more cores.
+    fn cores_at(&self) -> usize {
+        let is_wrong = |told: &Told| told.count >= KNOWN && told.over_s > told.apart_s / 2.0;
+        self.told.iter().skip(1).position(is_wrong).unwrap_or(CORES.len() - 1)
+    }
+
+    fn cores(&self) -> f64 {
+        CORES.get(self.cores_at()).copied().unwrap_or(1.0)
+    }
+
+    fn running(&self) -> usize {
+        self.inside.len().min(self.k.max(1) as usize)
+    }
+
+    /// Reckons up to that moment.
+    fn advance(&mut self, now_s: f64) {
+        let passed = now_s - self.reckoned_s;
+        if passed <= 0.0 {
+            return;
+        }
+        self.reckoned_s = now_s;
+        let running = self.running();
+        if running == 0 {
+            return;
+        }
+        let done = passed * (self.cores() / running as f64).min(1.0);
+        for call in self.inside.iter_mut().take(running) {
+            call.left_s = (call.left_s - done).max(0.0);
+        }
+        for (work, cores) in self.work.iter_mut().zip(CORES) {
+            *work += passed * (cores / running as f64).min(1.0);
+        }
+        self.crowd_s += passed * running as f64;
+    }
+
+    /// A call is taken.
+    pub(super) fn admits(
+        &mut self,
+        mark: u64,
+        task: &Task,
+        now: Duration,
+        left: Option<Duration>,
+        k: u32,
+    ) {
+        let came_s = now.as_secs_f64();
+        self.advance(came_s);
+        self.k = k;
+        let left_s = self.alone_s(task.task_type);
+        let due_s = left.map(|left| came_s + left.as_secs_f64());
+        let (work, crowd_s) = (self.work, self.crowd_s);
+        self.inside.push(Inside { mark, left_s, due_s, came_s, work, crowd_s });
+    }
+
+    /// A call that was decided here has ended.
+    pub(super) fn ended(&mut self, outcome: &Outcome<'_>) {
+        let now_s = outcome.now.as_secs_f64();
+        self.advance(now_s);
+        let Some(index) = self.inside.iter().position(|call| call.mark == outcome.mark) else {
+            return;
+        };
+        let call = self.inside.remove(index);
+        if let Some(execution) = outcome.execution
+            && outcome.kind == OutcomeKind::Served
+        {
+            self.learn(outcome.task.task_type, &call, execution.as_secs_f64(), now_s);
+        }
+    }
+
+    /// A call took so long here, up to now.
+    fn learn(&mut self, task_type: TaskType, call: &Inside, took_s: f64, now_s: f64) {
+        if now_s - call.came_s > took_s + WAITED_S || took_s <= 0.0 {
+            return;
+        }
+        let mut done = self.work;
+        for (work, before) in done.iter_mut().zip(call.work) {
+            *work -= before;
+        }
+        let at = self.cores_at();
+        let Some(taken) = self.types.get_mut(place(task_type)) else { return };
+        if (self.crowd_s - call.crowd_s) / took_s < ALONE {
+            taken.alone = (taken.alone + 1.0).min(1.0 / FOLLOW);
+            taken.mean_s += (took_s - taken.mean_s) / taken.alone;
+            return;
+        }
+        let follow = if taken.mean_s > 0.0 { FOLLOW_BESIDE } else { 1.0 };
+        taken.mean_s += (done.get(at).copied().unwrap_or(took_s) - taken.mean_s) * follow;
+        // Cores are found out by what the type takes alone.
+        if taken.alone < KNOWN {
+            return;
+        }
+        let alone_s = taken.mean_s;
+        for (told, pair) in self.told.iter_mut().skip(1).zip(done.windows(2)) {
+            let [less, more] = *pair else { continue };
+            if more - less > APART * alone_s {
+                told.count = told.count * KEEP + 1.0;
+                told.over_s = told.over_s * KEEP + more - alone_s;
+                told.apart_s = told.apart_s * KEEP + more - less;
+            }
+        }
+    }
+
+    /// Whether enough is known to say what becomes of a call of that type.
+    fn can_tell(&self, task_type: TaskType) -> bool {
+        let taken = self.types.get(place(task_type));
+        let is_told = self.told.iter().any(|told| told.count >= KNOWN);
+        taken.is_some_and(|taken| taken.alone >= KNOWN || is_told && taken.mean_s > 0.0)
+    }
+
+    fn is_tried_again(&self) -> bool {
+        self.marks.is_multiple_of(TRIED_AGAIN)
+    }
+
+    /// What would become of one more call, and of those that are here.
+    pub(super) fn prospect(
+        &mut self,
+        task: &Task,
+        node: NodeView<'_>,
+        left: Option<Duration>,
+    ) -> Prospect {
+        let now_s = node.now.as_secs_f64();
+        self.advance(now_s);
+        self.k = node.k;
+        let mut calls: Vec<Inside> = self.inside.iter().take(FORETOLD_MAX).copied().collect();
+        // Of calls that others let in nothing is known but that they are there.
+        let usual = self.usual_s() / 2.0;
+        let strangers = (node.load.total() as usize).saturating_sub(self.inside.len());
+        for _ in 0..strangers.min(FORETOLD_MAX) {
+            calls.push(Inside { left_s: usual, ..Inside::of_nobody() });
+        }
+        if calls.is_empty() && (!self.can_tell(task.task_type) || self.is_tried_again()) {
+            // Nobody is harmed, and this is how times are found out.
+            return Prospect { ends_s: 0.0, harm: 0 };
+        }
+        if !calls.is_empty() && !self.can_tell(task.task_type) {
+            return Prospect { ends_s: self.usual_s(), harm: calls.len() };
+        }
+        let before = self.ends(&calls, node.k);
+        let due_s = left.map(|left| now_s + left.as_secs_f64() * (1.0 - MARGIN));
+        let left_s = self.alone_s(task.task_type);
+        calls.push(Inside { left_s, due_s, ..Inside::of_nobody() });
+        let after = self.ends(&calls, node.k);
+        let late = |end: f64, due: Option<f64>| due.is_some_and(|due| now_s + end > due);
+        let harmed = |((before, after), call): &((&f64, &f64), &Inside)| {
+            !late(**before, call.due_s) && late(**after, call.due_s)
+        };
+        Prospect {
+            ends_s: after.last().copied().unwrap_or_default() / (1.0 - MARGIN),
+            harm: before.iter().zip(&after).zip(&calls).filter(harmed).count(),
+        }
+    }
+
+    fn usual_s(&self) -> f64 {
+        let known = self.types.iter().filter(|taken| taken.mean_s > 0.0);
+        let (count, sum) = known.fold((0.0, 0.0), |(n, sum), taken| (n + 1.0, sum + taken.mean_s));
+        if count > 0.0 { sum / count } else { 0.0 }
+    }
+
+    /// When each of these calls would end, from now: those in the first K places run at once and slow each
+    /// other, the others follow, the one that is due first first.
+    fn ends(&self, calls: &[Inside], k: u32) -> Vec<f64> {
+        let (k, cores) = (k.max(1) as usize, self.cores());
+        let mut ends = vec![0.0; calls.len()];
+        let mut running: Vec<(usize, f64)> =
+            calls.iter().enumerate().take(k).map(|(index, call)| (index, call.left_s)).collect();
+        let mut waiting: Vec<usize> = (k.min(calls.len())..calls.len()).collect();
+        let due = |index: &usize| calls.get(*index).and_then(|call| call.due_s);
+        waiting.sort_by(|one, other| {
+            due(other).unwrap_or(f64::MAX).total_cmp(&due(one).unwrap_or(f64::MAX))
+        });
+        let mut now = 0.0;
+        while let Some(least) = running.iter().map(|(_, left)| *left).reduce(f64::min) {
+            now += least * (running.len() as f64 / cores).max(1.0);
+            for (_, left) in &mut running {
+                *left -= least;
+            }
+            running.retain(|(index, left)| {
+                let goes_on = *left > 0.0;
+                if let Some(end) = ends.get_mut(*index).filter(|_| !goes_on) {
+                    *end = now;
+                }
+                goes_on
+            });
+            while running.len() < k
+                && let Some(index) = waiting.pop()
+            {
+                running.push((index, calls.get(index).map_or(0.0, |call| call.left_s)));
+            }
+        }
+        ends
+    }
+
+    pub(super) fn memory(&self) -> serde_json::Value {
+        let types: Vec<_> = self.types.iter().map(|taken| taken.mean_s).collect();
+        let known = types.iter().rposition(|mean| *mean > 0.0).map_or(0, |last| last + 1);
+        let cores = Some(self.cores()).filter(|cores| *cores < 1e6);
+        json!({
+            "seconds_by_type": types.get(..known).unwrap_or_default(),
+            "effective_cores": cores,
+        })
+    }
+}
+
+impl Inside {
+    /// One that stands for a call in what is foretold.
+    fn of_nobody() -> Self {
+        let work = [0.0; CORES.len()];
+        Self { mark: u64::MAX, left_s: 0.0, due_s: None, came_s: 0.0, work, crowd_s: 0.0 }
+    }
+}

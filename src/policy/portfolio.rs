@@ -1,0 +1,448 @@
+//! `PortfolioScheduler EPOCH POLICY|POLICY|…`: learns which algorithm to run.
+//!
+//! The arms are other algorithms with their parameters. In each epoch one of them is in force on all nodes; its
+//! worth is the share of clients' calls that were served, and in time where they have deadlines, pooled over the
+//! node and its neighbours through their records. The next one is chosen by discounted UCB (Garivier, Moulines,
+//! *On upper-confidence bound policies for switching bandit problems*, ALT 2011; Kocsis, Szepesvári 2006):
+//!
+//! ```text
+//! N(a) = Σ over epochs e  γ^(now − e) · calls that arm a decided in e        in units of an epoch's calls
+//! S(a) = the same of calls in time
+//! next = the a with the largest  S(a) / N(a) + c · √(ln Σ N / N(a))          γ = 0.995, c = 0.03
+//! ```
+//!
+//! An arm that was never tried comes first, in the order of the list. Where the arm in force does far worse or
+//! better than it used to, or clients send far more or fewer calls, all that was learnt is discounted at once by
+//! [`FORGET`]: the load has changed, and what was best may not be any more.
+//!
+//! There is no leader. Each node says in its record what it has counted ([`talk`]), which arm it has in force and
+//! which one it would choose next; all of them choose by the same sums, and where records that were lost make them
+//! differ, the majority of proposals decides. Epochs have numbers, and a node that hears of the next one begins it,
+//! too: clocks need not agree, and a node that joins does what the others do.
+
+mod choice;
+mod talk;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use rand::Rng;
+use serde_json::json;
+
+use self::choice::{Counted, choose};
+use self::talk::Words;
+use super::params::{BadParameters, Params, duration_text};
+use super::registry::SchedulerSpec;
+use super::{Decision, Knowledge, LineOrder, NodeView, Note, Outcome, Policy, Step, Task};
+use crate::lock;
+use crate::types::Peer;
+
+/// Arms at most.
+pub const ARMS_MAX: usize = 16;
+/// The arms where none are named.
+pub const DEFAULT_ARMS: &str = "DeadlineScheduler 3 4|CapScheduler 2 3 4|CapScheduler 1 3 4|\
+                                CapScheduler 4 3 4|PowerOfNScheduler 2 1 true 1|NoScheduler true";
+/// How long an epoch is where nobody says.
+const EPOCH: Duration = Duration::from_secs(5);
+/// Bounds of an epoch: records need some seconds to be everywhere.
+const EPOCH_MIN: Duration = Duration::from_secs(1);
+const EPOCH_MAX: Duration = Duration::from_secs(3600);
+/// What remains of the weight of what was counted, after each epoch.
+const GAMMA: f64 = 0.995;
+/// What remains of it when the load has changed.
+const FORGET: f64 = 0.1;
+/// A share in time that is by so much off what the arm in force used to reach says that something has changed; so
+/// does a number of calls that is off by this factor.
+const WORTH_STEP: f64 = 0.08;
+const LOAD_STEP: f64 = 1.25;
+/// Fewer calls in an epoch than this say nothing about a change.
+const CALLS_MIN: f64 = 50.0;
+
+/// Bits of an arm's own mark.
+const INNER_BITS: u32 = 40;
+const COUNTED: u64 = 1 << INNER_BITS;
+const ARM_SHIFT: u32 = INNER_BITS + 1;
+
+/// See the module.
+pub struct PortfolioScheduler {
+    epoch: Duration,
+    arms: Vec<Arc<dyn Policy>>,
+    /// Tells this portfolio from others with other arms, in what nodes say.
+    tag: u32,
+    state: Mutex<State>,
+}
+
+/// What came of one epoch, as far as this node knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct EpochCount {
+    arm: usize,
+    counted: Counted,
+    /// Whether its first moments are not counted, as another arm was in force before.
+    is_short: bool,
+}
+
+/// What a portfolio knows at one node.
+#[derive(Debug)]
+struct State {
+    /// The number of the epoch, when it began here, and the arm that is in force.
+    number: u32,
+    began: Duration,
+    arm: usize,
+    /// Whether another one was in force before.
+    switched: bool,
+    /// How often that was so.
+    switches: u64,
+    /// What this node's clients' calls came to, by arm, discounted; and as others were last told.
+    own: Vec<Counted>,
+    told: Vec<Counted>,
+    current: EpochCount,
+    last: EpochCount,
+    /// What the neighbours last said.
+    heard: Vec<Words>,
+    /// Of all of them and this node.
+    pooled: Vec<Counted>,
+    /// Calls in an epoch, in all of the neighbourhood; 0 while not known.
+    usual_calls: f64,
+    /// What this node would have in force next.
+    proposal: Option<usize>,
+    /// How often it took the load for changed.
+    changes: u64,
+}
+
+impl State {
+    fn new(arms: usize) -> Self {
+        Self {
+            number: 0,
+            began: Duration::ZERO,
+            arm: 0,
+            switched: false,
+            switches: 0,
+            own: vec![Counted::default(); arms],
+            told: vec![Counted::default(); arms],
+            current: EpochCount::default(),
+            last: EpochCount::default(),
+            heard: Vec::new(),
+            pooled: vec![Counted::default(); arms],
+            usual_calls: 0.0,
+            proposal: None,
+            changes: 0,
+        }
+    }
+
+    /// The next epoch begins if it is time.
+    fn roll(&mut self, now: Duration, epoch: Duration) {
+        let passed = now.saturating_sub(self.began);
+        if passed < epoch {
+            return;
+        }
+        // Where nobody called for long, those in between are left out.
+        let began = if passed < epoch * 2 { self.began + epoch } else { now };
+        self.begin(self.number.wrapping_add(1), began);
+    }
+
+    /// An epoch begins, with the arm that most are for.
+    fn begin(&mut self, number: u32, began: Duration) {
+        let arm = self.elected(number);
+        (self.switched, self.arm) = (arm != self.arm, arm);
+        self.switches += u64::from(self.switched);
+        (self.number, self.began, self.proposal) = (number, began, None);
+        for counted in &mut self.own {
+            *counted = counted.times(GAMMA);
+        }
+        self.told.clone_from(&self.own);
+        self.last = self.current;
+        self.current = EpochCount { arm, counted: Counted::default(), is_short: self.switched };
+    }
+
+    /// The arm that most proposals are for; of equals the first of the list.
+    fn elected(&self, number: u32) -> usize {
+        let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
+        let of_others = self.heard.iter().filter_map(|words| words.vote(number));
+        for arm in of_others.chain(self.proposal).filter(|arm| *arm < self.own.len()) {
+            *votes.entry(arm).or_default() += 1;
+        }
+        let most = votes.into_iter().max_by_key(|(arm, votes)| (*votes, std::cmp::Reverse(*arm)));
+        most.map_or(self.arm, |(arm, _)| arm)
+    }
+
+    /// Begins what others have begun: the next epoch of any, or that of most.
+    fn follow(&mut self, now: Duration, epoch: Duration) {
+        let next = self.number.wrapping_add(1);
+        let is_late = now.saturating_sub(self.began) >= epoch / 2;
+        if is_late && self.heard.iter().any(|words| words.number == next) {
+            return self.begin(next, now);
+        }
+        let mut numbers: Vec<u32> = self.heard.iter().map(|words| words.number).collect();
+        numbers.push(self.number);
+        numbers.sort_unstable();
+        let of_most = numbers.get(numbers.len() / 2).copied().unwrap_or(self.number);
+        if of_most.abs_diff(self.number) > 1 {
+            self.begin(of_most, now);
+        }
+    }
+
+    /// All counts together, and of the last epoch those that had the same arm in force.
+    fn pool(&mut self) -> Counted {
+        self.pooled.clone_from(&self.told);
+        let mut last = self.last.counted;
+        for words in &self.heard {
+            for (sum, counted) in self.pooled.iter_mut().zip(&words.arms) {
+                *sum = sum.plus(*counted);
+            }
+            if words.number == self.number && words.last_arm == self.last.arm {
+                last = last.plus(words.last);
+            }
+        }
+        last
+    }
+
+    /// What this node is for next, once most have said what the last epoch came to.
+    fn propose(&mut self) {
+        let last = self.pool();
+        let arm = self.pooled.get(self.last.arm).copied().unwrap_or_default();
+        if self.has_changed(last, arm) {
+            self.changes += 1;
+            self.usual_calls = last.calls;
+            for counted in self.own.iter_mut().chain(&mut self.told).chain(&mut self.pooled) {
+                *counted = counted.times(FORGET);
+            }
+        }
+        self.usual_calls = match self.usual_calls > 0.0 {
+            true if self.last.is_short => self.usual_calls,
+            true => self.usual_calls + 0.2 * (last.calls - self.usual_calls),
+            false => last.calls,
+        };
+        self.proposal = Some(choose(&self.pooled, self.usual_calls, self.arm));
+    }
+
+    /// Whether the last epoch says that the load is another one than before.
+    fn has_changed(&self, last: Counted, arm: Counted) -> bool {
+        // What is left of the arm before weighs on the first epoch of another one.
+        if last.calls < CALLS_MIN || self.usual_calls <= 0.0 || self.last.is_short {
+            return false;
+        }
+        let noise = 5.0 * last.calls.sqrt() / last.calls;
+        let factor = last.calls / self.usual_calls;
+        let of_load = factor.max(1.0 / factor) > LOAD_STEP.max(1.0 + noise);
+        let (now, usual) = (last.share(), arm.share());
+        let noise = 5.0 * (usual * (1.0 - usual) / last.calls).sqrt();
+        // What was in force once only has nothing to be compared with.
+        let is_known = arm.calls > 3.0 * last.calls;
+        of_load || is_known && (now - usual).abs() > WORTH_STEP.max(noise)
+    }
+}
+
+impl PortfolioScheduler {
+    /// The name in configurations.
+    pub const NAME: &'static str = "PortfolioScheduler";
+
+    /// Reads `EPOCH POLICY|POLICY|…`; without any, an epoch of 5 s and [`DEFAULT_ARMS`].
+    pub fn parse(params: &mut Params<'_>) -> Result<Self, BadParameters> {
+        let wanted = "a duration from 1s to 1h, such as 5s";
+        let epoch = match params.has_more() {
+            true => params.duration_within("epoch", EPOCH_MIN, EPOCH_MAX, wanted)?,
+            false => EPOCH,
+        };
+        let named = params.rest();
+        let named = if named.is_empty() { DEFAULT_ARMS } else { &*named };
+        let mut arms = Vec::new();
+        for words in named.split('|') {
+            let spec = SchedulerSpec::from_words(words);
+            let arm = if spec.name == Self::NAME { None } else { Some(spec.build()?) };
+            arms.extend(arm.filter(|arm| !arm.converses()));
+            if arms.len() > ARMS_MAX || spec.name == Self::NAME {
+                return Err(params.wrong("algorithms", named, "at most 16 others, with | between"));
+            }
+        }
+        let tag = arms.iter().map(|arm| arm.full_name()).fold(0x811c_9dc5, |hash: u32, name| {
+            name.bytes().fold(hash, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+        });
+        Ok(Self { epoch, state: Mutex::new(State::new(arms.len())), arms, tag })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    fn arm(&self, index: usize) -> Option<&dyn Policy> {
+        self.arms.get(index).map(|arm| &**arm)
+    }
+
+    /// The arm that decides a call of that mark.
+    fn marked(&self, mark: u64) -> Option<&dyn Policy> {
+        self.arm((mark >> ARM_SHIFT) as usize % (ARMS_MAX * 2))
+    }
+
+    fn any(&self, is_so: impl Fn(&dyn Policy) -> bool) -> bool {
+        self.arms.iter().any(|arm| is_so(&**arm))
+    }
+
+    fn settle(&self) -> Duration {
+        (self.epoch / 5).min(Duration::from_secs(1))
+    }
+}
+
+impl Policy for PortfolioScheduler {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn parameters(&self) -> Vec<String> {
+        let arms: Vec<_> = self.arms.iter().map(|arm| SchedulerSpec::of(&**arm).words()).collect();
+        vec![duration_text(self.epoch), arms.join("|")]
+    }
+
+    fn mark(&self, task: &Task, now: Duration) -> u64 {
+        let mut state = self.state();
+        state.roll(now, self.epoch);
+        let settles = state.switched && now.saturating_sub(state.began) < self.settle();
+        let arm = state.arm;
+        drop(state);
+        let inner = self.arm(arm).map_or(0, |policy| policy.mark(task, now));
+        let counted = if settles || task.from_peer { 0 } else { COUNTED };
+        (arm as u64) << ARM_SHIFT | counted | inner & (COUNTED - 1)
+    }
+
+    fn next(&self, task: &Task, node: NodeView<'_>, heard: &Knowledge, rng: &mut dyn Rng) -> Step {
+        match self.marked(heard.mark) {
+            // A peer whose arms do not let calls go further may find another one in force here.
+            Some(arm) => arm.next(task, node, heard, rng),
+            None => Step::Decide(Decision::RunHere { may_wait: true }),
+        }
+    }
+
+    fn task_types(&self) -> usize {
+        self.arms.iter().map(|arm| arm.task_types()).max().unwrap_or_default()
+    }
+
+    fn learns(&self) -> bool {
+        self.any(Policy::learns)
+    }
+
+    fn may_return(&self) -> bool {
+        self.any(Policy::may_return)
+    }
+
+    fn may_forward(&self, task: &Task) -> bool {
+        self.any(|arm| arm.may_forward(task))
+    }
+
+    fn line_order(&self, mark: u64) -> LineOrder {
+        self.marked(mark).map_or(LineOrder::Arrival, |arm| arm.line_order(mark))
+    }
+
+    fn hears_outcomes(&self) -> bool {
+        true
+    }
+
+    fn outcome(&self, outcome: &Outcome<'_>) {
+        if let Some(arm) = self.marked(outcome.mark).filter(|arm| arm.hears_outcomes()) {
+            arm.outcome(outcome);
+        }
+        if outcome.mark & COUNTED == 0 {
+            return;
+        }
+        let index = (outcome.mark >> ARM_SHIFT) as usize;
+        let one = Counted { calls: 1.0, in_time: f64::from(u8::from(outcome.in_time())) };
+        let mut state = self.state();
+        if let Some(counted) = state.own.get_mut(index) {
+            *counted = counted.plus(one);
+        }
+        if state.current.arm == index {
+            state.current.counted = state.current.counted.plus(one);
+        }
+    }
+
+    fn bids(&self) -> bool {
+        self.any(Policy::bids)
+    }
+
+    fn bid(&self, task: &Task, node: NodeView<'_>) -> Option<f64> {
+        let arm = self.state().arm;
+        self.arm(arm)?.bid(task, node)
+    }
+
+    fn notices_idle(&self) -> bool {
+        self.any(Policy::notices_idle)
+    }
+
+    fn on_idle(&self, node: NodeView<'_>, rng: &mut dyn Rng) -> Option<Note> {
+        let arm = self.state().arm;
+        let mut note = self.arm(arm).filter(|arm| arm.notices_idle())?.on_idle(node, rng)?;
+        note.text.insert(0, u8::try_from(arm).ok()?);
+        Some(note)
+    }
+
+    fn noted(&self, from: &str, text: &[u8], now: Duration) {
+        if let Some((arm, text)) = text.split_first()
+            && let Some(arm) = self.arm(usize::from(*arm))
+        {
+            arm.noted(from, text, now);
+        }
+    }
+
+    fn converses(&self) -> bool {
+        true
+    }
+
+    fn says(&self, _: Duration) -> Vec<u8> {
+        let state = self.state();
+        let words = Words {
+            number: state.number,
+            arm: state.arm,
+            proposal: state.proposal,
+            last_arm: state.last.arm,
+            last: state.last.counted,
+            arms: state.told.clone(),
+        };
+        words.to_bytes(self.tag)
+    }
+
+    fn hears(&self, peers: &[Peer], now: Duration) {
+        let said = peers.iter().filter_map(|peer| peer.record.as_ref());
+        let words = said.filter_map(|record| Words::read(&record.saying, self.tag));
+        let heard: Vec<Words> = words.filter(|words| words.arms.len() == self.arms.len()).collect();
+        let mut state = self.state();
+        state.heard = heard;
+        state.roll(now, self.epoch);
+        state.follow(now, self.epoch);
+        let is_half = now.saturating_sub(state.began) >= self.epoch / 2;
+        if is_half && state.proposal.is_none() {
+            state.propose();
+        }
+    }
+
+    fn memory(&self) -> Option<serde_json::Value> {
+        let state = self.state();
+        let arms = self.arms.iter().zip(&state.pooled).zip(&state.own);
+        let arms: Vec<_> = arms
+            .map(|((arm, pooled), own)| {
+                json!({
+                    "scheduler": arm.full_name(),
+                    "calls": pooled.calls,
+                    "in_time": pooled.in_time,
+                    "share": if pooled.calls > 0.0 { Some(pooled.share()) } else { None },
+                    "bound": choice::bound(*pooled, &state.pooled, state.usual_calls),
+                    "own_calls": own.calls,
+                    "memory": arm.memory(),
+                })
+            })
+            .collect();
+        Some(json!({
+            "epoch": state.number,
+            "epoch_s": self.epoch.as_secs_f64(),
+            "in_force": self.arm(state.arm).map(|arm| arm.full_name()),
+            "in_force_arm": state.arm,
+            "next_arm": state.proposal,
+            "switches": state.switches,
+            "changes_of_load": state.changes,
+            "calls_an_epoch": state.usual_calls,
+            "neighbours_heard": state.heard.len(),
+            "arms": arms,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -263,7 +263,7 @@ mod tests {
         }
         let replicas = replicas(Active::new(1, Arc::new(Broken)));
         assert_eq!(decide(&replicas, None).await, Decision::RunHere { may_wait: true });
-        let text = replicas.metrics.render(Default::default(), 0, &Default::default());
+        let text = replicas.metrics.render(Default::default(), 0, &Default::default(), &[]);
         let text = String::from_utf8(text).expect("text");
         assert!(
             text.contains(r#"p2pfaas_actor_restarts_total{actor="scheduler",cause="panicked"} 2"#),

@@ -243,7 +243,7 @@ async fn what_the_node_steers_by_header_goes_before_the_algorithm_in_force() {
 
 /// What the metrics say of `stage`.
 fn shown(stage: &Stage) -> String {
-    let text = stage.dispatcher.node.metrics.render(Load::default(), 1, &Default::default());
+    let text = stage.dispatcher.node.metrics.render(Load::default(), 1, &Default::default(), &[]);
     String::from_utf8(text).expect("text")
 }
 

@@ -265,6 +265,13 @@ impl Api {
         }
     }
 
+    /// What the algorithm of the node at `ip` has learnt; `None`: it has no memory, or the node does not say.
+    pub async fn memory(&self, ip: IpAddr) -> Option<Value> {
+        let told: Result<Map<String, Value>, _> =
+            self.get((ip, self.learner_port), "/learner/stats").await;
+        told.ok()?.remove("scheduler")?.get_mut("memory").map(Value::take)
+    }
+
     /// K and the queue of the node at `ip`, as it tells them.
     ///
     /// # Errors

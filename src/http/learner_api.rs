@@ -11,6 +11,7 @@ use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -29,6 +30,7 @@ use crate::error::Error;
 use crate::rl::BadEntry;
 use crate::rl::learner::{Choice, Snapshot};
 use crate::rl::model::Model;
+use crate::rl::stats::LearnerStats;
 use crate::wire::headers;
 use crate::wire::json::Bounds;
 use crate::wire::read_object;
@@ -254,13 +256,30 @@ pub async fn change_parameters(
 
 /// `GET /learner/stats`.
 pub async fn stats(worker: Worker) -> HttpResponse {
-    answer(
-        &worker,
-        worker
-            .look()
-            .await
-            .map(|snapshot| HttpResponse::Ok().json(worker.node.learning.stats(&snapshot))),
-    )
+    let told = worker.look().await.map(|snapshot| {
+        let active = worker.node.in_force.load();
+        let memory = active.policy.memory();
+        HttpResponse::Ok().json(StatsWithMemory {
+            learner: worker.node.learning.stats(&snapshot),
+            scheduler: memory.map(|memory| SchedulerMemory { name: &active.full_name, memory }),
+        })
+    });
+    answer(&worker, told)
+}
+
+/// What the learner tells of itself, and what the algorithm in force has learnt without it.
+#[derive(Serialize)]
+struct StatsWithMemory<'a> {
+    #[serde(flatten)]
+    learner: LearnerStats,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scheduler: Option<SchedulerMemory<'a>>,
+}
+
+#[derive(Serialize)]
+struct SchedulerMemory<'a> {
+    name: &'a str,
+    memory: Value,
 }
 
 /// Answers JSON that may be long, without holding up decisions.

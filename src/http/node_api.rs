@@ -381,7 +381,8 @@ pub async fn metrics(request: HttpRequest, worker: Shared) -> HttpResponse {
     for actor in node.observations.health(Instant::now()) {
         node.metrics.actor(actor.name, actor.ok, actor.mailbox_age);
     }
-    let text = node.metrics.render(node.gate.load(), node.gate.k(), &learner);
+    let memory = node.in_force.load().policy.figures();
+    let text = node.metrics.render(node.gate.load(), node.gate.k(), &learner, &memory);
     let mut builder = HttpResponse::Ok();
     builder.content_type("text/plain; version=0.0.4; charset=utf-8");
     let bodies = &worker.uploads.bodies;

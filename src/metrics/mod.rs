@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use self::actor::ActorMetrics;
@@ -19,6 +20,7 @@ pub use self::function::FunctionMetrics;
 use self::learner::LearnerMetrics;
 use crate::error::RefusalKind;
 use crate::lock;
+use crate::policy::MemoryFigure;
 use crate::rl::stats::LearnerStats;
 use crate::telemetry::lines_dropped;
 
@@ -39,6 +41,7 @@ pub struct Metrics {
     probes: IntCounterVec,
     machines: IntGaugeVec,
     keys: IntGaugeVec,
+    memory: GaugeVec,
     fallbacks: IntCounter,
     left_out: IntCounter,
     log_lines_dropped: IntCounter,
@@ -102,6 +105,13 @@ impl Metrics {
             probes: counter("p2pfaas_probes_total", "Probes of peers, by result", &["result"]),
             machines: gauges("p2pfaas_machines", "Known machines by standing", "standing"),
             keys: gauges("p2pfaas_cluster_key", "Cluster keys in force: 1 seals, 2 opens", "id"),
+            memory: register(
+                &registry,
+                GaugeVec::new(
+                    Opts::new("p2pfaas_scheduler_memory", "What the algorithm in force has learnt"),
+                    &["what", "of"],
+                ),
+            ),
             fallbacks: single(
                 "p2pfaas_learner_fallbacks_total",
                 "Calls run here because the learner's decision could not be had",
@@ -227,9 +237,19 @@ impl Metrics {
     }
 
     /// Everything in Prometheus' text format; the queue's and the learner's figures are those given.
-    pub fn render(&self, load: crate::types::Load, k: u32, learner: &LearnerStats) -> Vec<u8> {
+    pub fn render(
+        &self,
+        load: crate::types::Load,
+        k: u32,
+        learner: &LearnerStats,
+        memory: &[MemoryFigure],
+    ) -> Vec<u8> {
         // What one sets, another must not clear before it is gathered.
         let _alone = lock(&self.rendering);
+        self.memory.reset();
+        for figure in memory {
+            self.memory.with_label_values(&[figure.what, &figure.of]).set(figure.value);
+        }
         self.learner.set(learner);
         let known = self.log_lines_dropped.get();
         self.log_lines_dropped.inc_by(lines_dropped().saturating_sub(known));
@@ -303,7 +323,12 @@ mod tests {
             rewards,
             ..LearnerStats::default()
         };
-        let text = metrics.render(Load { running: 3, waiting: 1 }, 4, &learner);
+        let text = metrics.render(
+            Load { running: 3, waiting: 1 },
+            4,
+            &learner,
+            &[MemoryFigure { what: "effective_cores", of: String::new(), value: 2.5 }],
+        );
         let text = String::from_utf8(text).expect("text");
         for line in [
             r#"p2pfaas_requests_total{function="fn-a",outcome="executed",scheduler="NoScheduler"} 1"#,
@@ -325,6 +350,7 @@ mod tests {
             r#"p2pfaas_refusals_total{kind="connection"} 1"#,
             r#"p2pfaas_refusals_total{kind="slow_body"} 1"#,
             r#"p2pfaas_refusals_total{kind="busy"} 2"#,
+            r#"p2pfaas_scheduler_memory{of="",what="effective_cores"} 2.5"#,
             "p2pfaas_learner_epsilon 0.5",
             "p2pfaas_learner_average_reward 0.25",
             "p2pfaas_learner_mean_abs_delta 0.125",
@@ -347,8 +373,9 @@ mod tests {
         assert_eq!(told_apart, FUNCTIONS_MAX);
         assert!(metrics.of_function("fn-0").is_some(), "a known one stays known");
         metrics.of_others().request("NoScheduler", CallOutcome::Executed, Duration::ZERO);
-        let text = String::from_utf8(metrics.render(Load::default(), 0, &LearnerStats::default()))
-            .expect("text");
+        let text =
+            String::from_utf8(metrics.render(Load::default(), 0, &LearnerStats::default(), &[]))
+                .expect("text");
         assert!(text.contains(r#"p2pfaas_requests_total{function="other""#), "{text}");
     }
 }

@@ -44,7 +44,7 @@ async fn restarted(node: &Node, actor: &str) {
     let line = format!("p2pfaas_actor_restarts_total{{actor=\"{actor}\",cause=\"panicked\"}} 1");
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let text = node.state.metrics.render(Default::default(), 0, &Default::default());
+        let text = node.state.metrics.render(Default::default(), 0, &Default::default(), &[]);
         if String::from_utf8_lossy(&text).contains(&line) {
             return;
         }

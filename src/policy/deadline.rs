@@ -8,9 +8,10 @@
 //! spare(c) = deadline of c − time at which c would end here
 //! harm(c)  = calls here that would be in time without c and would not be with it
 //!
-//! spare ≥ 0 and harm = 0          run here
-//! else, for round 1 … rounds      ask F new peers; the one with most to spare, if that is ≥ 0, gets it
-//! else                            reject now, rather than be late later
+//! fewer calls here than cores, spare ≥ 0, harm = 0     run here
+//! else, for round 1 … rounds                           ask F new peers; it goes where most is to spare, here
+//!                                                      or there, if that is ≥ 0 and there is no harm
+//! else                                                 reject now, rather than be late later
 //! ```
 //!
 //! A probe is answered with what the peer itself foretells ([`Policy::bid`]: `spare`, or nothing where there is
@@ -32,7 +33,9 @@ use rand::Rng;
 use self::board::Board;
 use super::cap::{new_peers, rounds};
 use super::params::{BadParameters, Params};
-use super::{Decision, Knowledge, LineOrder, NodeView, Outcome, Policy, Probe, Step, Task};
+use super::{
+    Decision, Knowledge, LineOrder, MemoryFigure, NodeView, Outcome, Policy, Probe, Step, Task,
+};
 use crate::lock;
 
 /// Marks use so many bits: who wraps this algorithm has the others.
@@ -54,6 +57,8 @@ pub(super) struct Prospect {
     pub(super) ends_s: f64,
     /// Calls that would be late because of it.
     pub(super) harm: usize,
+    /// Whether it would have a core of its own at once.
+    pub(super) is_unhindered: bool,
 }
 
 impl Prospect {
@@ -119,28 +124,30 @@ impl Policy for DeadlineScheduler {
     fn next(&self, task: &Task, node: NodeView<'_>, heard: &Knowledge, rng: &mut dyn Rng) -> Step {
         let left = left(task, heard);
         let prospect = self.board().prospect(task, node, left);
-        let spare = prospect.spare(left);
-        let in_time = left.is_none() || spare.is_some_and(|spare| spare >= 0.0);
-        if in_time && (left.is_some() || node.load.total() < node.k || task.from_peer) {
+        // Without a deadline nothing is late: then it goes where it ends first.
+        let good = |spare: f64| left.is_none() || spare >= 0.0;
+        let here = prospect.spare(left).filter(|spare| good(*spare));
+        if here.is_some() && (prospect.is_unhindered || task.from_peer) {
             return self.run_here(task, node, heard);
         }
-        let best = best(heard);
-        let elsewhere = best.filter(|(_, bid)| left.is_some() && *bid >= 0.0);
-        if let Some((probe, _)) = elsewhere {
-            return Step::forward(probe.peer.clone());
+        let there = best(heard).filter(|(_, spare)| good(*spare));
+        match (here, there) {
+            (Some(here), Some((_, spare))) if here >= spare => {
+                return self.run_here(task, node, heard);
+            }
+            (_, Some((probe, _))) => return Step::forward(probe.peer.clone()),
+            _ => {}
         }
-        if !task.from_peer && heard.rounds < self.rounds {
+        // One round is enough to compare with; more are for those that find no place.
+        if !task.from_peer && heard.rounds < self.rounds && (here.is_none() || heard.rounds == 0) {
             let drawn = new_peers(node.peers, heard, self.fan_out, rng);
             if !drawn.is_empty() {
                 return Step::Probe(drawn);
             }
         }
-        match (left, best) {
-            (Some(_), _) => Step::Decide(Decision::Reject),
-            (None, Some((probe, bid))) if bid > -prospect.ends_s => {
-                Step::forward(probe.peer.clone())
-            }
-            (None, _) => self.run_here(task, node, heard),
+        match here.is_some() || left.is_none() {
+            true => self.run_here(task, node, heard),
+            false => Step::Decide(Decision::Reject),
         }
     }
 
@@ -166,6 +173,10 @@ impl Policy for DeadlineScheduler {
 
     fn memory(&self) -> Option<serde_json::Value> {
         Some(self.board().memory())
+    }
+
+    fn figures(&self) -> Vec<MemoryFigure> {
+        self.board().figures()
     }
 }
 

@@ -247,6 +247,17 @@ pub struct Note {
     pub text: Vec<u8>,
 }
 
+/// A figure of an algorithm's memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryFigure {
+    /// What it counts or measures, in a word or two with `_` between.
+    pub what: &'static str,
+    /// Of what; may be empty.
+    pub of: String,
+    /// The figure itself.
+    pub value: f64,
+}
+
 /// The order in which calls that wait for a slot get one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LineOrder {
@@ -331,6 +342,11 @@ pub trait Policy: Send + Sync + 'static {
         false
     }
 
+    /// Whether it does better after a while, so that experiments let it warm up.
+    fn improves(&self) -> bool {
+        self.learns()
+    }
+
     /// The one decision that it takes on every call, if it takes none but that. Where it is to run
     /// calls here, each node is a queue of its own, which the closed forms of queueing theory know.
     fn always(&self) -> Option<Decision> {
@@ -409,6 +425,11 @@ pub trait Policy: Send + Sync + 'static {
     /// What it has learnt, in words and numbers: for whoever looks. `None`: it has no memory worth showing.
     fn memory(&self) -> Option<serde_json::Value> {
         None
+    }
+
+    /// The figures of its memory that are worth following over time.
+    fn figures(&self) -> Vec<MemoryFigure> {
+        Vec::new()
     }
 
     /// What an operator should know before using it with these parameters, if anything.

@@ -34,7 +34,9 @@ use self::choice::{Counted, choose};
 use self::talk::Words;
 use super::params::{BadParameters, Params, duration_text};
 use super::registry::SchedulerSpec;
-use super::{Decision, Knowledge, LineOrder, NodeView, Note, Outcome, Policy, Step, Task};
+use super::{
+    Decision, Knowledge, LineOrder, MemoryFigure, NodeView, Note, Outcome, Policy, Step, Task,
+};
 use crate::lock;
 use crate::types::Peer;
 
@@ -411,6 +413,29 @@ impl Policy for PortfolioScheduler {
         if is_half && state.proposal.is_none() {
             state.propose();
         }
+    }
+
+    fn improves(&self) -> bool {
+        true
+    }
+
+    fn figures(&self) -> Vec<MemoryFigure> {
+        let state = self.state();
+        let figure = |what, of: &str, value| MemoryFigure { what, of: of.to_owned(), value };
+        let mut all = vec![
+            figure("epoch", "", f64::from(state.number)),
+            figure("switches", "", state.switches as f64),
+            figure("changes_of_load", "", state.changes as f64),
+        ];
+        for (index, (arm, counted)) in self.arms.iter().zip(&state.pooled).enumerate() {
+            let (name, in_force) = (arm.full_name(), index == state.arm);
+            let bound = choice::bound(*counted, &state.pooled, state.usual_calls);
+            all.push(figure("in_force", &name, f64::from(u8::from(in_force))));
+            all.push(figure("calls", &name, counted.calls));
+            all.push(figure("share_in_time", &name, counted.share()));
+            all.extend(bound.map(|bound| figure("bound", &name, bound)));
+        }
+        all
     }
 
     fn memory(&self) -> Option<serde_json::Value> {

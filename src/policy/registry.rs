@@ -48,7 +48,7 @@ pub const ALGORITHMS: &[Algorithm] = &[
     algorithm!(PowerOfNScheduler, "fan_out threshold loss max_hops"),
     algorithm!(PowerOfNSchedulerTau, "fan_out threshold loss max_hops tau"),
     algorithm!(RoundRobinWithMasterScheduler, "is_master master_ip loss"),
-    algorithm!(LearningScheduler, "task_types"),
+    algorithm!(LearningScheduler, "task_types [actions [state]]"),
     algorithm!(CapScheduler, "cap fan_out rounds"),
     algorithm!(DeadlineScheduler, "fan_out rounds"),
     algorithm!(PortfolioScheduler, "epoch POLICY|POLICY|…"),

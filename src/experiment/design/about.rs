@@ -23,6 +23,9 @@ pub struct NodeAbout {
     pub scheduler: SchedulerSpec,
     /// The learner's parameters, if one answered.
     pub learner: Option<Map<String, Value>>,
+    /// What the algorithm had learnt when the run ended; `None`: it has no memory, or the node was not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Value>,
 }
 
 /// How a run ended.

@@ -3,7 +3,7 @@
 use super::Figure;
 use crate::experiment::design::about::NodeAbout;
 use crate::experiment::report::plots::{Axes, Dot, Mark, Series, lines, matrix};
-use crate::experiment::report::summary::{ACTIONS, Bin, Outcome, Summary, TypeSummary};
+use crate::experiment::report::summary::{ACTIONS, Bin, JobEnd, Summary, TypeSummary};
 
 /// Values per bin over the time in its middle; bins without any are left out.
 fn over_time(run: &Summary, of: impl Fn(&Bin) -> Option<f64>) -> Vec<Dot> {
@@ -131,8 +131,8 @@ fn outcome_axes() -> Axes {
 }
 
 fn outcomes(run: &Summary) -> Vec<Series> {
-    let named = [Outcome::Rejected, Outcome::Full, Outcome::Failed];
-    let of = |outcome: Outcome| {
+    let named = [JobEnd::Rejected, JobEnd::Full, JobEnd::Failed];
+    let of = |outcome: JobEnd| {
         move |bin: &Bin| ratio(bin.outcomes.get(outcome as usize).copied()?, bin.offered)
     };
     let of_outcome = named.iter().zip(["rejected", "full", "failed"]).zip(0..);

@@ -14,7 +14,7 @@ const CDF_POINTS: usize = 200;
 
 /// What became of a call, each in one class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum JobEnd {
     /// Answered 2xx.
     Served,
     /// Rejected by the algorithm (503, code 401).
@@ -25,7 +25,7 @@ pub enum Outcome {
     Failed,
 }
 
-impl Outcome {
+impl JobEnd {
     /// Of a call.
     pub fn of(job: &Job) -> Self {
         match (job.status, job.error_code) {
@@ -47,7 +47,7 @@ pub struct Bin {
     pub in_time: Vec<(u32, u32)>,
     /// Calls planned in it.
     pub offered: u32,
-    /// Of those, by [`Outcome`] in its order.
+    /// Of those, by [`JobEnd`] in its order.
     pub outcomes: [u32; 4],
     /// Of those, run by another node.
     pub forwarded: u32,
@@ -153,12 +153,12 @@ impl Packed {
     const IN_TIME: u8 = 4;
     const FORWARDED: u8 = 8;
 
-    fn new(outcome: Outcome, in_time: bool, forwarded: bool) -> Self {
+    fn new(outcome: JobEnd, in_time: bool, forwarded: bool) -> Self {
         let in_time = if in_time { Self::IN_TIME } else { 0 };
         Self(outcome as u8 | in_time | if forwarded { Self::FORWARDED } else { 0 })
     }
 
-    fn is(self, outcome: Outcome) -> bool {
+    fn is(self, outcome: JobEnd) -> bool {
         self.0 & 3 == outcome as u8
     }
 
@@ -231,8 +231,8 @@ impl Collector {
     /// Takes one.
     pub fn add(&mut self, job: &Job) {
         let met = self.about.deadlines_s.met(job.task_type, job.status, job.total_s);
-        let outcome = Outcome::of(job);
-        let forwarded = job.external && outcome == Outcome::Served;
+        let outcome = JobEnd::of(job);
+        let forwarded = job.external && outcome == JobEnd::Served;
         let class = job.task_type.min(TYPES_MAX as u32 - 1) as usize;
         if self.types.len() <= class {
             self.types.resize_with(class + 1, OfType::default);
@@ -240,7 +240,7 @@ impl Collector {
         self.calls.push(Packed::new(outcome, met, forwarded));
         if let Some(of_type) = self.types.get_mut(class) {
             of_type.in_time.push(met);
-            if outcome == Outcome::Served {
+            if outcome == JobEnd::Served {
                 of_type.latencies.push(job.total_s);
             }
         }
@@ -259,7 +259,7 @@ impl Collector {
                 bin.eps += learnt.eps;
             }
         }
-        if outcome == Outcome::Served {
+        if outcome == JobEnd::Served {
             self.latencies.push(job.total_s);
             let ran_by = self.ran_by(job);
             if let Some(cell) = self.ran.get_mut(node).and_then(|row| row.get_mut(ran_by)) {
@@ -301,8 +301,8 @@ impl Collector {
         let types = types.map(of_type).collect();
         let of = |is: &dyn Fn(Packed) -> bool| share(self.calls.iter().map(|call| is(*call)));
         let outcome = |outcome| of(&|call| call.is(outcome));
-        let (rejected, full) = (outcome(Outcome::Rejected), outcome(Outcome::Full));
-        let refused = of(&|call| call.is(Outcome::Rejected) || call.is(Outcome::Full));
+        let (rejected, full) = (outcome(JobEnd::Rejected), outcome(JobEnd::Full));
+        let refused = of(&|call| call.is(JobEnd::Rejected) || call.is(JobEnd::Full));
         let latency_s = batch_means(&self.latencies);
         let mut sorted = self.latencies;
         sorted.sort_by(f64::total_cmp);
@@ -311,7 +311,7 @@ impl Collector {
             in_time: of(&|call| call.has(Packed::IN_TIME)),
             rejected,
             full,
-            failed: outcome(Outcome::Failed),
+            failed: outcome(JobEnd::Failed),
             forwarded: of(&|call| call.has(Packed::FORWARDED)),
             refused,
             latency_s,

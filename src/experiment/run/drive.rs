@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use awc::http::header::HeaderValue;
 use tokio::sync::watch;
 use tokio::time::{self, Instant, interval};
 
@@ -17,9 +18,10 @@ use crate::experiment::design::about::{LoadKept, RunEnd};
 use crate::experiment::design::job::Job;
 use crate::experiment::design::scenario::{Deadlines, Learning, Point, Scenario};
 use crate::experiment::report::stats;
-use crate::experiment::report::summary::Outcome;
+use crate::experiment::report::summary::JobEnd;
 use crate::fleet::Api;
 use crate::types::url_host;
+use crate::wire::six_decimals;
 
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(250);
@@ -74,6 +76,11 @@ impl Drive<'_> {
             let (api, deadlines) = (Rc::clone(self.api), deadlines.clone());
             Rc::new(Trainer::new(api, &nodes, deadlines, scenario.train_batch))
         });
+        let mut payloads = self.inputs.payloads.clone();
+        for payload in &mut payloads {
+            let deadline_s = deadlines.of(payload.task_type).map(six_decimals);
+            payload.deadline = deadline_s.and_then(|text| HeaderValue::try_from(text).ok());
+        }
         let ledger = Rc::new(Ledger::new(deadlines, trainer.clone(), jobs));
         let told = Rc::clone(&ledger);
         let urls: Vec<String> = nodes.iter().map(|ip| url(scenario, *ip)).collect();
@@ -83,7 +90,7 @@ impl Drive<'_> {
         let sender = Rc::new(Sender::new(
             &urls,
             clients,
-            self.inputs.payloads.clone(),
+            payloads,
             timeout,
             scenario.in_flight_max,
             Box::new(move |job| told.take(job)),
@@ -180,7 +187,7 @@ impl Ledger {
         let mut live = self.live.get();
         live.ended += 1;
         live.in_time += u64::from(self.deadlines.met(job.task_type, job.status, job.total_s));
-        live.failed += u64::from(Outcome::of(&job) == Outcome::Failed);
+        live.failed += u64::from(JobEnd::of(&job) == JobEnd::Failed);
         self.live.set(live);
         if let Some(jobs) = &*self.jobs.borrow()
             && jobs.send(job).is_none()

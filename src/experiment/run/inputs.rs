@@ -243,7 +243,7 @@ fn ready(payload: &Payload) -> Result<Ready, String> {
     let bytes = payload.file.as_ref().map_or(Ok(Vec::new()), bytes)?;
     let body = Body { bytes: bytes.into(), content_type: payload.content_type.clone() };
     let (task_type, query) = (payload.task_type, payload.query.clone());
-    Ok(Ready { title: payload.title(), body, task_type, query })
+    Ok(Ready { title: payload.title(), body, task_type, query, deadline: None })
 }
 
 /// Randomness of a node's own for each purpose, so that one more node changes no other's.

@@ -43,6 +43,8 @@ pub struct Ready {
     /// The calls' query; `{seed}` in it becomes a number of the request's own, and `{duration_ms}` what the
     /// call took where it was recorded.
     pub query: String,
+    /// The deadline that the calls tell, in seconds as text.
+    pub deadline: Option<HeaderValue>,
 }
 
 /// `text` with a call's own seed and recorded duration in it.
@@ -241,6 +243,10 @@ impl Sender {
         let request = request
             .insert_header((headers::TASK_TYPE.clone(), HeaderValue::from(job.task_type)))
             .insert_header((headers::TRACING_ID.clone(), tracing.map_err(|why| why.to_string())?));
+        let request = match &payload.deadline {
+            Some(deadline) => request.insert_header((headers::DEADLINE.clone(), deadline.clone())),
+            None => request,
+        };
         let answered = async {
             let sent = request.send_body(body.bytes.clone()).await;
             let mut answer = sent.map_err(|why| why.to_string())?;
@@ -290,7 +296,7 @@ mod tests {
         let query = "mean_ms={duration_ms}&seed={seed}".to_owned();
         let (title, body) =
             (String::new(), Body { bytes: Vec::new().into(), content_type: String::new() });
-        let ready = Ready { title, body, task_type: 0, query };
+        let ready = Ready { title, body, task_type: 0, query, deadline: None };
         assert_eq!(ready.filled(7, Some(0.171)), "mean_ms=171&seed=7");
         assert_eq!(ready.path("f", 7, Some(0.0625)), "/function/f?mean_ms=62.5&seed=7");
         assert_eq!(ready.filled(7, None), "mean_ms={duration_ms}&seed=7");

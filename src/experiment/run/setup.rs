@@ -190,8 +190,17 @@ impl Setup<'_> {
                 configuration: self.api.configuration(ip).await.unwrap_or_default(),
                 scheduler: self.api.scheduler(ip).await.unwrap_or(SchedulerSpec::from_words("?")),
                 learner: self.api.learner_parameters(ip).await.unwrap_or_default(),
+                memory: None,
             }
         };
         join_all(self.inputs.fleet.0.iter().map(about)).await
+    }
+
+    /// What the nodes' algorithms have learnt by now.
+    pub async fn remember(&self, nodes: &mut [NodeAbout]) {
+        let asked = self.inputs.fleet.0.iter().map(|member| self.api.memory(member.address));
+        for (node, memory) in nodes.iter_mut().zip(join_all(asked).await) {
+            node.memory = memory;
+        }
     }
 }

@@ -109,7 +109,7 @@ impl<'a> Sweep<'a> {
 
     async fn warm_up(&self, place: Place, point: &Point) -> Result<(), ExperimentError> {
         let seconds = self.inputs.scenario.learner_warm_up_s;
-        if !point.learns() || seconds <= 0.0 {
+        if !point.improves() || seconds <= 0.0 {
             return Ok(());
         }
         let duration = Duration::from_secs_f64(seconds);
@@ -132,6 +132,7 @@ impl<'a> Sweep<'a> {
         about.end = driven.end;
         about.started = driven.started;
         about.kept = driven.kept;
+        self.setup().remember(&mut about.nodes).await;
         let (ended, overrun) = (about.clone(), driven.overrun);
         // On a thread that may wait for the disk: this one hears whether it shall stop.
         blocking(move || results.finish(&ended, overrun)).await??;

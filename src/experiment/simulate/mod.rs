@@ -25,6 +25,9 @@ use crate::simulation::{NodeSetup, Request, SimProgress, Simulation, World};
 /// Events between two looks at whether the program shall end.
 const LOOK_EVENTS: u64 = 1 << 16;
 
+/// Nodes of which it is kept what their algorithms have learnt.
+const MEMORIES_MAX: usize = 100;
+
 /// Who is told how it goes; from several threads.
 pub trait Watcher: Sync {
     /// So many further seconds were simulated, of all that there are in all runs.
@@ -86,7 +89,7 @@ impl Simulator<'_> {
     }
 
     fn warm_up_s(&self, point: &Point) -> f64 {
-        if point.learns() { self.inputs.scenario.learner_warm_up_s } else { 0.0 }
+        if point.improves() { self.inputs.scenario.learner_warm_up_s } else { 0.0 }
     }
 
     /// Makes all runs, on all cores, each simulated on one; `watcher` is told how it goes. Gives the runs' figures, in their order.
@@ -146,6 +149,9 @@ impl Simulator<'_> {
             }
         };
         about.end = RunEnd::Complete;
+        for (node, index) in about.nodes.iter_mut().zip(0u32..).take(MEMORIES_MAX) {
+            node.memory = simulation.memory(index);
+        }
         about.kept.planned = kept.planned;
         about.kept.sent_in_time = kept.planned;
         if let Some(results) = kept.results {
@@ -195,6 +201,7 @@ impl Simulator<'_> {
             configuration: configuration(setup.limits),
             scheduler: world.scheduler.clone(),
             learner: None,
+            memory: None,
         };
         About {
             bench_version: format!("{} ({})", crate::VERSION, crate::COMMIT),

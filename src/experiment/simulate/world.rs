@@ -141,7 +141,7 @@ impl<'a> Maker<'a> {
     /// The learner's parameters are none.
     pub(super) fn world(&self, point: &Point) -> Result<World, ExperimentError> {
         let scenario = &self.inputs.scenario;
-        let warm_up_s = if point.learns() { scenario.learner_warm_up_s } else { 0.0 };
+        let warm_up_s = if point.improves() { scenario.learner_warm_up_s } else { 0.0 };
         let overheads = scenario.overheads;
         let learning = match point.learns() {
             true => Some(

@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Prospect;
-use crate::policy::{NodeView, Outcome, OutcomeKind, Task};
+use crate::policy::{MemoryFigure, NodeView, Outcome, OutcomeKind, Task};
 use crate::types::TaskType;
 
 /// Task types that are told apart; all others count as one more.
@@ -161,6 +161,8 @@ impl Board {
         let left_s = self.alone_s(task.task_type);
         let due_s = left.map(|left| came_s + left.as_secs_f64());
         let (work, crowd_s) = (self.work, self.crowd_s);
+        // It may have been decided before, and not been carried out.
+        self.inside.retain(|call| call.mark != mark);
         self.inside.push(Inside { mark, left_s, due_s, came_s, work, crowd_s });
     }
 
@@ -242,10 +244,11 @@ impl Board {
         }
         if calls.is_empty() && (!self.can_tell(task.task_type) || self.is_tried_again()) {
             // Nobody is harmed, and this is how times are found out.
-            return Prospect { ends_s: 0.0, harm: 0 };
+            return Prospect { ends_s: 0.0, harm: 0, is_unhindered: true };
         }
         if !calls.is_empty() && !self.can_tell(task.task_type) {
-            return Prospect { ends_s: self.usual_s(), harm: calls.len() };
+            let (ends_s, harm) = (self.usual_s(), calls.len());
+            return Prospect { ends_s, harm, is_unhindered: false };
         }
         let before = self.ends(&calls, node.k);
         let due_s = left.map(|left| now_s + left.as_secs_f64() * (1.0 - MARGIN));
@@ -258,6 +261,7 @@ impl Board {
         };
         Prospect {
             ends_s: after.last().copied().unwrap_or_default() / (1.0 - MARGIN),
+            is_unhindered: calls.len() as f64 <= self.cores().min(f64::from(node.k)),
             harm: before.iter().zip(&after).zip(&calls).filter(harmed).count(),
         }
     }
@@ -300,6 +304,19 @@ impl Board {
             }
         }
         ends
+    }
+
+    pub(super) fn figures(&self) -> Vec<MemoryFigure> {
+        let what = "seconds_alone";
+        let known = self.types.iter().enumerate().filter(|(_, taken)| taken.mean_s > 0.0);
+        let types = known.map(|(index, taken)| {
+            let of = if index < TYPES { format!("type {index}") } else { "others".to_owned() };
+            MemoryFigure { what, of, value: taken.mean_s }
+        });
+        let cores = Some(self.cores()).filter(|cores| *cores < 1e6);
+        let cores =
+            cores.map(|value| MemoryFigure { what: "effective_cores", of: String::new(), value });
+        types.chain(cores).collect()
     }
 
     pub(super) fn memory(&self) -> serde_json::Value {

@@ -3,6 +3,9 @@
 /// How much an arm's share may be off after one epoch: the scale of the bounds.
 const CONFIDENCE: f64 = 0.03;
 
+/// No arm is tried for less than this: what it may be better by does not pay for the trial.
+const WORTH_TRYING: f64 = 0.005;
+
 /// Calls that were counted, discounted by their age.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Counted {
@@ -37,16 +40,23 @@ pub(super) fn bound(arm: Counted, all: &[Counted], calls_an_epoch: f64) -> Optio
     Some(arm.share() + CONFIDENCE * (of_all.max(1.0).ln() / epochs).sqrt())
 }
 
-/// The arm with the largest bound; those that were never tried come first. Where nobody has called, `in_force`
-/// stays.
+/// The arm with the largest bound, which is 1 for those that were never tried: no share is larger. The one that
+/// is best as far as is known stays where no other one can be better by [`WORTH_TRYING`]. Where nobody has called,
+/// `in_force` stays.
 pub(super) fn choose(all: &[Counted], calls_an_epoch: f64, in_force: usize) -> usize {
     if calls_an_epoch < 1.0 {
         return in_force;
     }
-    let bound = |arm: Counted| bound(arm, all, calls_an_epoch).unwrap_or(f64::INFINITY);
-    let bounds = all.iter().map(|arm| bound(*arm)).enumerate();
-    let best = bounds.reduce(|best, other| if other.1 > best.1 { other } else { best });
-    best.map_or(in_force, |(index, _)| index)
+    let first =
+        |best: (usize, f64), other: (usize, f64)| if other.1 > best.1 { other } else { best };
+    let bounds = all.iter().map(|arm| bound(*arm, all, calls_an_epoch));
+    let known = bounds.clone().zip(all).map(|(bound, arm)| bound.map_or(-1.0, |_| arm.share()));
+    let Some((best, share)) = known.enumerate().reduce(first) else { return in_force };
+    let bounds = bounds.map(|bound| bound.unwrap_or(1.0).min(1.0)).enumerate();
+    match bounds.reduce(first) {
+        Some((other, bound)) if bound > share + WORTH_TRYING => other,
+        _ => best,
+    }
 }
 
 #[cfg(test)]

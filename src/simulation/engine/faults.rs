@@ -90,11 +90,16 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
 
     /// A node is gone, and all that it held: clients and nodes that had sent it calls hear so at once.
     fn kill(&mut self, index: u32) {
+        // It was built before, so it can be again.
+        let policy = self.world.scheduler.build();
         let Some(node) = self.nodes.get_mut(index as usize) else { return };
         node.downs += 1;
         // What begins again is another process.
         node.still_until = 0;
         node.forget();
+        if let Ok(policy) = policy {
+            (node.policy, node.said) = (policy, None);
+        }
         for id in self.calls.ids() {
             self.loses(id, index);
         }

@@ -9,6 +9,7 @@ mod values;
 mod world;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -21,6 +22,7 @@ pub use self::world::{
 };
 use super::arrivals::Shape;
 use crate::keys::{Column, Key, KeySource, KeyValue, Problem, Unreadable, joined, tables};
+use crate::policy::Policy;
 use crate::policy::registry::SchedulerSpec;
 
 /// Runs of a scenario at most.
@@ -62,8 +64,16 @@ pub struct Point {
 impl Point {
     /// Whether its algorithm asks the learner.
     pub fn learns(&self) -> bool {
-        let policy = self.scheduler.as_ref().and_then(|spec| spec.build().ok());
-        policy.is_some_and(|policy| policy.learns())
+        self.policy().is_some_and(|policy| policy.learns())
+    }
+
+    /// Whether its algorithm does better after a while.
+    pub fn improves(&self) -> bool {
+        self.policy().is_some_and(|policy| policy.improves())
+    }
+
+    fn policy(&self) -> Option<Arc<dyn Policy>> {
+        self.scheduler.as_ref().and_then(|spec| spec.build().ok())
     }
 }
 

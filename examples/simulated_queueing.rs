@@ -102,6 +102,7 @@ impl Simulation {
                 load: self.nodes[node].load(),
                 by_type: &[],
                 k: LIMITS.k,
+                places: 0,
                 peers: &self.peers[node],
             };
             match self.policy.next(&task, view, &known, rng) {

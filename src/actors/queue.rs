@@ -46,6 +46,8 @@ pub struct Gate {
     load: AtomicU64,
     /// K, likewise.
     k: AtomicU32,
+    /// Free places in the line, likewise.
+    places: AtomicU32,
     idle: Notify,
     idle_watched: AtomicBool,
 }
@@ -76,11 +78,13 @@ pub enum Entrance {
 impl Gate {
     /// An empty gate. `waiting_bytes_max` bounds the bodies of all that wait together.
     pub fn new(limits: Limits, waiting_bytes_max: u64) -> Arc<Self> {
-        let line = Mutex::new(Discipline::new(limits, waiting_bytes_max));
+        let line = Discipline::new(limits, waiting_bytes_max);
+        let (places, line) = (line.places(), Mutex::new(line));
         Arc::new(Self {
             line,
             load: AtomicU64::new(0),
             k: AtomicU32::new(limits.k),
+            places: AtomicU32::new(places),
             idle: Notify::new(),
             idle_watched: AtomicBool::new(false),
         })
@@ -144,6 +148,11 @@ impl Gate {
         self.k.load(Ordering::Acquire)
     }
 
+    /// How many more calls may wait for a slot.
+    pub fn places(&self) -> u32 {
+        self.places.load(Ordering::Acquire)
+    }
+
     /// The limits in force.
     pub fn limits(&self) -> Limits {
         lock(&self.line).limits()
@@ -184,6 +193,7 @@ impl Gate {
         let mut line = lock(&self.line);
         let result = act(&mut line);
         let load = line.load();
+        self.places.store(line.places(), Ordering::Release);
         self.load.store(u64::from(load.running) << 32 | u64::from(load.waiting), Ordering::Release);
         result
     }

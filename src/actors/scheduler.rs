@@ -123,7 +123,7 @@ impl Inner {
             types => self.node.gate.load_by_type(types),
         };
         let now = arrival.saturating_duration_since(self.node.start);
-        Found { now, load: self.node.gate.load(), by_type }
+        Found { now, load: self.node.gate.load(), places: self.node.gate.places(), by_type }
     }
 
     fn advise(&self, question: Question, task: &Task) -> Advice {

@@ -71,8 +71,9 @@ pub async fn load(request: HttpRequest, worker: Shared) -> HttpResponse {
         let deadline = headers::time_left(from, &headers::PEER_DEADLINE).unwrap_or_default();
         let task_type = TaskType::from_text(headers::text(from, &headers::PEER_TASK_TYPE));
         let task = Task { task_type, deadline, from_peer: true, hops: 1, ..Task::default() };
-        let (now, peers) = (node.start.elapsed(), &published.peers);
-        let view = NodeView { now, load, by_type: &by_type, k, peers };
+        let (now, places) = (node.start.elapsed(), node.gate.places());
+        let (by_type, peers) = (&*by_type, &*published.peers);
+        let view = NodeView { now, load, by_type, k, places, peers };
         if let Some(bid) = active.policy.bid(&task, view) {
             answer.insert_header((headers::BID.clone(), bid.to_string()));
         }

@@ -65,6 +65,7 @@ async fn tell_idle(node: Arc<NodeState>, peers: Rc<PeerClient>) {
             load: node.gate.load(),
             by_type: &by_type,
             k: node.gate.k(),
+            places: node.gate.places(),
             peers: &published.peers,
         };
         let note = active.policy.on_idle(view, &mut rng);

@@ -20,6 +20,8 @@ pub struct Found {
     pub now: Duration,
     /// What ran and waited.
     pub load: Load,
+    /// How many more calls could wait.
+    pub places: u32,
     /// The same by task type, as many as [`Policy::task_types`] asks for.
     pub by_type: Vec<Load>,
 }
@@ -43,8 +45,9 @@ impl Deciding {
 
     /// The node as the call found it.
     pub fn view<'a>(&'a self, k: u32, peers: &'a [Peer]) -> NodeView<'a> {
-        let Found { now, load, by_type } = &self.found;
-        NodeView { now: *now + self.heard.elapsed, load: *load, by_type, k, peers }
+        let Found { now, load, places, by_type } = &self.found;
+        let now = *now + self.heard.elapsed;
+        NodeView { now, load: *load, by_type, k, places: *places, peers }
     }
 
     /// The policy's next step, on a node of that `k` with these `peers`; `None`: it has asked for too many already.

@@ -74,6 +74,8 @@ pub struct NodeView<'a> {
     pub by_type: &'a [Load],
     /// The number of functions that may run at once.
     pub k: u32,
+    /// How many more calls may wait for a slot; 0 where none may.
+    pub places: u32,
     /// The machines known alive, ordered by name, then address; never this node itself, never one
     /// that could not be connected to for this call.
     pub peers: &'a [Peer],
@@ -465,7 +467,14 @@ pub(crate) mod testing {
     }
 
     pub(crate) fn view(running: u32, waiting: u32, peers: &[Peer]) -> NodeView<'_> {
-        NodeView { now: Duration::ZERO, load: Load { running, waiting }, by_type: &[], k: 4, peers }
+        NodeView {
+            now: Duration::ZERO,
+            load: Load { running, waiting },
+            by_type: &[],
+            k: 4,
+            places: 4,
+            peers,
+        }
     }
 
     pub(crate) fn client() -> Task {

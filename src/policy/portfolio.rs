@@ -11,7 +11,10 @@
 //! next = the a with the largest  S(a) / N(a) + c · √(ln Σ N / N(a))          γ = 0.995, c = 0.03
 //! ```
 //!
-//! An arm that was never tried comes first, in the order of the list. Where the arm in force does far worse or
+//! No share is larger than 1, so an arm that was never tried has that as its bound. The best arm gives way to another
+//! one only where that could be better by half a point, and where the trial can be paid for: trials have a budget, as
+//! in conservative bandits (Wu, Shariff, Lattimore, Szepesvári, *Conservative bandits*, ICML 2016). It grows by 1 % of
+//! an epoch's calls each epoch, and each trial takes from it what it lost against the best arm. Where the arm in force does far worse or
 //! better than it used to, or clients send far more or fewer calls, all that was learnt is discounted at once by
 //! [`FORGET`]: the load has changed, and what was best may not be any more.
 //!
@@ -43,8 +46,8 @@ use crate::types::Peer;
 /// Arms at most.
 pub const ARMS_MAX: usize = 16;
 /// The arms where none are named.
-pub const DEFAULT_ARMS: &str = "DeadlineScheduler 3 4|CapScheduler 2 3 4|CapScheduler 1 3 4|\
-                                CapScheduler 4 3 4|PowerOfNScheduler 2 1 true 1|NoScheduler true";
+pub const DEFAULT_ARMS: &str = "DeadlineScheduler 3 4|CapScheduler 2 3 4|PowerOfNScheduler 2 1 true 1|\
+                                CapScheduler 1 3 4|CapScheduler 4 3 4|NoScheduler false";
 /// How long an epoch is where nobody says.
 const EPOCH: Duration = Duration::from_secs(5);
 /// Bounds of an epoch: records need some seconds to be everywhere.
@@ -58,6 +61,11 @@ const FORGET: f64 = 0.1;
 /// does a number of calls that is off by this factor.
 const WORTH_STEP: f64 = 0.08;
 const LOAD_STEP: f64 = 1.25;
+/// What trials may cost: at first, more with each epoch, at least after a change, and at most.
+const BUDGET_START: f64 = 0.3;
+const BUDGET_GROWS: f64 = 0.01;
+const BUDGET_CHANGED: f64 = 1.0;
+const BUDGET_MAX: f64 = 2.0;
 /// Fewer calls in an epoch than this say nothing about a change.
 const CALLS_MIN: f64 = 50.0;
 
@@ -110,6 +118,8 @@ struct State {
     proposal: Option<usize>,
     /// How often it took the load for changed.
     changes: u64,
+    /// What trials of other arms may still cost, in epochs of which all calls are late.
+    budget: f64,
 }
 
 impl State {
@@ -129,6 +139,7 @@ impl State {
             usual_calls: 0.0,
             proposal: None,
             changes: 0,
+            budget: BUDGET_START,
         }
     }
 
@@ -206,6 +217,7 @@ impl State {
         if self.has_changed(last, arm) {
             self.changes += 1;
             self.usual_calls = last.calls;
+            self.budget = self.budget.max(BUDGET_CHANGED);
             for counted in self.own.iter_mut().chain(&mut self.told).chain(&mut self.pooled) {
                 *counted = counted.times(FORGET);
             }
@@ -215,7 +227,12 @@ impl State {
             true => self.usual_calls + 0.2 * (last.calls - self.usual_calls),
             false => last.calls,
         };
-        self.proposal = Some(choose(&self.pooled, self.usual_calls, self.arm));
+        let best = choice::best(&self.pooled, self.usual_calls);
+        if let Some((best, share)) = best.filter(|_| last.calls > 0.0) {
+            let lost = if best == self.last.arm { 0.0 } else { share - last.share() };
+            self.budget = (self.budget + BUDGET_GROWS - lost.max(0.0)).min(BUDGET_MAX);
+        }
+        self.proposal = Some(choose(&self.pooled, self.usual_calls, self.budget, self.arm));
     }
 
     /// Whether the last epoch says that the load is another one than before.
@@ -426,6 +443,7 @@ impl Policy for PortfolioScheduler {
             figure("epoch", "", f64::from(state.number)),
             figure("switches", "", state.switches as f64),
             figure("changes_of_load", "", state.changes as f64),
+            figure("budget", "", state.budget),
         ];
         for (index, (arm, counted)) in self.arms.iter().zip(&state.pooled).enumerate() {
             let (name, in_force) = (arm.full_name(), index == state.arm);
@@ -462,6 +480,7 @@ impl Policy for PortfolioScheduler {
             "next_arm": state.proposal,
             "switches": state.switches,
             "changes_of_load": state.changes,
+            "budget": state.budget,
             "calls_an_epoch": state.usual_calls,
             "neighbours_heard": state.heard.len(),
             "arms": arms,

@@ -228,6 +228,15 @@ impl<T> Discipline<T> {
         self.limits
     }
 
+    /// How many more calls may wait for a slot.
+    pub fn places(&self) -> u32 {
+        let waiting = u32::try_from(self.line.len()).unwrap_or(u32::MAX);
+        match self.limits.queue_enabled && !self.closed {
+            true => self.limits.queue_length_max.saturating_sub(waiting),
+            false => 0,
+        }
+    }
+
     /// Task types that were counted so far: 0 up to this, without it.
     pub fn types(&self) -> usize {
         self.by_type.len()

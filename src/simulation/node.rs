@@ -121,7 +121,7 @@ impl SimNode {
             0 => Vec::new(),
             types => self.queue.load_by_type(types),
         };
-        Found { now, load: self.queue.load(), by_type }
+        Found { now, load: self.queue.load(), places: self.queue.places(), by_type }
     }
 
     /// What it answers to a peer that probes it about such a call; `peer` is it as the asker knows it.
@@ -131,8 +131,9 @@ impl SimNode {
         // Nobody else looks at them, and they take time.
         if self.policy.bids() || self.policy.task_types() > 0 {
             let found = self.found(now);
-            let (load, k) = (found.load, self.setup.limits.k);
-            let view = NodeView { now, load, by_type: &found.by_type, k, peers: &self.peers };
+            let (load, k, places) = (found.load, self.setup.limits.k, found.places);
+            let (by_type, peers) = (&*found.by_type, &*self.peers);
+            let view = NodeView { now, load, by_type, k, places, peers };
             probe.bid = self.policy.bid(task, view);
             probe.by_type = found.by_type;
         }

@@ -33,6 +33,9 @@ type Work = [f64; CORES.len()];
 const FORETOLD_MAX: usize = 64;
 /// So many observations of a kind are something to go by.
 const KNOWN: f64 = 3.0;
+/// Calls of a type that was never alone that are enough to go by: for what ran at once with it, it takes as long as it
+/// takes.
+const SEEN: f64 = 20.0;
 /// A call beside which fewer ran in mean was alone.
 const ALONE: f64 = 1.05;
 /// By how much of a call's work two numbers of cores must differ for it to tell them apart.
@@ -44,6 +47,8 @@ const FOLLOW: f64 = 0.05;
 const FOLLOW_BESIDE: f64 = 0.01;
 /// Of the calls that would be late even alone, one in so many runs on an empty board: times change.
 const TRIED_AGAIN: u64 = 32;
+/// Times that vary by less are taken for always the same.
+const VARIES: f64 = 0.05;
 /// The share of a deadline that is left for what is not seen here: timers, and the way to the client.
 const MARGIN: f64 = 0.02;
 /// A call that took so much less than it was here has waited, in seconds.
@@ -53,8 +58,10 @@ const WAITED_S: f64 = 0.002;
 #[derive(Clone, Copy, Debug)]
 struct Inside {
     mark: u64,
-    /// Work that is left, in seconds alone on the board.
+    /// Work that is left by what calls of its type take in mean, in seconds alone on the board.
     left_s: f64,
+    /// Work that is left at least: calls that take long may take longer. Of exponential times, as much as ever.
+    least_s: f64,
     /// Its deadline, on the node's clock in seconds.
     due_s: Option<f64>,
     /// When it was taken, and the sums then.
@@ -66,9 +73,19 @@ struct Inside {
 /// Times of calls of one type, as if alone.
 #[derive(Clone, Copy, Debug, Default)]
 struct Taken {
-    /// How many there were, alone.
+    /// How many there were, and how many of those were alone.
+    seen: f64,
     alone: f64,
     mean_s: f64,
+    /// By how much they differ: the variance in squares of the mean.
+    variation: f64,
+}
+
+/// A call as it is foretold: work that is left, and its deadline.
+#[derive(Clone, Copy, Debug)]
+struct Foretold {
+    left_s: f64,
+    due_s: Option<f64>,
 }
 
 /// Of the calls that tell this number of cores from the next smaller one.
@@ -106,9 +123,13 @@ impl Board {
         self.marks
     }
 
-    /// How long a call of that type takes alone, in seconds; 0 while nothing is known.
-    fn alone_s(&self, task_type: TaskType) -> f64 {
-        self.types.get(place(task_type)).map_or(0.0, |taken| taken.mean_s)
+    /// How long a call of that type takes alone, in seconds, and how long one still does that takes longer; 0 while
+    /// nothing is known.
+    fn expected(&self, task_type: TaskType) -> (f64, f64) {
+        let taken = self.types.get(place(task_type)).copied().unwrap_or_default();
+        let varies = taken.variation > VARIES;
+        let least_s = if varies { taken.mean_s * taken.variation.min(1.0) } else { 0.0 };
+        (taken.mean_s, least_s)
     }
 
     /// The place of ĉ in the grid. What was never told apart is believed to be more cores.
@@ -158,12 +179,12 @@ impl Board {
         let came_s = now.as_secs_f64();
         self.advance(came_s);
         self.k = k;
-        let left_s = self.alone_s(task.task_type);
+        let (left_s, least_s) = self.expected(task.task_type);
         let due_s = left.map(|left| came_s + left.as_secs_f64());
         let (work, crowd_s) = (self.work, self.crowd_s);
         // It may have been decided before, and not been carried out.
         self.inside.retain(|call| call.mark != mark);
-        self.inside.push(Inside { mark, left_s, due_s, came_s, work, crowd_s });
+        self.inside.push(Inside { mark, left_s, least_s, due_s, came_s, work, crowd_s });
     }
 
     /// A call that was decided here has ended.
@@ -192,13 +213,14 @@ impl Board {
         }
         let at = self.cores_at();
         let Some(taken) = self.types.get_mut(place(task_type)) else { return };
+        taken.seen = (taken.seen + 1.0).min(SEEN);
         if (self.crowd_s - call.crowd_s) / took_s < ALONE {
             taken.alone = (taken.alone + 1.0).min(1.0 / FOLLOW);
-            taken.mean_s += (took_s - taken.mean_s) / taken.alone;
+            taken.follow(took_s, 1.0 / taken.alone);
             return;
         }
         let follow = if taken.mean_s > 0.0 { FOLLOW_BESIDE } else { 1.0 };
-        taken.mean_s += (done.get(at).copied().unwrap_or(took_s) - taken.mean_s) * follow;
+        taken.follow(done.get(at).copied().unwrap_or(took_s), follow);
         // Cores are found out by what the type takes alone.
         if taken.alone < KNOWN {
             return;
@@ -217,8 +239,7 @@ impl Board {
     /// Whether enough is known to say what becomes of a call of that type.
     fn can_tell(&self, task_type: TaskType) -> bool {
         let taken = self.types.get(place(task_type));
-        let is_told = self.told.iter().any(|told| told.count >= KNOWN);
-        taken.is_some_and(|taken| taken.alone >= KNOWN || is_told && taken.mean_s > 0.0)
+        taken.is_some_and(|taken| taken.alone >= KNOWN || taken.seen >= SEEN)
     }
 
     fn is_tried_again(&self) -> bool {
@@ -235,28 +256,37 @@ impl Board {
         let now_s = node.now.as_secs_f64();
         self.advance(now_s);
         self.k = node.k;
-        let mut calls: Vec<Inside> = self.inside.iter().take(FORETOLD_MAX).copied().collect();
+        // What has no room is refused, whenever it would end.
+        if node.load.total() >= node.k.saturating_add(node.places) {
+            return Prospect { ends_s: f64::MAX, harm: usize::MAX, is_unhindered: false };
+        }
+        let foretold =
+            |call: &Inside| Foretold { left_s: call.left_s.max(call.least_s), due_s: call.due_s };
+        let mut calls: Vec<Foretold> =
+            self.inside.iter().take(FORETOLD_MAX).map(foretold).collect();
         // Of calls that others let in nothing is known but that they are there.
         let usual = self.usual_s() / 2.0;
         let strangers = (node.load.total() as usize).saturating_sub(self.inside.len());
         for _ in 0..strangers.min(FORETOLD_MAX) {
-            calls.push(Inside { left_s: usual, ..Inside::of_nobody() });
+            calls.push(Foretold { left_s: usual, due_s: None });
         }
         if calls.is_empty() && (!self.can_tell(task.task_type) || self.is_tried_again()) {
             // Nobody is harmed, and this is how times are found out.
             return Prospect { ends_s: 0.0, harm: 0, is_unhindered: true };
         }
         if !calls.is_empty() && !self.can_tell(task.task_type) {
-            let (ends_s, harm) = (self.usual_s(), calls.len());
+            // Without a deadline nothing is at stake: then the load has to do.
+            let harm = if left.is_some() { calls.len() } else { 0 };
+            let ends_s = calls.len() as f64 / f64::from(node.k.max(1));
             return Prospect { ends_s, harm, is_unhindered: false };
         }
         let before = self.ends(&calls, node.k);
         let due_s = left.map(|left| now_s + left.as_secs_f64() * (1.0 - MARGIN));
-        let left_s = self.alone_s(task.task_type);
-        calls.push(Inside { left_s, due_s, ..Inside::of_nobody() });
+        let (left_s, _) = self.expected(task.task_type);
+        calls.push(Foretold { left_s, due_s });
         let after = self.ends(&calls, node.k);
         let late = |end: f64, due: Option<f64>| due.is_some_and(|due| now_s + end > due);
-        let harmed = |((before, after), call): &((&f64, &f64), &Inside)| {
+        let harmed = |((before, after), call): &((&f64, &f64), &Foretold)| {
             !late(**before, call.due_s) && late(**after, call.due_s)
         };
         Prospect {
@@ -274,7 +304,7 @@ impl Board {
 
     /// When each of these calls would end, from now: those in the first K places run at once and slow each
     /// other, the others follow, the one that is due first first.
-    fn ends(&self, calls: &[Inside], k: u32) -> Vec<f64> {
+    fn ends(&self, calls: &[Foretold], k: u32) -> Vec<f64> {
         let (k, cores) = (k.max(1) as usize, self.cores());
         let mut ends = vec![0.0; calls.len()];
         let mut running: Vec<(usize, f64)> =
@@ -330,10 +360,14 @@ impl Board {
     }
 }
 
-impl Inside {
-    /// One that stands for a call in what is foretold.
-    fn of_nobody() -> Self {
-        let work = [0.0; CORES.len()];
-        Self { mark: u64::MAX, left_s: 0.0, due_s: None, came_s: 0.0, work, crowd_s: 0.0 }
+impl Taken {
+    /// A call took so long.
+    fn follow(&mut self, took_s: f64, weight: f64) {
+        let off = took_s - self.mean_s;
+        self.mean_s += off * weight;
+        let off = off / self.mean_s.max(1e-9);
+        // The first one is off nothing.
+        let weight = if self.seen < 2.0 { 0.0 } else { weight };
+        self.variation += (off * off - self.variation) * weight;
     }
 }

@@ -40,21 +40,42 @@ pub(super) fn bound(arm: Counted, all: &[Counted], calls_an_epoch: f64) -> Optio
     Some(arm.share() + CONFIDENCE * (of_all.max(1.0).ln() / epochs).sqrt())
 }
 
-/// The arm with the largest bound, which is 1 for those that were never tried: no share is larger. The one that
-/// is best as far as is known stays where no other one can be better by [`WORTH_TRYING`]. Where nobody has called,
-/// `in_force` stays.
-pub(super) fn choose(all: &[Counted], calls_an_epoch: f64, in_force: usize) -> usize {
+/// The arm with the largest share of those that were tried, and its share; `None`: none was.
+pub(super) fn best(all: &[Counted], calls_an_epoch: f64) -> Option<(usize, f64)> {
+    let known =
+        all.iter().enumerate().filter(|(_, arm)| bound(**arm, all, calls_an_epoch).is_some());
+    known.map(|(index, arm)| (index, arm.share())).reduce(first)
+}
+
+/// The larger one, the first of equals.
+fn first(one: (usize, f64), other: (usize, f64)) -> (usize, f64) {
+    if other.1 > one.1 { other } else { one }
+}
+
+/// What a trial of that arm would lose against one of that `share`, as far as is known: half of all where nothing
+/// is.
+fn cost(arm: Counted, bound: Option<f64>, share: f64) -> f64 {
+    let expected = bound.map_or(share / 2.0, |_| arm.share());
+    (share - expected).max(0.0)
+}
+
+/// The arm that comes next: the best one, or the one with the largest bound, which is 1 for those that were never
+/// tried, if it can be better by [`WORTH_TRYING`] and `budget` pays for a trial. Where nobody has called, `in_force`
+/// stays.
+pub(super) fn choose(all: &[Counted], calls_an_epoch: f64, budget: f64, in_force: usize) -> usize {
     if calls_an_epoch < 1.0 {
         return in_force;
     }
-    let first =
-        |best: (usize, f64), other: (usize, f64)| if other.1 > best.1 { other } else { best };
-    let bounds = all.iter().map(|arm| bound(*arm, all, calls_an_epoch));
-    let known = bounds.clone().zip(all).map(|(bound, arm)| bound.map_or(-1.0, |_| arm.share()));
-    let Some((best, share)) = known.enumerate().reduce(first) else { return in_force };
-    let bounds = bounds.map(|bound| bound.unwrap_or(1.0).min(1.0)).enumerate();
+    let Some((best, share)) = best(all, calls_an_epoch) else { return in_force };
+    let others = all.iter().enumerate().filter(|(index, _)| *index != best);
+    let bounds = others.filter_map(|(index, arm)| {
+        let bound = bound(*arm, all, calls_an_epoch);
+        let is_paid_for = cost(*arm, bound, share) <= budget;
+        is_paid_for.then(|| (index, bound.unwrap_or(1.0).min(1.0)))
+    });
+    let own = bound(all.get(best).copied().unwrap_or_default(), all, calls_an_epoch).unwrap_or(1.0);
     match bounds.reduce(first) {
-        Some((other, bound)) if bound > share + WORTH_TRYING => other,
+        Some((other, bound)) if bound > own.min(1.0) && bound > share + WORTH_TRYING => other,
         _ => best,
     }
 }
@@ -68,19 +89,28 @@ mod tests {
     }
 
     #[test]
-    fn arms_that_were_never_tried_come_first_in_their_order() {
-        let all = [counted(100.0, 0.9), Counted::default(), Counted::default()];
-        assert_eq!(choose(&all, 100.0, 0), 1);
-        assert_eq!(choose(&all, 0.0, 2), 2, "nobody calls");
+    fn an_arm_that_was_never_tried_is_tried_when_that_can_be_paid_for_and_can_be_worth_it() {
+        let all = [counted(5000.0, 0.9), Counted::default(), Counted::default()];
+        assert_eq!(choose(&all, 100.0, 0.5, 0), 1, "in their order");
+        assert_eq!(choose(&all, 100.0, 0.4, 0), 0, "too dear");
+        assert_eq!(choose(&all, 0.0, 0.5, 2), 2, "nobody calls");
+        let all = [counted(5000.0, 0.998), Counted::default()];
+        assert_eq!(choose(&all, 100.0, 2.0, 0), 0, "nothing can be better by much");
+        assert_eq!(choose(&[Counted::default(); 3], 100.0, 2.0, 1), 1, "nothing is known");
     }
 
     #[test]
     fn the_best_is_in_force_and_others_are_tried_again_when_little_is_known_of_them() {
         let all = [counted(5000.0, 0.9), counted(100.0, 0.7)];
-        assert_eq!(choose(&all, 100.0, 0), 0);
+        assert_eq!(choose(&all, 100.0, 1.0, 1), 0);
         let all = [counted(5000.0, 0.9), counted(2.0, 0.7)];
-        assert_eq!(choose(&all, 100.0, 0), 1);
+        assert_eq!(choose(&all, 100.0, 1.0, 0), 1);
+        assert_eq!(choose(&all, 100.0, 0.1, 0), 0, "it is known to lose a fifth");
         let all = [counted(5000.0, 0.9), counted(100.0, 0.88)];
-        assert_eq!(choose(&all, 100.0, 0), 1, "one that is nearly as good is tried more often");
+        assert_eq!(
+            choose(&all, 100.0, 0.1, 0),
+            1,
+            "one that is nearly as good is tried more often"
+        );
     }
 }

@@ -102,6 +102,7 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
             load: found.load,
             by_type: &found.by_type,
             k: node.setup.limits.k,
+            places: found.places,
             peers: &node.peers,
         };
         let Some(note) = node.policy.on_idle(view, &mut node.rng) else { return };

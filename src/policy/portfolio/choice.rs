@@ -1,7 +1,13 @@
-//! Which arm comes next, by what all of them have come to.
+//! Which arm comes next, by what all of them have come to, and whether that still holds.
 
 /// How much an arm's share may be off after one epoch: the scale of the bounds.
 const CONFIDENCE: f64 = 0.03;
+/// A share in time that is by so much off what the arm in force used to reach says that something has changed; so
+/// does a number of calls that is off by this factor.
+const WORTH_STEP: f64 = 0.08;
+const LOAD_STEP: f64 = 1.25;
+/// Fewer calls in an epoch than this say nothing about a change.
+const CALLS_MIN: f64 = 50.0;
 
 /// Calls that were counted, discounted by their age.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -49,6 +55,23 @@ pub(super) fn choose(all: &[Counted], calls_an_epoch: f64, in_force: usize) -> u
     best.map_or(in_force, |(index, _)| index)
 }
 
+/// Whether the last epoch says that the load is another one than before: by its calls, if it is known how many there
+/// usually are, and by their share in time, if the arm that was in force is known well enough.
+pub(super) fn has_changed(last: Counted, usual_calls: Option<f64>, arm: Counted) -> bool {
+    if last.calls < CALLS_MIN {
+        return false;
+    }
+    let noise = 5.0 / last.calls.sqrt();
+    let factor = usual_calls.filter(|usual| *usual > 0.0).map(|usual| last.calls / usual);
+    let most = LOAD_STEP.max(1.0 + noise);
+    let of_load = factor.is_some_and(|factor| factor.max(1.0 / factor) > most);
+    let (now, usual) = (last.share(), arm.share());
+    let noise = 5.0 * (usual * (1.0 - usual) / last.calls).sqrt();
+    // What was in force once only has nothing to be compared with.
+    let is_known = arm.calls > 3.0 * last.calls;
+    of_load || is_known && (now - usual).abs() > WORTH_STEP.max(noise)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +95,25 @@ mod tests {
         assert_eq!(choose(&all, 100.0, 0), 1);
         let all = [counted(5000.0, 0.9), counted(100.0, 0.88)];
         assert_eq!(choose(&all, 100.0, 0), 1, "one that is nearly as good is tried more often");
+    }
+    #[test]
+    fn more_or_fewer_calls_or_another_share_in_time_say_that_the_load_has_changed() {
+        let arm = counted(5000.0, 0.9);
+        for (calls, share, usual, known) in [
+            (500.0, 0.9, Some(500.0), false),
+            (500.0, 0.9, Some(390.0), true),
+            (500.0, 0.9, Some(640.0), true),
+            (500.0, 0.9, None, false),
+            (500.0, 0.8, None, true),
+            (500.0, 0.99, None, true),
+            (100.0, 0.78, None, false),
+            (49.0, 0.0, Some(500.0), false),
+            (60.0, 0.9, Some(100.0), true),
+            (60.0, 0.9, Some(80.0), false),
+        ] {
+            let changed = has_changed(counted(calls, share), usual, arm);
+            assert_eq!(changed, known, "{calls} calls, {share} in time, usually {usual:?}");
+        }
+        assert!(!has_changed(counted(500.0, 0.1), None, counted(900.0, 0.9)), "little is known");
     }
 }

@@ -1,7 +1,7 @@
 //! `DeadlineScheduler F rounds`: a call is taken where its deadline can still be met, and nowhere else.
 //!
 //! The node measures how long functions of each task type take alone, and how much slower they are the more
-//! of them run ([`Board`]); nobody tells it how many cores there are. With that it foretells when all calls
+//! of them run ([`BoardModel`]); nobody tells it how many cores there are. With that it foretells when all calls
 //! that it has would end, with and without one more:
 //!
 //! ```text
@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use self::board::Board;
+use self::board::BoardModel;
 use super::cap::{new_peers, rounds};
 use super::params::{BadParameters, Params};
 use super::{
@@ -47,7 +47,7 @@ pub struct DeadlineScheduler {
     pub fan_out: u32,
     /// How often peers are asked at most.
     pub rounds: u32,
-    board: Mutex<Board>,
+    board: Mutex<BoardModel>,
 }
 
 /// What would become of one more call here.
@@ -82,7 +82,7 @@ impl DeadlineScheduler {
         })
     }
 
-    fn board(&self) -> MutexGuard<'_, Board> {
+    fn board(&self) -> MutexGuard<'_, BoardModel> {
         lock(&self.board)
     }
 

@@ -33,7 +33,7 @@ use std::time::Duration;
 use rand::Rng;
 use serde_json::json;
 
-use self::choice::{Counted, choose};
+use self::choice::{CountedCalls, choose, has_changed};
 use self::talk::Words;
 use super::params::{BadParameters, Params, duration_text};
 use super::registry::SchedulerSpec;
@@ -57,17 +57,11 @@ const EPOCH_MAX: Duration = Duration::from_secs(3600);
 const GAMMA: f64 = 0.995;
 /// What remains of it when the load has changed.
 const FORGET: f64 = 0.1;
-/// A share in time that is by so much off what the arm in force used to reach says that something has changed; so
-/// does a number of calls that is off by this factor.
-const WORTH_STEP: f64 = 0.08;
-const LOAD_STEP: f64 = 1.25;
 /// What trials may cost: at first, more with each epoch, at least after a change, and at most.
 const BUDGET_START: f64 = 0.3;
 const BUDGET_GROWS: f64 = 0.01;
 const BUDGET_CHANGED: f64 = 1.0;
 const BUDGET_MAX: f64 = 2.0;
-/// Fewer calls in an epoch than this say nothing about a change.
-const CALLS_MIN: f64 = 50.0;
 
 /// Bits of an arm's own mark.
 const INNER_BITS: u32 = 40;
@@ -87,7 +81,7 @@ pub struct PortfolioScheduler {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct EpochCount {
     arm: usize,
-    counted: Counted,
+    counted: CountedCalls,
     /// Whether its first moments are not counted, as another arm was in force before.
     is_short: bool,
 }
@@ -104,16 +98,18 @@ struct State {
     /// How often that was so.
     switches: u64,
     /// What this node's clients' calls came to, by arm, discounted; and as others were last told.
-    own: Vec<Counted>,
-    told: Vec<Counted>,
+    own: Vec<CountedCalls>,
+    told: Vec<CountedCalls>,
     current: EpochCount,
     last: EpochCount,
     /// What the neighbours last said.
     heard: Vec<Words>,
     /// Of all of them and this node.
-    pooled: Vec<Counted>,
+    pooled: Vec<CountedCalls>,
     /// Calls in an epoch, in all of the neighbourhood; 0 while not known.
     usual_calls: f64,
+    /// Whether that is from an epoch that is not counted from its beginning.
+    is_guess: bool,
     /// What this node would have in force next.
     proposal: Option<usize>,
     /// How often it took the load for changed.
@@ -130,13 +126,15 @@ impl State {
             arm: 0,
             switched: false,
             switches: 0,
-            own: vec![Counted::default(); arms],
-            told: vec![Counted::default(); arms],
-            current: EpochCount::default(),
+            own: vec![CountedCalls::default(); arms],
+            told: vec![CountedCalls::default(); arms],
+            // Clients begin to call some time after it.
+            current: EpochCount { is_short: true, ..EpochCount::default() },
             last: EpochCount::default(),
             heard: Vec::new(),
-            pooled: vec![Counted::default(); arms],
+            pooled: vec![CountedCalls::default(); arms],
             usual_calls: 0.0,
+            is_guess: true,
             proposal: None,
             changes: 0,
             budget: BUDGET_START,
@@ -165,7 +163,8 @@ impl State {
         }
         self.told.clone_from(&self.own);
         self.last = self.current;
-        self.current = EpochCount { arm, counted: Counted::default(), is_short: self.switched };
+        self.current =
+            EpochCount { arm, counted: CountedCalls::default(), is_short: self.switched };
     }
 
     /// The arm that most proposals are for; of equals the first of the list.
@@ -195,26 +194,31 @@ impl State {
         }
     }
 
-    /// All counts together, and of the last epoch those that had the same arm in force.
-    fn pool(&mut self) -> Counted {
+    /// All counts together, and of the last epoch those that had the same arm in force. Neighbours that have not told
+    /// theirs yet are taken to be like the others, lest words that were lost look like calls that did not come; the
+    /// second number is the share of those that have told.
+    fn pool(&mut self) -> (CountedCalls, f64) {
         self.pooled.clone_from(&self.told);
-        let mut last = self.last.counted;
+        let (mut last, mut told) = (self.last.counted, 1.0);
         for words in &self.heard {
             for (sum, counted) in self.pooled.iter_mut().zip(&words.arms) {
                 *sum = sum.plus(*counted);
             }
             if words.number == self.number && words.last_arm == self.last.arm {
-                last = last.plus(words.last);
+                (last, told) = (last.plus(words.last), told + 1.0);
             }
         }
-        last
+        let told = told / (self.heard.len() as f64 + 1.0);
+        (last.times(1.0 / told), told)
     }
 
     /// What this node is for next, once most have said what the last epoch came to.
     fn propose(&mut self) {
-        let last = self.pool();
+        let (last, told) = self.pool();
         let arm = self.pooled.get(self.last.arm).copied().unwrap_or_default();
-        if self.has_changed(last, arm) {
+        let usual_calls = (!self.is_guess).then_some(self.usual_calls);
+        // What few have told is nothing to go by, and what is left of the arm before weighs on a first epoch.
+        if told > 0.5 && !self.last.is_short && has_changed(last, usual_calls, arm) {
             self.changes += 1;
             self.usual_calls = last.calls;
             self.budget = self.budget.max(BUDGET_CHANGED);
@@ -222,33 +226,18 @@ impl State {
                 *counted = counted.times(FORGET);
             }
         }
-        self.usual_calls = match self.usual_calls > 0.0 {
-            true if self.last.is_short => self.usual_calls,
-            true => self.usual_calls + 0.2 * (last.calls - self.usual_calls),
-            false => last.calls,
-        };
+        if self.is_guess || self.usual_calls <= 0.0 {
+            self.usual_calls = last.calls;
+            self.is_guess = self.last.is_short;
+        } else if !self.last.is_short {
+            self.usual_calls += 0.2 * (last.calls - self.usual_calls);
+        }
         let best = choice::best(&self.pooled, self.usual_calls);
         if let Some((best, share)) = best.filter(|_| last.calls > 0.0) {
             let lost = if best == self.last.arm { 0.0 } else { share - last.share() };
             self.budget = (self.budget + BUDGET_GROWS - lost.max(0.0)).min(BUDGET_MAX);
         }
         self.proposal = Some(choose(&self.pooled, self.usual_calls, self.budget, self.arm));
-    }
-
-    /// Whether the last epoch says that the load is another one than before.
-    fn has_changed(&self, last: Counted, arm: Counted) -> bool {
-        // What is left of the arm before weighs on the first epoch of another one.
-        if last.calls < CALLS_MIN || self.usual_calls <= 0.0 || self.last.is_short {
-            return false;
-        }
-        let noise = 5.0 * last.calls.sqrt() / last.calls;
-        let factor = last.calls / self.usual_calls;
-        let of_load = factor.max(1.0 / factor) > LOAD_STEP.max(1.0 + noise);
-        let (now, usual) = (last.share(), arm.share());
-        let noise = 5.0 * (usual * (1.0 - usual) / last.calls).sqrt();
-        // What was in force once only has nothing to be compared with.
-        let is_known = arm.calls > 3.0 * last.calls;
-        of_load || is_known && (now - usual).abs() > WORTH_STEP.max(noise)
     }
 }
 
@@ -363,7 +352,7 @@ impl Policy for PortfolioScheduler {
             return;
         }
         let index = (outcome.mark >> ARM_SHIFT) as usize;
-        let one = Counted { calls: 1.0, in_time: f64::from(u8::from(outcome.in_time())) };
+        let one = CountedCalls { calls: 1.0, in_time: f64::from(u8::from(outcome.in_time())) };
         let mut state = self.state();
         if let Some(counted) = state.own.get_mut(index) {
             *counted = counted.plus(one);

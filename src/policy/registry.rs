@@ -8,14 +8,18 @@ use super::Policy;
 use super::cap::CapScheduler;
 use super::deadline::DeadlineScheduler;
 use super::forward::ForwardScheduler;
+use super::join_idle_queue::JoinIdleQueueScheduler;
+use super::latency::LatencyScheduler;
 use super::learning::LearningScheduler;
 use super::no::NoScheduler;
 use super::params::{BadParameters, Params};
 use super::portfolio::PortfolioScheduler;
 use super::power_of_n::PowerOfNScheduler;
 use super::power_of_n_tau::PowerOfNSchedulerTau;
+use super::prequal::PrequalScheduler;
 use super::reject::RejectScheduler;
 use super::round_robin::RoundRobinWithMasterScheduler;
+use super::second_decision::SecondDecisionScheduler;
 use crate::types::{Mended, Object, null_as_default, shortened};
 
 type Parse = fn(&mut Params<'_>) -> Result<Arc<dyn Policy>, BadParameters>;
@@ -52,6 +56,10 @@ pub const ALGORITHMS: &[Algorithm] = &[
     algorithm!(CapScheduler, "cap fan_out rounds"),
     algorithm!(DeadlineScheduler, "fan_out rounds"),
     algorithm!(PortfolioScheduler, "epoch POLICY|POLICY|…"),
+    algorithm!(JoinIdleQueueScheduler, "choices"),
+    algorithm!(SecondDecisionScheduler, "fan_out threshold"),
+    algorithm!(LatencyScheduler, "[decay]"),
+    algorithm!(PrequalScheduler, "r_probe pool_max q_rif"),
 ];
 
 /// The algorithm where none is set: v1's default.
@@ -199,6 +207,16 @@ mod tests {
                 "RoundRobinWithMasterScheduler(false, 10.0.0.1, true)",
             ),
             ("LearningScheduler 2", "LearningScheduler(2)"),
+            ("CapScheduler 2 3 4", "CapScheduler(2, 3, 4)"),
+            ("DeadlineScheduler 3 4", "DeadlineScheduler(3, 4)"),
+            (
+                "PortfolioScheduler 5s NoScheduler T|CapScheduler 2 3 4",
+                "PortfolioScheduler(5000ms, NoScheduler true|CapScheduler 2 3 4)",
+            ),
+            ("JoinIdleQueueScheduler 2", "JoinIdleQueueScheduler(2)"),
+            ("SecondDecisionScheduler 1 2", "SecondDecisionScheduler(1, 2)"),
+            ("LatencyScheduler", "LatencyScheduler(10000ms)"),
+            ("PrequalScheduler 3 16 0.84", "PrequalScheduler(3, 16, 0.84)"),
         ] {
             assert_eq!(full_name(words), shown);
         }
@@ -214,6 +232,14 @@ mod tests {
             "PowerOfNSchedulerTau 1 2 t 1 1h2m",
             "RoundRobinWithMasterScheduler 1 somewhere 0",
             "LearningScheduler 0",
+            "CapScheduler 2 3 4",
+            "DeadlineScheduler 3 4",
+            "PortfolioScheduler",
+            "PortfolioScheduler 2s RejectScheduler|PowerOfNScheduler 1 2 f 1",
+            "JoinIdleQueueScheduler 1",
+            "SecondDecisionScheduler 1 2",
+            "LatencyScheduler 1.5s",
+            "PrequalScheduler 2.5 16 0.84",
         ] {
             let policy = SchedulerSpec::from_words(words).build().expect(words);
             let spec = SchedulerSpec::of(&*policy);

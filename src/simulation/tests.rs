@@ -1,5 +1,6 @@
 //! Against what is known: closed forms, published losses, and what must hold whatever happens.
 
+mod algorithms;
 mod histories;
 
 use std::time::Duration;

@@ -100,7 +100,7 @@ struct Told {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Board {
+pub(super) struct BoardModel {
     marks: u64,
     inside: Vec<Inside>,
     /// Up to when work was reckoned.
@@ -117,7 +117,7 @@ fn place(task_type: TaskType) -> usize {
     task_type.index().unwrap_or(TYPES).min(TYPES)
 }
 
-impl Board {
+impl BoardModel {
     pub(super) fn next_mark(&mut self) -> u64 {
         self.marks += 1;
         self.marks

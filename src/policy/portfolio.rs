@@ -30,7 +30,7 @@ use std::time::Duration;
 use rand::Rng;
 use serde_json::json;
 
-use self::choice::{Counted, choose, has_changed};
+use self::choice::{CountedCalls, choose, has_changed};
 use self::talk::Words;
 use super::params::{BadParameters, Params, duration_text};
 use super::registry::SchedulerSpec;
@@ -71,7 +71,7 @@ pub struct PortfolioScheduler {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct EpochCount {
     arm: usize,
-    counted: Counted,
+    counted: CountedCalls,
     /// Whether its first moments are not counted, as another arm was in force before.
     is_short: bool,
 }
@@ -88,14 +88,14 @@ struct State {
     /// How often that was so.
     switches: u64,
     /// What this node's clients' calls came to, by arm, discounted; and as others were last told.
-    own: Vec<Counted>,
-    told: Vec<Counted>,
+    own: Vec<CountedCalls>,
+    told: Vec<CountedCalls>,
     current: EpochCount,
     last: EpochCount,
     /// What the neighbours last said.
     heard: Vec<Words>,
     /// Of all of them and this node.
-    pooled: Vec<Counted>,
+    pooled: Vec<CountedCalls>,
     /// Calls in an epoch, in all of the neighbourhood; 0 while not known.
     usual_calls: f64,
     /// Whether that is from an epoch that is not counted from its beginning.
@@ -114,13 +114,13 @@ impl State {
             arm: 0,
             switched: false,
             switches: 0,
-            own: vec![Counted::default(); arms],
-            told: vec![Counted::default(); arms],
+            own: vec![CountedCalls::default(); arms],
+            told: vec![CountedCalls::default(); arms],
             // Clients begin to call some time after it.
             current: EpochCount { is_short: true, ..EpochCount::default() },
             last: EpochCount::default(),
             heard: Vec::new(),
-            pooled: vec![Counted::default(); arms],
+            pooled: vec![CountedCalls::default(); arms],
             usual_calls: 0.0,
             is_guess: true,
             proposal: None,
@@ -150,7 +150,8 @@ impl State {
         }
         self.told.clone_from(&self.own);
         self.last = self.current;
-        self.current = EpochCount { arm, counted: Counted::default(), is_short: self.switched };
+        self.current =
+            EpochCount { arm, counted: CountedCalls::default(), is_short: self.switched };
     }
 
     /// The arm that most proposals are for; of equals the first of the list.
@@ -183,7 +184,7 @@ impl State {
     /// All counts together, and of the last epoch those that had the same arm in force. Neighbours that have not told
     /// theirs yet are taken to be like the others, lest words that were lost look like calls that did not come; the
     /// second number is the share of those that have told.
-    fn pool(&mut self) -> (Counted, f64) {
+    fn pool(&mut self) -> (CountedCalls, f64) {
         self.pooled.clone_from(&self.told);
         let (mut last, mut told) = (self.last.counted, 1.0);
         for words in &self.heard {
@@ -332,7 +333,7 @@ impl Policy for PortfolioScheduler {
             return;
         }
         let index = (outcome.mark >> ARM_SHIFT) as usize;
-        let one = Counted { calls: 1.0, in_time: f64::from(u8::from(outcome.in_time())) };
+        let one = CountedCalls { calls: 1.0, in_time: f64::from(u8::from(outcome.in_time())) };
         let mut state = self.state();
         if let Some(counted) = state.own.get_mut(index) {
             *counted = counted.plus(one);

@@ -11,13 +11,13 @@ const CALLS_MIN: f64 = 50.0;
 
 /// Calls that were counted, discounted by their age.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Counted {
+pub(super) struct CountedCalls {
     pub(super) calls: f64,
     /// Of those, served, and in time.
     pub(super) in_time: f64,
 }
 
-impl Counted {
+impl CountedCalls {
     pub(super) fn plus(self, other: Self) -> Self {
         Self { calls: self.calls + other.calls, in_time: self.in_time + other.in_time }
     }
@@ -34,7 +34,7 @@ impl Counted {
 
 /// The upper bound of an arm's share: `S / N + c · √(ln Σ N / N)`, N in epochs of so many calls. `None`: it was never
 /// tried.
-pub(super) fn bound(arm: Counted, all: &[Counted], calls_an_epoch: f64) -> Option<f64> {
+pub(super) fn bound(arm: CountedCalls, all: &[CountedCalls], calls_an_epoch: f64) -> Option<f64> {
     let epochs = arm.calls / calls_an_epoch.max(1.0);
     if epochs < 0.01 {
         return None;
@@ -45,11 +45,11 @@ pub(super) fn bound(arm: Counted, all: &[Counted], calls_an_epoch: f64) -> Optio
 
 /// The arm with the largest bound; those that were never tried come first. Where nobody has called, `in_force`
 /// stays.
-pub(super) fn choose(all: &[Counted], calls_an_epoch: f64, in_force: usize) -> usize {
+pub(super) fn choose(all: &[CountedCalls], calls_an_epoch: f64, in_force: usize) -> usize {
     if calls_an_epoch < 1.0 {
         return in_force;
     }
-    let bound = |arm: Counted| bound(arm, all, calls_an_epoch).unwrap_or(f64::INFINITY);
+    let bound = |arm: CountedCalls| bound(arm, all, calls_an_epoch).unwrap_or(f64::INFINITY);
     let bounds = all.iter().map(|arm| bound(*arm)).enumerate();
     let best = bounds.reduce(|best, other| if other.1 > best.1 { other } else { best });
     best.map_or(in_force, |(index, _)| index)
@@ -57,7 +57,7 @@ pub(super) fn choose(all: &[Counted], calls_an_epoch: f64, in_force: usize) -> u
 
 /// Whether the last epoch says that the load is another one than before: by its calls, if it is known how many there
 /// usually are, and by their share in time, if the arm that was in force is known well enough.
-pub(super) fn has_changed(last: Counted, usual_calls: Option<f64>, arm: Counted) -> bool {
+pub(super) fn has_changed(last: CountedCalls, usual_calls: Option<f64>, arm: CountedCalls) -> bool {
     if last.calls < CALLS_MIN {
         return false;
     }
@@ -76,13 +76,13 @@ pub(super) fn has_changed(last: Counted, usual_calls: Option<f64>, arm: Counted)
 mod tests {
     use super::*;
 
-    fn counted(calls: f64, share: f64) -> Counted {
-        Counted { calls, in_time: calls * share }
+    fn counted(calls: f64, share: f64) -> CountedCalls {
+        CountedCalls { calls, in_time: calls * share }
     }
 
     #[test]
     fn arms_that_were_never_tried_come_first_in_their_order() {
-        let all = [counted(100.0, 0.9), Counted::default(), Counted::default()];
+        let all = [counted(100.0, 0.9), CountedCalls::default(), CountedCalls::default()];
         assert_eq!(choose(&all, 100.0, 0), 1);
         assert_eq!(choose(&all, 0.0, 2), 2, "nobody calls");
     }

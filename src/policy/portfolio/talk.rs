@@ -9,7 +9,7 @@
 use bytes::{Buf, BufMut};
 
 use super::ARMS_MAX;
-use super::choice::Counted;
+use super::choice::CountedCalls;
 
 const NONE: u8 = u8::MAX;
 /// Counts of arms are told in tenths.
@@ -22,8 +22,8 @@ pub(super) struct Words {
     pub(super) arm: usize,
     pub(super) proposal: Option<usize>,
     pub(super) last_arm: usize,
-    pub(super) last: Counted,
-    pub(super) arms: Vec<Counted>,
+    pub(super) last: CountedCalls,
+    pub(super) arms: Vec<CountedCalls>,
 }
 
 fn byte(arm: usize) -> u8 {
@@ -61,7 +61,7 @@ impl Words {
         if count > ARMS_MAX {
             return None;
         }
-        let arms: Option<Vec<Counted>> = (0..count).map(|_| get(from)).collect();
+        let arms: Option<Vec<CountedCalls>> = (0..count).map(|_| get(from)).collect();
         Some(Self { number, arm, proposal, last_arm, last, arms: arms? })
     }
 
@@ -75,17 +75,17 @@ impl Words {
     }
 }
 
-fn put(to: &mut Vec<u8>, counted: Counted) {
+fn put(to: &mut Vec<u8>, counted: CountedCalls) {
     // A cast saturates.
     to.put_u32((counted.calls * TENTHS).round() as u32);
     to.put_u32((counted.in_time * TENTHS).round() as u32);
 }
 
-fn get(from: &mut &[u8]) -> Option<Counted> {
+fn get(from: &mut &[u8]) -> Option<CountedCalls> {
     let calls = f64::from(from.try_get_u32().ok()?) / TENTHS;
     let in_time = f64::from(from.try_get_u32().ok()?) / TENTHS;
     // More in time than there were is nobody's count.
-    (in_time <= calls).then_some(Counted { calls, in_time })
+    (in_time <= calls).then_some(CountedCalls { calls, in_time })
 }
 
 #[cfg(test)]
@@ -94,13 +94,13 @@ mod tests {
     use crate::types::SAYING_BYTES_MAX;
 
     fn words(arms: usize) -> Words {
-        let counted = Counted { calls: 12.5, in_time: 10.1 };
+        let counted = CountedCalls { calls: 12.5, in_time: 10.1 };
         Words {
             number: 7,
             arm: 1,
             proposal: None,
             last_arm: 2,
-            last: Counted { calls: 660.0, in_time: 600.0 },
+            last: CountedCalls { calls: 660.0, in_time: 600.0 },
             arms: vec![counted; arms],
         }
     }
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn counts_that_cannot_be_are_not_taken() {
-        let strange = Counted { calls: 1.0, in_time: 2.0 };
+        let strange = CountedCalls { calls: 1.0, in_time: 2.0 };
         let bytes = Words { arms: vec![strange], ..words(1) }.to_bytes(5);
         assert_eq!(Words::read(&bytes, 5), None);
         assert_eq!(Words::read(&words(ARMS_MAX + 1).to_bytes(5), 5), None);

@@ -169,7 +169,7 @@ fn words_that_were_lost_are_no_calls_that_did_not_come() {
         let mut state = State::new(1);
         (state.number, state.usual_calls, state.is_guess) = (7, 500.0, false);
         let calls = if silent == 0 { 50.0 } else { 100.0 };
-        let counted = Counted { calls, in_time: calls };
+        let counted = CountedCalls { calls, in_time: calls };
         state.last = EpochCount { counted, ..EpochCount::default() };
         let words = |number| Words {
             number,
@@ -177,7 +177,7 @@ fn words_that_were_lost_are_no_calls_that_did_not_come() {
             proposal: None,
             last_arm: 0,
             last: counted,
-            arms: vec![Counted::default()],
+            arms: vec![CountedCalls::default()],
         };
         state.heard = (0..4).map(|other| words(if other < silent { 6 } else { 7 })).collect();
         state.propose();

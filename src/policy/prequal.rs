@@ -38,7 +38,7 @@ use std::time::Duration;
 use rand::{Rng, RngExt};
 use serde_json::json;
 
-use self::pool::{Pool, R_REMOVE, Signals, reuses, threshold};
+use self::pool::{AnswerPool, R_REMOVE, Signals, reuses, threshold};
 use self::ran::Ran;
 use super::cap::new_peers;
 use super::params::{BadParameters, Params};
@@ -66,7 +66,7 @@ pub struct PrequalScheduler {
 #[derive(Debug, Default)]
 struct State {
     marks: u64,
-    pool: Pool,
+    pool: AnswerPool,
     ran: Ran,
 }
 

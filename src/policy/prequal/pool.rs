@@ -51,7 +51,7 @@ struct Answer {
 
 /// The answers, the oldest first; and what the last ones told of requests in flight, [`RIFS_MAX`] at most.
 #[derive(Debug, Default)]
-pub(super) struct Pool {
+pub(super) struct AnswerPool {
     answers: VecDeque<Answer>,
     rifs: VecDeque<u32>,
     /// Whose turn it is to leave.
@@ -79,7 +79,7 @@ pub(super) fn threshold(rifs: &VecDeque<u32>, q: f64) -> f64 {
     sorted.get(place.saturating_sub(1)).copied().map_or(f64::INFINITY, f64::from)
 }
 
-impl Pool {
+impl AnswerPool {
     pub(super) fn len(&self) -> usize {
         self.answers.len()
     }
@@ -152,8 +152,8 @@ mod tests {
         Probe { bid: Some(latency_s), ..Probe::of(peer.clone(), load) }
     }
 
-    fn pool(peers: &[Peer], all: &[(u32, f64)]) -> Pool {
-        let mut pool = Pool::default();
+    fn pool(peers: &[Peer], all: &[(u32, f64)]) -> AnswerPool {
+        let mut pool = AnswerPool::default();
         for (peer, (rif, latency_s)) in peers.iter().zip(all) {
             pool.takes(&answer(peer, *rif, *latency_s), Duration::ZERO, 3, 16);
         }
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn it_is_never_above_its_size_and_has_one_answer_of_each_peer() {
         let peers = peers(200);
-        let mut pool = Pool::default();
+        let mut pool = AnswerPool::default();
         for (peer, number) in peers.iter().chain(&peers).zip(0u32..) {
             pool.takes(&answer(peer, number, 0.1), Duration::ZERO, 3, 16);
             assert!(pool.len() <= 16 && pool.rifs.len() <= RIFS_MAX);

@@ -40,6 +40,8 @@ pub struct Metrics {
     machines: IntGaugeVec,
     keys: IntGaugeVec,
     fallbacks: IntCounter,
+    program_fallbacks: IntCounterVec,
+    outcomes_dropped: IntCounter,
     left_out: IntCounter,
     log_lines_dropped: IntCounter,
     calls: CallMetrics,
@@ -105,6 +107,15 @@ impl Metrics {
             fallbacks: single(
                 "p2pfaas_learner_fallbacks_total",
                 "Calls run here because the learner's decision could not be had",
+            ),
+            program_fallbacks: counter(
+                "p2pfaas_program_fallbacks_total",
+                "Calls run here because a program outside has not decided on them, by why",
+                &["why"],
+            ),
+            outcomes_dropped: single(
+                "p2pfaas_program_outcomes_dropped_total",
+                "Outcomes of calls that a program outside was not told, because too many waited",
             ),
             left_out: single(
                 "p2pfaas_peers_left_out_total",
@@ -199,6 +210,16 @@ impl Metrics {
         self.fallbacks.inc();
     }
 
+    /// A call runs here because a program outside has not decided on it.
+    pub fn program_fallback(&self, why: &str) {
+        self.program_fallbacks.with_label_values(&[why]).inc();
+    }
+
+    /// So many outcomes are never told to a program outside.
+    pub fn outcomes_dropped(&self, count: u64) {
+        self.outcomes_dropped.inc_by(count);
+    }
+
     /// A peer is left out for a while.
     pub fn left_out(&self) {
         self.left_out.inc();
@@ -283,6 +304,8 @@ mod tests {
         assert_eq!((metrics.restarts("queue"), metrics.restarts("gateway")), (2, 0));
         metrics.actor("queue", false, Duration::from_millis(5500));
         metrics.fallback();
+        metrics.program_fallback("silent");
+        metrics.outcomes_dropped(2);
         for (kind, _) in RefusalKind::KINDS {
             metrics.refused(*kind);
         }
@@ -321,6 +344,8 @@ mod tests {
             r#"p2pfaas_actor_ok{actor="queue"} 0"#,
             r#"p2pfaas_actor_mailbox_age_seconds{actor="queue"} 5.5"#,
             "p2pfaas_learner_fallbacks_total 1",
+            r#"p2pfaas_program_fallbacks_total{why="silent"} 1"#,
+            "p2pfaas_program_outcomes_dropped_total 2",
             "p2pfaas_log_lines_dropped_total ",
             r#"p2pfaas_refusals_total{kind="connection"} 1"#,
             r#"p2pfaas_refusals_total{kind="slow_body"} 1"#,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Policy;
 use super::cap::CapScheduler;
 use super::deadline::DeadlineScheduler;
+use super::external::ExternalScheduler;
 use super::forward::ForwardScheduler;
 use super::learning::LearningScheduler;
 use super::no::NoScheduler;
@@ -51,6 +52,7 @@ pub const ALGORITHMS: &[Algorithm] = &[
     algorithm!(LearningScheduler, "task_types"),
     algorithm!(CapScheduler, "cap fan_out rounds"),
     algorithm!(DeadlineScheduler, "fan_out rounds"),
+    algorithm!(ExternalScheduler, "URL [timeout]"),
     algorithm!(PortfolioScheduler, "epoch POLICY|POLICY|…"),
 ];
 

@@ -1,6 +1,7 @@
 //! Against what is known: closed forms, published losses, and what must hold whatever happens.
 
 mod histories;
+mod oracle;
 
 use std::time::Duration;
 

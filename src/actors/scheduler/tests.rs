@@ -126,3 +126,54 @@ async fn the_learner_is_asked_once_with_the_load_by_type_and_its_decision_carrie
         assert_eq!(second.heard.learnt.expect("still").eid, learnt.eid);
     }
 }
+
+/// Asks a program that says that after a while; gives the decision, what it took, and why it was none of the program's.
+async fn asked_program(
+    said: Option<&'static str>,
+    after: Duration,
+) -> (Scheduled, Duration, Vec<&'static str>) {
+    let words = "ExternalScheduler ws://127.0.0.1:9/ 100ms";
+    let policy = SchedulerSpec::from_words(words).build().expect("good");
+    let programs = Rc::new(Says(said, after, RefCell::default()));
+    let prober = Loads(vec![("a", load(0))], Duration::ZERO);
+    let ask = SchedulerPorts { programs: Rc::clone(&programs) as _, ..ask(prober) };
+    let scheduler = Scheduler::new(policy, node(3, &["a"]), ask, 1).start();
+    let begins = Instant::now();
+    let scheduled = scheduler.send(schedule()).await.expect("it lives");
+    (scheduled, begins.elapsed(), programs.2.take())
+}
+
+#[actix::test]
+async fn a_program_outside_decides() {
+    tokio::time::pause();
+    let forward = r#"{"id":0,"step":{"forward":"a"}}"#;
+    let (scheduled, took, why) = asked_program(Some(forward), Duration::from_millis(7)).await;
+    assert_eq!(scheduled.decision, Decision::Forward(Peer::at("a")));
+    assert!(took < Duration::from_millis(20) && why.is_empty(), "{took:?} {why:?}");
+}
+
+#[actix::test]
+async fn a_program_that_is_slow_gone_or_wrong_costs_its_time_out_and_no_call() {
+    tokio::time::pause();
+    let (run, ms) = (r#"{"id":0,"step":"reject"}"#, Duration::from_millis);
+    for (said, after, label, most) in [
+        (Some(run), ms(150), "silent", 110),
+        (None, ms(0), "silent", 10),
+        (Some("what?"), ms(0), "unreadable", 10),
+        (Some(r#"{"id":0,"step":{"forward":"b"}}"#), ms(0), "no_such_peer", 10),
+    ] {
+        let (scheduled, took, why) = asked_program(said, after).await;
+        assert_eq!(scheduled.decision, HERE);
+        assert_eq!(why, [label]);
+        assert!(took < ms(most), "{said:?} took {took:?}");
+    }
+}
+
+#[actix::test]
+async fn a_program_that_only_asks_for_probes_is_cut_off() {
+    tokio::time::pause();
+    let probe = r#"{"id":0,"step":{"probe":["a"]}}"#;
+    let (scheduled, _, why) = asked_program(Some(probe), Duration::ZERO).await;
+    assert_eq!((scheduled.decision, &*why), (HERE, &["probes"][..]));
+    assert_eq!(scheduled.heard.rounds, 4);
+}

@@ -115,7 +115,7 @@ impl Simulation {
                 }
                 Step::WaitUntil(elapsed) => known.elapsed = elapsed,
                 // There is no learner here: such a call runs where it is.
-                Step::Learn(_) => return Decision::RunHere { may_wait: true },
+                Step::Learn(_) | Step::Consult(_) => return Decision::RunHere { may_wait: true },
             }
         }
     }

@@ -314,11 +314,7 @@ pub(crate) mod testing {
     }
 
     /// Answers what it is made of after a while, and keeps why that was no step.
-    pub(crate) struct Says(
-        pub Option<&'static str>,
-        pub Duration,
-        pub RefCell<Vec<&'static str>>,
-    );
+    pub(crate) struct Says(pub Option<&'static str>, pub Duration, pub RefCell<Vec<&'static str>>);
 
     impl Programs for Says {
         fn consult(&self, _: &Consultation) -> LocalBoxFuture<'static, Option<Bytes>> {

@@ -179,13 +179,8 @@ pub(super) fn program_answer(bytes: &[u8]) {
     let words = "ExternalScheduler ws://127.0.0.1:9/";
     let policy = SchedulerSpec::from_words(words).build().expect("good");
     let peers = ["10.0.0.1", "10.0.0.2"].map(Peer::at);
-    let node = NodeView {
-        now: Duration::ZERO,
-        load: Load::default(),
-        by_type: &[],
-        k: 4,
-        peers: &peers,
-    };
+    let node =
+        NodeView { now: Duration::ZERO, load: Load::default(), by_type: &[], k: 4, peers: &peers };
     let mut heard = Knowledge { mark: 7, ..Knowledge::default() };
     let mut rng = SmallRng::seed_from_u64(7);
     let mut next = |heard: &Knowledge| policy.next(&Task::default(), node, heard, &mut rng);

@@ -3,6 +3,7 @@
 mod actor;
 mod function;
 mod learner;
+mod program;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -17,6 +18,7 @@ use self::actor::ActorMetrics;
 use self::function::CallMetrics;
 pub use self::function::FunctionMetrics;
 use self::learner::LearnerMetrics;
+use self::program::ProgramMetrics;
 use crate::error::RefusalKind;
 use crate::lock;
 use crate::rl::stats::LearnerStats;
@@ -40,13 +42,12 @@ pub struct Metrics {
     machines: IntGaugeVec,
     keys: IntGaugeVec,
     fallbacks: IntCounter,
-    program_fallbacks: IntCounterVec,
-    outcomes_dropped: IntCounter,
     left_out: IntCounter,
     log_lines_dropped: IntCounter,
     calls: CallMetrics,
     actors: ActorMetrics,
     learner: LearnerMetrics,
+    programs: ProgramMetrics,
     /// In the order of [`RefusalKind::KINDS`].
     refusals: Vec<IntCounter>,
     rendering: Mutex<()>,
@@ -108,15 +109,6 @@ impl Metrics {
                 "p2pfaas_learner_fallbacks_total",
                 "Calls run here because the learner's decision could not be had",
             ),
-            program_fallbacks: counter(
-                "p2pfaas_program_fallbacks_total",
-                "Calls run here because a program outside has not decided on them, by why",
-                &["why"],
-            ),
-            outcomes_dropped: single(
-                "p2pfaas_program_outcomes_dropped_total",
-                "Outcomes of calls that a program outside was not told, because too many waited",
-            ),
             left_out: single(
                 "p2pfaas_peers_left_out_total",
                 "Times that a peer was left out for a while because calls failed there",
@@ -128,6 +120,7 @@ impl Metrics {
             calls: CallMetrics::new(&registry),
             actors: ActorMetrics::new(&registry),
             learner: LearnerMetrics::new(&registry),
+            programs: ProgramMetrics::new(&registry),
             rendering: Mutex::default(),
             functions: Mutex::default(),
             others: OnceLock::new(),
@@ -212,12 +205,12 @@ impl Metrics {
 
     /// A call runs here because a program outside has not decided on it.
     pub fn program_fallback(&self, why: &str) {
-        self.program_fallbacks.with_label_values(&[why]).inc();
+        self.programs.fallback(why);
     }
 
     /// So many outcomes are never told to a program outside.
     pub fn outcomes_dropped(&self, count: u64) {
-        self.outcomes_dropped.inc_by(count);
+        self.programs.dropped(count);
     }
 
     /// A peer is left out for a while.

@@ -216,7 +216,7 @@ fn shown(peers: &[Peer], heard: &Knowledge, rng: &mut dyn Rng) -> Vec<Peer> {
     if peers.len() <= PEERS_MAX {
         return peers.to_vec();
     }
-    let was_asked = |peer: &&Peer| heard.asked.iter().any(|host| *host == peer.host);
+    let was_asked = |peer: &&Peer| heard.asked.contains(&peer.host);
     let (mut some, others): (Vec<&Peer>, Vec<&Peer>) = peers.iter().partition(was_asked);
     some.truncate(PEERS_MAX);
     some.extend(others.sample(rng, PEERS_MAX - some.len()));
@@ -230,12 +230,14 @@ fn check_url(url: &str) -> Result<(), &'static str> {
         return Err("printable ASCII of at most 253 characters");
     }
     let Some(rest) = url.strip_prefix("ws://") else {
-        return Err("a URL such as ws://127.0.0.1:9090/, which begins with ws:// (wss is not spoken)");
+        return Err(
+            "a URL such as ws://127.0.0.1:9090/, which begins with ws:// (wss is not spoken)",
+        );
     };
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     // Answers to clients show the whole of it.
-    if authority.contains('@') || url.contains('#') {
-        return Err("a URL without a user, a password and a fragment");
+    if authority.contains('@') || url.contains(['#', '|']) {
+        return Err("a URL without a user, a password, a fragment and a |");
     }
     let bare = match authority.strip_prefix('[') {
         Some(v6) => v6.split_once(']').map(|(host, port)| (host, port.strip_prefix(':'))),

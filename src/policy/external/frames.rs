@@ -179,11 +179,8 @@ fn by_type(loads: &[Load]) -> Vec<LoadOut> {
 
 fn peer(peer: &Peer) -> PeerOut<'_> {
     let load = peer.record.as_ref().and_then(|record| record.load);
-    let record = load.map(|load| RecordOut {
-        k: load.k,
-        running: load.running,
-        waiting: load.waiting,
-    });
+    let record =
+        load.map(|load| RecordOut { k: load.k, running: load.running, waiting: load.waiting });
     PeerOut { host: &peer.host, name: &peer.name, record }
 }
 

@@ -62,7 +62,7 @@ fn its_parameters_are_a_url_and_a_time_out() {
         ("ws://host:65536/", "a host and a port"),
         ("ws://[::1/", "a host and a port"),
         ("ws://me:secret@host/", "without a user"),
-        ("ws://host/#part", "and a fragment"),
+        ("ws://host/#part", "a fragment"),
         ("ws://h\u{f6}st/", "printable ASCII"),
     ] {
         let refused = full(&format!("ExternalScheduler {url}"));
@@ -176,7 +176,10 @@ fn peers_of_a_frame_and_probes_of_a_call_are_bounded() {
     let frame = frame(&asked.frames[0]);
     let shown = frame["peers"].as_array().expect("a list");
     assert_eq!(shown.len(), PEERS_MAX);
-    assert!(shown.iter().any(|peer| peer["host"].as_str() == Some(&*all[999].host)), "it was probed");
+    assert!(
+        shown.iter().any(|peer| peer["host"].as_str() == Some(&*all[999].host)),
+        "it was probed"
+    );
     let probe_all: Vec<&Value> = shown.iter().map(|peer| &peer["host"]).collect();
     let said = |hosts: &[&Value]| json!({"id": 1, "step": {"probe": hosts}}).to_string();
     let too_many = asked.read(Some(said(&probe_all).as_bytes()));

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{Bytes, rewritten};
 use crate::peer;
-use crate::policy::registry::SchedulerSpec;
+use crate::policy::registry::{ALGORITHMS, SchedulerSpec};
 use crate::policy::{Decision, Knowledge, NodeView, Step, Task};
 use crate::types::{Load, NAME_BYTES_MAX, Peer};
 use crate::wire::frames::{FrameWatch, HEAD_BYTES_MAX, check_next};
@@ -176,8 +176,10 @@ pub(super) fn frames(bytes: &[u8]) {
 
 /// What a program outside answers: a step that can be taken, or a reason that can be told.
 pub(super) fn program_answer(bytes: &[u8]) {
-    let words = "ExternalScheduler ws://127.0.0.1:9/";
-    let policy = SchedulerSpec::from_words(words).build().expect("good");
+    let by_url = ALGORITHMS.iter().find(|algorithm| algorithm.usage.starts_with("URL"));
+    let name = by_url.expect("one asks a program").name.to_owned();
+    let spec = SchedulerSpec { name, parameters: vec!["ws://127.0.0.1:9/".to_owned()] };
+    let policy = spec.build().expect("good");
     let peers = ["10.0.0.1", "10.0.0.2"].map(Peer::at);
     let node =
         NodeView { now: Duration::ZERO, load: Load::default(), by_type: &[], k: 4, peers: &peers };

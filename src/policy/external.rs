@@ -175,11 +175,6 @@ impl ExternalScheduler {
         Ok(Self { url, patience, calls, outcomes })
     }
 
-    /// Where the program is.
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
     /// The outcomes that the next frames take along, and how many there are no more.
     fn taken_along(&self) -> (Vec<String>, u64) {
         let mut outcomes = lock(&self.outcomes);
@@ -291,6 +286,10 @@ impl Policy for ExternalScheduler {
             outcomes.dropped += 1;
         }
         outcomes.waiting.push_back(frame);
+    }
+
+    fn program(&self) -> Option<&str> {
+        Some(&self.url)
     }
 
     fn tells(&self) -> Option<Consultation> {

@@ -371,6 +371,11 @@ pub trait Policy: Send + Sync + 'static {
     /// are killed have none.
     fn outcome(&self, _outcome: &Outcome<'_>) {}
 
+    /// The URL of the program outside that decides for it, if one does.
+    fn program(&self) -> Option<&str> {
+        None
+    }
+
     /// What a program outside is to be told although no call asks it. Asked for about once a second.
     fn tells(&self) -> Option<Consultation> {
         None

@@ -10,8 +10,7 @@ use awc::ws::Message;
 use crate::client::socket_pool::{Socket, answer, connect, sent};
 use crate::client::websocket_client;
 use crate::experiment::run::ExperimentError;
-use crate::policy::external::{ExternalScheduler, frames};
-use crate::policy::params::Params;
+use crate::policy::external::frames;
 use crate::policy::registry::SchedulerSpec;
 use crate::simulation::Oracle;
 
@@ -62,12 +61,11 @@ impl ProgramSocket {
         let runtime = actix_rt::Runtime::new().map_err(no_runtime)?;
         let (url, speaker) = (String::new(), String::new());
         let mut opened = Self { runtime, url, socket: None, speaker, trouble };
-        let is_one = scheduler.name == ExternalScheduler::NAME;
-        let parsed = ExternalScheduler::parse(&mut Params::new(&scheduler.parameters));
-        if let Ok(policy) = parsed
-            && is_one
+        // A scheduler that cannot be is told of by the simulation.
+        if let Ok(policy) = scheduler.build()
+            && let Some(url) = policy.program()
         {
-            opened.turn_to(policy.url());
+            opened.turn_to(url);
         }
         opened.trouble.check()?;
         Ok(opened)

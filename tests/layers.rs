@@ -52,7 +52,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (
         5,
         "peer",
-        "actors call client config connections error membership memory metrics saved time tls trust types \
+        "actors call client config connections error membership memory metrics policy saved time tls trust types \
          wire",
     ),
     (

@@ -115,8 +115,8 @@ impl Simulation {
                     known.probes = Some(asked.into_iter().map(probe).collect());
                 }
                 Step::WaitUntil(elapsed) => known.elapsed = elapsed,
-                // There is no learner here: such a call runs where it is.
-                Step::Learn(_) => return Decision::RunHere { may_wait: true },
+                // There is no learner here, and no program outside: such a call runs where it is.
+                Step::Learn(_) | Step::Consult(_) => return Decision::RunHere { may_wait: true },
             }
         }
     }

@@ -177,6 +177,7 @@ targets! {
     peer_answer
     peer_head
     peer_request
+    program_answer
     saved_files
     scenario
     scheduler_json

@@ -21,7 +21,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (1, "outliers", "types"),
     (1, "rl", "keys types"),
     (1, "queue", "types"),
-    (1, "policy", "rl types"),
+    (1, "policy", "rl types wire"),
     (1, "membership", "types wire"),
     (1, "trust", ""),
     (1, "error", "policy queue trust types wire"),
@@ -52,7 +52,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (
         5,
         "peer",
-        "actors call client config connections error membership memory metrics saved time tls trust types \
+        "actors call client config connections error membership memory metrics policy saved time tls trust types \
          wire",
     ),
     (
@@ -71,8 +71,8 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (
         5,
         "experiment::simulate",
-        "experiment::design experiment::report experiment::run fleet membership policy queue saved service simulation \
-         types wire",
+        "client experiment::design experiment::report experiment::run fleet membership policy queue saved service \
+         simulation types wire",
     ),
     // Assembly: a node is put together, started and stopped.
     (

@@ -1,5 +1,5 @@
 //! The Scheduler actor: runs one algorithm. It carries out the steps that the sans-IO policy asks
-//! for (probes, questions to the learner, waits) until the policy has decided, and answers with the decision.
+//! for (probes, questions to the learner and to programs outside, waits) until the policy has decided, and answers with the decision.
 //!
 //! There is one per algorithm and worker thread, on that thread, so that asking it wakes nobody up
 //! (see [`super::replicas`]). What survives a restart: the policy with its shared state (a
@@ -12,15 +12,18 @@ use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message, MessageResult, Response};
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use futures_util::future::{LocalBoxFuture, join_all};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::discovery::Published;
 use super::observe::{ActorState, Observe};
 use super::queue::Gate;
 use crate::policy::deciding::{Deciding, Found};
+use crate::policy::external::frames::BadAdvice;
+use crate::policy::external::{Advised, Consultation};
 use crate::policy::{Decision, Knowledge, LearnerDecision, Policy, Probe, Question, Step, Task};
 use crate::types::Peer;
 
@@ -74,6 +77,16 @@ pub enum Advice {
     Later(LocalBoxFuture<'static, LearnerDecision>),
 }
 
+/// The way to programs outside that decide.
+pub trait Programs {
+    /// Sends the frames of `consultation` to its program; gives what that answers, if an answer is wanted. `None`: it
+    /// cannot be had. Whoever asks waits no longer than the consultation's patience.
+    fn consult(&self, consultation: &Consultation) -> LocalBoxFuture<'static, Option<Bytes>>;
+
+    /// No step came of asking the program at `url`: the call runs here.
+    fn in_vain(&self, url: &str, why: &BadAdvice);
+}
+
 /// What every Scheduler asks on behalf of its algorithm. Cheap to clone.
 #[derive(Clone)]
 pub struct SchedulerPorts {
@@ -81,6 +94,8 @@ pub struct SchedulerPorts {
     pub prober: Rc<dyn Prober>,
     /// The learner.
     pub adviser: Rc<dyn Adviser>,
+    /// Programs outside.
+    pub programs: Rc<dyn Programs>,
 }
 
 /// What every Scheduler reads of its node.
@@ -145,6 +160,7 @@ impl Inner {
                     Advice::Now(learnt) => deciding.heard.learnt = Some(learnt),
                     Advice::Later(learnt) => return Next::Learn(learnt),
                 },
+                Some(Step::Consult(consultation)) => return Next::Consult(consultation),
                 Some(Step::Probe(peers)) => return Next::Probe(peers),
                 Some(Step::WaitUntil(after)) => return Next::WaitUntil(after),
             }
@@ -156,6 +172,16 @@ impl Inner {
         let about = self.policy.bids().then_some(task);
         let ask = |peer: Peer| self.ask.prober.probe(peer, about);
         join_all(peers.into_iter().map(ask)).await.into_iter().flatten().collect()
+    }
+
+    /// What the program advises; to run the call here where that cannot be had.
+    async fn consult(&self, consultation: &Consultation) -> Advised {
+        let answer = self.ask.programs.consult(consultation);
+        let answer = timeout(consultation.patience, answer).await.ok().flatten();
+        consultation.read(answer.as_deref()).unwrap_or_else(|why| {
+            self.ask.programs.in_vain(&consultation.url, &why);
+            consultation.fallback()
+        })
     }
 
     async fn carry_out(
@@ -176,6 +202,9 @@ impl Inner {
                     let answers = self.probe(peers, &deciding.task).await;
                     deciding.heard.answered(asked, answers);
                     probing += start.elapsed();
+                }
+                Next::Consult(consultation) => {
+                    deciding.heard.advised = Some(self.consult(&consultation).await);
                 }
                 Next::Learn(learnt) => deciding.heard.learnt = Some(learnt.await),
                 Next::WaitUntil(after) => {
@@ -198,6 +227,7 @@ impl Inner {
 enum Next {
     Decided(Decision),
     Probe(Vec<Peer>),
+    Consult(Box<Consultation>),
     Learn(LocalBoxFuture<'static, LearnerDecision>),
     WaitUntil(Duration),
     Undecided,
@@ -283,8 +313,26 @@ pub(crate) mod testing {
         }
     }
 
+    /// Answers what it is made of after a while, and keeps why that was no step.
+    pub(crate) struct Says(pub Option<&'static str>, pub Duration, pub RefCell<Vec<&'static str>>);
+
+    impl Programs for Says {
+        fn consult(&self, _: &Consultation) -> LocalBoxFuture<'static, Option<Bytes>> {
+            let (text, after) = (self.0, self.1);
+            Box::pin(async move {
+                tokio::time::sleep(after).await;
+                text.map(|text| Bytes::from_static(text.as_bytes()))
+            })
+        }
+
+        fn in_vain(&self, _: &str, why: &BadAdvice) {
+            self.2.borrow_mut().push(why.label());
+        }
+    }
+
     pub(crate) fn ask(prober: Loads) -> SchedulerPorts {
-        SchedulerPorts { prober: Rc::new(prober), adviser: Rc::new(Always(0, None)) }
+        let programs = Rc::new(Says(None, Duration::ZERO, RefCell::default()));
+        SchedulerPorts { prober: Rc::new(prober), adviser: Rc::new(Always(0, None)), programs }
     }
 
     pub(crate) fn node(running: u32, hosts: &[&str]) -> NodeSource {
@@ -306,133 +354,4 @@ pub(crate) mod testing {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::testing::*;
-    use super::*;
-    use crate::policy::registry::SchedulerSpec;
-    use crate::types::Load;
-
-    fn start(words: &str, node: NodeSource, prober: Loads) -> actix::Addr<Scheduler> {
-        let policy = SchedulerSpec::from_words(words).build().expect("a good scheduler");
-        Scheduler::new(policy, node, ask(prober), 1).start()
-    }
-
-    fn load(running: u32) -> Load {
-        Load { running, waiting: 0 }
-    }
-
-    const HERE: Decision = Decision::RunHere { may_wait: true };
-
-    #[actix::test]
-    async fn it_probes_all_at_once_and_forwards_to_the_least_loaded() {
-        tokio::time::pause();
-        let prober =
-            Loads(vec![("a", load(2)), ("b", load(0)), ("c", load(1))], Duration::from_millis(50));
-        let scheduler = start("PowerOfNScheduler 3 1 true 1", node(3, &["a", "b", "c"]), prober);
-        let answer = scheduler.send(schedule()).await.expect("it lives");
-        assert_eq!(answer.decision, Decision::Forward(Peer::at("b")));
-        let probing = answer.probing.as_millis();
-        assert!((50..60).contains(&probing), "in parallel: {probing} ms");
-    }
-
-    #[actix::test]
-    async fn a_probe_that_fails_never_counts_as_load_zero() {
-        tokio::time::pause();
-        let prober = Loads(vec![("a", load(3))], Duration::ZERO);
-        let scheduler = start("PowerOfNScheduler 2 1 true 1", node(3, &["a", "dead"]), prober);
-        let answer = scheduler.send(schedule()).await.expect("it lives");
-        assert_eq!(answer.decision, HERE);
-    }
-
-    #[actix::test]
-    async fn a_call_asked_about_again_goes_to_another_candidate_without_new_probes() {
-        tokio::time::pause();
-        let prober = Loads(vec![("a", load(0)), ("b", load(1))], Duration::from_millis(50));
-        let scheduler = start("PowerOfNScheduler 2 1 true 1", node(3, &["a", "b"]), prober);
-        let first = scheduler.send(schedule()).await.expect("it lives");
-        assert_eq!(first.decision, Decision::Forward(Peer::at("a")));
-        let mut heard = first.heard;
-        heard.unreachable.push("a".into());
-        let again = Schedule { heard: heard.clone(), ..schedule() };
-        let second = scheduler.send(again).await.expect("it lives");
-        assert_eq!(second.decision, Decision::Forward(Peer::at("b")));
-        assert_eq!(second.probing, Duration::ZERO);
-        heard.unreachable.push("b".into());
-        let third = scheduler.send(Schedule { heard, ..schedule() }).await.expect("it lives");
-        assert_eq!(third.decision, HERE);
-    }
-
-    #[actix::test]
-    async fn tau_holds_a_probed_decision_back_until_tau_after_the_arrival() {
-        tokio::time::pause();
-        let prober = Loads(vec![("a", load(0))], Duration::from_millis(30));
-        let scheduler = start("PowerOfNSchedulerTau 1 1 true 1 100ms", node(3, &["a"]), prober);
-        let asked = Instant::now();
-        let answer = scheduler.send(schedule()).await.expect("it lives");
-        assert_eq!(answer.decision, Decision::Forward(Peer::at("a")));
-        let (waited, probed) = (asked.elapsed().as_millis(), answer.probing.as_millis());
-        assert!((100..110).contains(&waited) && (30..40).contains(&probed), "{waited}, {probed}");
-    }
-
-    #[actix::test]
-    async fn it_tells_its_algorithm_and_how_many_calls_are_not_decided_yet() {
-        tokio::time::pause();
-        let prober = Loads(vec![("a", load(0))], Duration::from_millis(50));
-        let scheduler = start("PowerOfNScheduler 1 1 true 1", node(3, &["a"]), prober);
-        let calls = [scheduler.send(schedule()), scheduler.send(schedule())];
-        let state = |deciding| ActorState::Scheduler {
-            algorithm: "PowerOfNScheduler(1, 1, true, 1)".to_owned(),
-            deciding,
-        };
-        assert_eq!(scheduler.send(Observe).await, Ok(state(2)));
-        for call in calls {
-            call.await.expect("it lives");
-        }
-        assert_eq!(scheduler.send(Observe).await, Ok(state(0)));
-    }
-
-    #[actix::test]
-    async fn an_algorithm_that_never_decides_runs_the_call_here() {
-        struct Undecided;
-        impl Policy for Undecided {
-            fn name(&self) -> &'static str {
-                "Undecided"
-            }
-            fn parameters(&self) -> Vec<String> {
-                Vec::new()
-            }
-            fn next(
-                &self,
-                _: &Task,
-                _: crate::policy::NodeView<'_>,
-                _: &Knowledge,
-                _: &mut dyn rand::Rng,
-            ) -> Step {
-                Step::WaitUntil(Duration::ZERO)
-            }
-        }
-        let ask = ask(Loads(Vec::new(), Duration::ZERO));
-        let scheduler = Scheduler::new(Arc::new(Undecided), node(0, &[]), ask, 1).start();
-        assert_eq!(scheduler.send(schedule()).await.expect("it lives").decision, HERE);
-    }
-
-    #[actix::test]
-    async fn the_learner_is_asked_once_with_the_load_by_type_and_its_decision_carried_out() {
-        tokio::time::pause();
-        for waits in [None, Some(Duration::from_millis(7))] {
-            let policy = SchedulerSpec::from_words("LearningScheduler 2").build().expect("good");
-            let adviser = Rc::new(Always(3, waits));
-            let ask = SchedulerPorts { adviser, ..ask(Loads(Vec::new(), Duration::ZERO)) };
-            let scheduler = Scheduler::new(policy, node(3, &["a"]), ask, 1).start();
-            let first = scheduler.send(schedule()).await.expect("it lives");
-            assert_eq!(first.decision, Decision::Forward(Peer::at("a")));
-            let learnt = first.heard.learnt.clone().expect("it was asked");
-            assert_eq!(*learnt.state, [0.0, 0.0, 3.0, 0.0, 0.0]);
-            // Not to be connected to: the call runs here, by the decision that was taken.
-            let heard = Knowledge { unreachable: vec!["a".into()], ..first.heard };
-            let second = scheduler.send(Schedule { heard, ..schedule() }).await.expect("it lives");
-            assert_eq!(second.decision, HERE);
-            assert_eq!(second.heard.learnt.expect("still").eid, learnt.eid);
-        }
-    }
-}
+mod tests;

@@ -214,9 +214,8 @@ impl Dispatcher {
         let prepared = self.backend.prepare(&call.invocation).await;
         let been_here = self.been_here(&call);
         // A policy that learns has its own numbers for peers, so none may be missing.
-        let learns = scheduler.policy.learns();
-        let (policy, now) = (&*scheduler.policy, self.node.start.elapsed());
-        let mark = policy.mark(&call.task, now);
+        let (policy, learns) = (&*scheduler.policy, scheduler.policy.learns());
+        let mark = policy.mark(&call.task, self.node.start.elapsed());
         course.line_order = policy.line_order(mark);
         course.followed = policy.hears_outcomes().then(|| FollowedCall::of(&call.task, mark));
         let mut heard = Knowledge { mark, ..Knowledge::default() };

@@ -11,8 +11,10 @@
 mod body;
 mod failure;
 pub mod http1;
+pub mod programs;
 pub mod remote_learner;
 mod socket;
+pub mod socket_pool;
 mod trusted;
 
 use std::fmt;

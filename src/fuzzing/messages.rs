@@ -1,15 +1,21 @@
 //! What nodes tell each other, and the JSON and the frames that it comes in.
 
+use std::time::Duration;
+
 use actix_codec::Decoder;
 use actix_http::StatusCode;
 use actix_http::header::HeaderMap;
 use actix_http::ws::{Codec, ProtocolError};
 use bytes::BytesMut;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 use serde_json::Value;
 
 use super::{Bytes, rewritten};
 use crate::peer;
-use crate::types::NAME_BYTES_MAX;
+use crate::policy::registry::{ALGORITHMS, SchedulerSpec};
+use crate::policy::{Decision, Knowledge, NodeView, Step, Task};
+use crate::types::{Load, NAME_BYTES_MAX, Peer};
 use crate::wire::frames::{FrameWatch, HEAD_BYTES_MAX, check_next};
 use crate::wire::headers;
 use crate::wire::json::{self, Bounds};
@@ -165,5 +171,41 @@ pub(super) fn frames(bytes: &[u8]) {
             }
             Err(_) => break,
         }
+    }
+}
+
+/// What a program outside answers: a step that can be taken, or a reason that can be told.
+pub(super) fn program_answer(bytes: &[u8]) {
+    let by_url = ALGORITHMS.iter().find(|algorithm| algorithm.usage.starts_with("URL"));
+    let name = by_url.expect("one asks a program").name.to_owned();
+    let spec = SchedulerSpec { name, parameters: vec!["ws://127.0.0.1:9/".to_owned()] };
+    let policy = spec.build().expect("good");
+    let peers = ["10.0.0.1", "10.0.0.2"].map(Peer::at);
+    let node = NodeView {
+        now: Duration::ZERO,
+        load: Load::default(),
+        by_type: &[],
+        k: 4,
+        places: 0,
+        peers: &peers,
+    };
+    let mut heard = Knowledge { mark: 7, ..Knowledge::default() };
+    let mut rng = SmallRng::seed_from_u64(7);
+    let mut next = |heard: &Knowledge| policy.next(&Task::default(), node, heard, &mut rng);
+    let Step::Consult(asked) = next(&heard) else { panic!("it asks") };
+    heard.advised = Some(match asked.read(Some(bytes)) {
+        Ok(advised) => advised,
+        Err(why) => {
+            assert!(!why.label().is_empty() && why.to_string().len() < 1 << 16);
+            asked.fallback()
+        }
+    });
+    match next(&heard) {
+        Step::Decide(Decision::Forward(peer)) => assert!(peers.contains(&peer)),
+        Step::Decide(_) => {}
+        Step::Probe(probed) => {
+            assert!(!probed.is_empty() && probed.iter().all(|peer| peers.contains(peer)));
+        }
+        step => panic!("{step:?} is no program's"),
     }
 }

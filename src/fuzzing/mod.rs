@@ -47,6 +47,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("peer_answer", messages::peer_answer),
     ("peer_head", heads::peer_head),
     ("peer_request", messages::peer_request),
+    ("program_answer", messages::program_answer),
     ("saved_files", settings::saved_files),
     ("scenario", settings::scenario),
     ("scheduler_json", settings::scheduler_json),

@@ -3,6 +3,7 @@
 mod actor;
 mod function;
 mod learner;
+mod program;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -18,6 +19,7 @@ use self::actor::ActorMetrics;
 use self::function::CallMetrics;
 pub use self::function::FunctionMetrics;
 use self::learner::LearnerMetrics;
+use self::program::ProgramMetrics;
 use crate::error::RefusalKind;
 use crate::lock;
 use crate::policy::MemoryFigure;
@@ -48,6 +50,7 @@ pub struct Metrics {
     calls: CallMetrics,
     actors: ActorMetrics,
     learner: LearnerMetrics,
+    programs: ProgramMetrics,
     /// In the order of [`RefusalKind::KINDS`].
     refusals: Vec<IntCounter>,
     rendering: Mutex<()>,
@@ -127,6 +130,7 @@ impl Metrics {
             calls: CallMetrics::new(&registry),
             actors: ActorMetrics::new(&registry),
             learner: LearnerMetrics::new(&registry),
+            programs: ProgramMetrics::new(&registry),
             rendering: Mutex::default(),
             functions: Mutex::default(),
             others: OnceLock::new(),
@@ -207,6 +211,16 @@ impl Metrics {
     /// A call runs here because the learner's decision could not be had.
     pub fn fallback(&self) {
         self.fallbacks.inc();
+    }
+
+    /// A call runs here because a program outside has not decided on it.
+    pub fn program_fallback(&self, why: &str) {
+        self.programs.fallback(why);
+    }
+
+    /// So many outcomes are never told to a program outside.
+    pub fn outcomes_dropped(&self, count: u64) {
+        self.programs.dropped(count);
     }
 
     /// A peer is left out for a while.
@@ -303,6 +317,8 @@ mod tests {
         assert_eq!((metrics.restarts("queue"), metrics.restarts("gateway")), (2, 0));
         metrics.actor("queue", false, Duration::from_millis(5500));
         metrics.fallback();
+        metrics.program_fallback("silent");
+        metrics.outcomes_dropped(2);
         for (kind, _) in RefusalKind::KINDS {
             metrics.refused(*kind);
         }
@@ -346,6 +362,8 @@ mod tests {
             r#"p2pfaas_actor_ok{actor="queue"} 0"#,
             r#"p2pfaas_actor_mailbox_age_seconds{actor="queue"} 5.5"#,
             "p2pfaas_learner_fallbacks_total 1",
+            r#"p2pfaas_program_fallbacks_total{why="silent"} 1"#,
+            "p2pfaas_program_outcomes_dropped_total 2",
             "p2pfaas_log_lines_dropped_total ",
             r#"p2pfaas_refusals_total{kind="connection"} 1"#,
             r#"p2pfaas_refusals_total{kind="slow_body"} 1"#,

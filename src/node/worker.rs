@@ -9,15 +9,20 @@ use rand::rngs::SmallRng;
 
 use crate::actors::learner::hub::LocalLearner;
 use crate::actors::replicas::Replicas;
-use crate::actors::scheduler::{Adviser, SchedulerPorts};
+use crate::actors::scheduler::{Adviser, Programs, SchedulerPorts};
 use crate::call::Dispatcher;
 use crate::call::state::NodeState;
+use crate::client::programs::OutsidePrograms;
 use crate::client::remote_learner::RemoteLearner;
 use crate::faas::{Backends, Functions};
 use crate::http::gateway_worker::GatewayWorker;
 use crate::http::server::MakeWorker;
 use crate::peer::PeerClient;
 use crate::policy::NodeView;
+use crate::policy::external::frames;
+
+/// How often a program outside is told outcomes where no call asks it.
+const TELL_PROGRAMS: Duration = Duration::from_secs(1);
 
 /// Makes the workers of `node`, which share `backends`.
 pub fn workers(node: &Arc<NodeState>, backends: Arc<Backends>) -> Arc<MakeWorker> {
@@ -37,10 +42,12 @@ fn worker(node: &Arc<NodeState>, backends: &Backends) -> GatewayWorker {
         Arc::clone(&node.trust.members),
     ));
     let functions = Rc::new(Functions::new(&node.settings, backends, Arc::clone(&node.bodies)));
+    let programs: Rc<dyn Programs> = Rc::new(programs(node));
+    actix_rt::spawn(tell_programs(Arc::clone(node), Rc::clone(&programs)));
     let replicas = Replicas::new(
         Arc::clone(&node.in_force),
         node.source(),
-        SchedulerPorts { prober: Rc::clone(&peers) as _, adviser: adviser(node) },
+        SchedulerPorts { prober: Rc::clone(&peers) as _, adviser: adviser(node), programs },
         Arc::clone(&node.metrics),
         Arc::clone(&node.schedulers),
     );
@@ -74,6 +81,30 @@ async fn tell_idle(node: Arc<NodeState>, peers: Rc<PeerClient>) {
             let (peers, name) = (Rc::clone(&peers), active.policy.name());
             let own = published.identity.clone();
             actix_rt::spawn(async move { peers.note(&note, name, &own).await });
+        }
+    }
+}
+
+/// The way to programs outside, which are told whose sockets these are.
+fn programs(node: &Arc<NodeState>) -> OutsidePrograms {
+    let (connect, metrics) = (node.settings.peer_connect_timeout_ms, Arc::clone(&node.metrics));
+    let node = Arc::clone(node);
+    let greeting = move || {
+        let own = &node.published.load().identity;
+        Some(frames::node(&own.ip_text(), &own.id))
+    };
+    OutsidePrograms::new(Duration::from_millis(connect), Rc::new(greeting), metrics)
+}
+
+/// Tells programs outside what became of calls, also where no further call asks them. Of all workers, the one that
+/// looks first does.
+async fn tell_programs(node: Arc<NodeState>, programs: Rc<dyn Programs>) {
+    loop {
+        tokio::time::sleep(TELL_PROGRAMS).await;
+        let told = node.in_force.load().policy.tells();
+        if let Some(told) = told {
+            // Nothing is answered.
+            drop(programs.consult(&told));
         }
     }
 }

@@ -6,6 +6,7 @@
 //! ```text
 //! next(task, node, heard) → Probe(peers)   asked again with heard.probes = Some(loads)
 //!                         → Learn(state)   asked again with heard.learnt = Some(action)
+//!                         → Consult(…)     asked again with heard.advised = what a program outside says
 //!                         → WaitUntil(t)   asked again when t has passed since the arrival
 //!                         → Decide(…)      carried out; if the chosen peer cannot be connected
 //!                                          to, asked again without it
@@ -23,6 +24,7 @@
 pub mod cap;
 pub mod deadline;
 pub mod deciding;
+pub mod external;
 pub mod forward;
 pub mod join_idle_queue;
 pub mod latency;
@@ -43,6 +45,7 @@ use std::time::Duration;
 
 use rand::Rng;
 
+use self::external::{Advised, Consultation};
 use crate::rl::learner::Snapshot;
 use crate::rl::reward::{Pending, RewardSink};
 use crate::rl::{Eid, Entry, State};
@@ -103,6 +106,8 @@ pub struct Knowledge {
     pub unreachable: Vec<Arc<str>>,
     /// `None` until the learner was asked.
     pub learnt: Option<LearnerDecision>,
+    /// What a program outside said last; `None` until it was asked.
+    pub advised: Option<Advised>,
 }
 
 /// What a policy asks of the learner.
@@ -283,6 +288,8 @@ pub enum Step {
     Probe(Vec<Peer>),
     /// Ask the learner, and ask again with its decision.
     Learn(Question),
+    /// Ask a program outside, and ask again with what it advises.
+    Consult(Box<Consultation>),
     /// Ask again once this much time has passed since the call arrived.
     WaitUntil(Duration),
 }
@@ -385,6 +392,16 @@ pub trait Policy: Send + Sync + 'static {
     /// What became of a call that it decided. Only calls whose answers leave this node: those of nodes that
     /// are killed have none.
     fn outcome(&self, _outcome: &Outcome<'_>) {}
+
+    /// The URL of the program outside that decides for it, if one does.
+    fn program(&self) -> Option<&str> {
+        None
+    }
+
+    /// What a program outside is to be told although no call asks it. Asked for about once a second.
+    fn tells(&self) -> Option<Consultation> {
+        None
+    }
 
     /// The order of calls that wait for a slot here, as far as those are concerned that have this mark.
     fn line_order(&self, _mark: u64) -> LineOrder {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Policy;
 use super::cap::CapScheduler;
 use super::deadline::DeadlineScheduler;
+use super::external::ExternalScheduler;
 use super::forward::ForwardScheduler;
 use super::join_idle_queue::JoinIdleQueueScheduler;
 use super::latency::LatencyScheduler;
@@ -55,6 +56,7 @@ pub const ALGORITHMS: &[Algorithm] = &[
     algorithm!(LearningScheduler, "task_types [actions [state]]"),
     algorithm!(CapScheduler, "cap fan_out rounds"),
     algorithm!(DeadlineScheduler, "fan_out rounds"),
+    algorithm!(ExternalScheduler, "URL [timeout]"),
     algorithm!(PortfolioScheduler, "epoch POLICY|POLICY|…"),
     algorithm!(JoinIdleQueueScheduler, "choices"),
     algorithm!(SecondDecisionScheduler, "fan_out threshold"),

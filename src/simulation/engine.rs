@@ -3,6 +3,7 @@
 mod faults;
 mod members;
 mod memory;
+mod oracle;
 mod probes;
 mod way;
 
@@ -16,6 +17,8 @@ use foldhash::fast::FixedState;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
+pub use self::oracle::Oracle;
+use self::oracle::Programs;
 use super::agenda::{Agenda, CallId, Event, Nanos};
 use super::calls::{CallEnd, Calls, PassedNode};
 use super::members::{Letter, Places};
@@ -148,6 +151,8 @@ pub struct Simulation<R: Iterator<Item = Request>> {
     letters: Places<Letter>,
     /// Notes between algorithms that are on their way: from whom, to whom, what they say.
     notes: Places<(u32, u32, Vec<u8>)>,
+    /// The way to programs outside.
+    programs: Programs,
 }
 
 /// Longer times than can be told are for ever.
@@ -199,6 +204,7 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
             addresses,
             letters: Places::default(),
             notes: Places::default(),
+            programs: Programs::default(),
             requests: requests.peekable(),
             nodes,
             world,
@@ -224,6 +230,18 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
     pub fn decided_outside(mut self) -> Self {
         self.is_outside = true;
         self
+    }
+
+    /// Programs outside are asked through `oracle`. Without one, calls on which they decide run where they come.
+    #[must_use]
+    pub fn asking(mut self, oracle: Box<dyn Oracle>) -> Self {
+        self.programs.oracle = Some(oracle);
+        self
+    }
+
+    /// Calls that ran where they came because a program outside did not decide on them.
+    pub fn fallbacks(&self) -> u64 {
+        self.programs.fallbacks
     }
 
     /// Time since the beginning.

@@ -18,7 +18,7 @@ mod node;
 mod world;
 
 pub use self::calls::{CallEnd, PassedNode};
-pub use self::engine::{BadWorld, Finished, SimProgress, Simulation};
+pub use self::engine::{BadWorld, Finished, Oracle, SimProgress, Simulation};
 pub use self::members::MEMBERS_MAX;
 pub use self::network::{Link, Network};
 pub use self::world::{

@@ -2,6 +2,7 @@
 
 mod algorithms;
 mod histories;
+mod oracle;
 
 use std::time::Duration;
 

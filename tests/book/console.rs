@@ -27,6 +27,9 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("p2pfaas bench simulate scenarios/deadline-sweep", "without optimisation it takes minutes"),
     ("p2pfaas bench report results/simulated results/real", "it needs runs on real nodes"),
     ("sudo benches/membership.py", "it takes half an hour"),
+    ("pip install websockets", "it would change the machine"),
+    ("python3 examples/policy.py", "tests/external.rs runs it where Python has what it needs"),
+    ("p2pfaas bench simulate outside.toml", "tests/external.rs makes such a run"),
     ("CHAOS=long CHAOS_SEED=1 cargo test", "it takes twenty minutes"),
 ];
 

@@ -29,6 +29,7 @@ run_pages! {
     the_commands_of_deployment_run: "docs/deployment.md";
     the_commands_of_experiments_run: "docs/experiments.md";
     the_commands_of_simulation_run: "docs/simulation.md";
+    the_commands_of_external_scheduler_run: "docs/external-scheduler.md";
     the_commands_of_fleet_run: "docs/fleet.md";
     the_commands_of_functions_run: "docs/functions.md";
     the_commands_of_install_run: "docs/install.md";

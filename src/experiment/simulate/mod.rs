@@ -2,6 +2,7 @@
 
 mod job;
 mod keeper;
+mod program;
 mod world;
 
 use std::path::Path;
@@ -13,6 +14,7 @@ use serde_json::{Map, Value};
 
 use self::job::JobMaker;
 use self::keeper::{Hand, Keeper, hand};
+use self::program::{ProgramSocket, Trouble};
 use self::world::Maker;
 use crate::experiment::design::about::{About, LoadKept, NodeAbout, RunEnd};
 use crate::experiment::design::scenario::Point;
@@ -119,9 +121,12 @@ impl Simulator<'_> {
         let warm_up = self.warm_up_s(point);
         let requests = worlds.requests(point, warm_up);
         let begins = Duration::from_secs_f64(worlds.begins_s(warm_up));
+        let trouble = Trouble::default();
+        let programs = ProgramSocket::open(&world.scheduler, trouble.clone())?;
         let jobs = JobMaker::new(&world, self.inputs, point, begins, self.rows);
         let mut simulation = Simulation::new(world, requests)
-            .map_err(|why| ExperimentError::Inputs(vec![why.to_string()]))?;
+            .map_err(|why| ExperimentError::Inputs(vec![why.to_string()]))?
+            .asking(Box::new(programs));
         // A world that cannot be leaves nothing behind.
         let results = match self.rows {
             KeptRows::None => None,
@@ -134,7 +139,7 @@ impl Simulator<'_> {
             let keeps =
                 std::thread::Builder::new().spawn_scoped(scope, move || keeper.keep(&ended));
             let keeps = keeps.map_err(|why| ExperimentError::Machine(no_thread(&why)))?;
-            let went = self.go(&mut simulation, hand, watcher);
+            let went = self.go(&mut simulation, hand, watcher, &trouble);
             let kept = keeps.join().unwrap_or_else(|why| std::panic::resume_unwind(why));
             Ok::<_, ExperimentError>((went, kept))
         })?;
@@ -169,9 +174,12 @@ impl Simulator<'_> {
         simulation: &mut Simulation<R>,
         mut hand: Hand,
         watcher: &dyn Watcher,
+        trouble: &Trouble,
     ) -> Result<Duration, ExperimentError> {
         let (mut told, mut looked) = (Duration::ZERO, 0);
         loop {
+            // What a program that is gone would have decided, nobody knows.
+            trouble.check()?;
             match simulation.advance() {
                 SimProgress::Finished(finished) => {
                     if !hand.over(finished) {

@@ -136,6 +136,10 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
                     }
                     deciding.heard.learnt = Some(learnt);
                 }
+                Some(Step::Consult(consultation)) => {
+                    let host = &node.setup.host;
+                    deciding.heard.advised = Some(self.programs.consult(host, &consultation));
+                }
                 Some(Step::Probe(peers)) => return self.probe(id, index, peers),
                 Some(Step::WaitUntil(after)) => {
                     let at = came.saturating_add(nanos(after)).max(self.now);

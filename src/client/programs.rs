@@ -1,0 +1,71 @@
+//! Programs outside that decide where calls go, asked over WebSockets.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+
+use crate::actors::scheduler::Programs;
+use crate::client::socket_pool::{Greeting, SocketPool};
+use crate::metrics::Metrics;
+use crate::policy::external::Consultation;
+use crate::policy::external::frames::BadAdvice;
+
+/// Sockets to one program that a thread holds.
+const SOCKETS: usize = 4;
+/// Programs whose sockets a thread holds; there are several where an algorithm chooses among others.
+const PROGRAMS_MAX: usize = 16;
+
+/// A worker thread's way to programs.
+pub struct OutsidePrograms {
+    connect_timeout: Duration,
+    greeting: Greeting,
+    /// The one that was spoken to last is the last.
+    pools: RefCell<VecDeque<Rc<SocketPool>>>,
+    metrics: Arc<Metrics>,
+}
+
+impl OutsidePrograms {
+    /// For the current thread; `greeting` tells a program which node speaks.
+    pub fn new(connect_timeout: Duration, greeting: Greeting, metrics: Arc<Metrics>) -> Self {
+        Self { connect_timeout, greeting, pools: RefCell::default(), metrics }
+    }
+
+    fn pool(&self, url: &str, patience: Duration) -> Rc<SocketPool> {
+        let mut pools = self.pools.borrow_mut();
+        let known = pools.iter().position(|pool| pool.url() == url && pool.patience() == patience);
+        let known = known.and_then(|index| pools.remove(index));
+        let pool = known.unwrap_or_else(|| {
+            let greeting = Rc::clone(&self.greeting);
+            Rc::new(SocketPool::new(url, self.connect_timeout, SOCKETS, patience, greeting))
+        });
+        if pools.len() >= PROGRAMS_MAX {
+            pools.pop_front();
+        }
+        pools.push_back(Rc::clone(&pool));
+        pool
+    }
+}
+
+impl Programs for OutsidePrograms {
+    fn consult(&self, consultation: &Consultation) -> LocalBoxFuture<'static, Option<Bytes>> {
+        self.metrics.outcomes_dropped(consultation.dropped);
+        let pool = self.pool(&consultation.url, consultation.patience);
+        let frames = consultation.frames.clone();
+        if !consultation.asks() {
+            pool.tell(frames);
+            return Box::pin(async { None });
+        }
+        let answer = pool.ask(frames);
+        Box::pin(async move { answer.await.ok() })
+    }
+
+    fn in_vain(&self, url: &str, why: &BadAdvice) {
+        self.metrics.program_fallback(why.label());
+        tracing::warn!(url, %why, "a program has not decided on a call, which runs here");
+    }
+}

@@ -32,7 +32,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (2, "tls", "storage trust types"),
     (2, "config", "keys memory policy service storage telemetry trust types"),
     (2, "saved", "config policy queue rl storage types wire"),
-    (2, "metrics", "error rl telemetry types"),
+    (2, "metrics", "error policy rl telemetry types"),
     (2, "connections", "config error memory metrics"),
     // Actors: state, time and timers around the core.
     (3, "actors", "error membership metrics policy queue rl saved storage types wire"),

@@ -44,7 +44,7 @@ use crate::error::{CallOutcome, Error};
 use crate::memory::budget::Reservation;
 use crate::metrics::FunctionMetrics;
 use crate::policy::deciding::FORWARDS_MAX;
-use crate::policy::{Decision, Knowledge, LearnerDecision, LineOrder, Task};
+use crate::policy::{Decision, Knowledge, LearnerDecision, LineOrder, Policy, Task};
 use crate::queue::{Arriving, Refusal};
 use crate::types::{FunctionName, Peer, shortened};
 use crate::wire::{PeerHop, Timings, seconds};
@@ -174,7 +174,10 @@ impl Dispatcher {
             }
         };
         let total = arrival.elapsed();
-        count.followed = course.followed.take();
+        count.followed = course.followed.take().map(|mut followed| {
+            followed.heard(result.as_ref().ok().map(|answer| answer.status), course.has_run());
+            followed
+        });
         count.outcome = match &result {
             Ok(_) if course.elsewhere.is_some() => CallOutcome::Forwarded,
             Ok(_) => CallOutcome::Executed,
@@ -213,15 +216,8 @@ impl Dispatcher {
         // others waiting. A call that runs elsewhere does not need it to come to anything.
         let prepared = self.backend.prepare(&call.invocation).await;
         let been_here = self.been_here(&call);
-        // A policy that learns has its own numbers for peers, so none may be missing.
-        let (policy, learns) = (&*scheduler.policy, scheduler.policy.learns());
-        let mark = policy.mark(&call.task, self.node.start.elapsed());
-        course.line_order = policy.line_order(mark);
-        course.followed = policy.hears_outcomes().then(|| FollowedCall::of(&call.task, mark));
-        let mut heard = Knowledge { mark, ..Knowledge::default() };
-        if !learns && scheduler.policy.may_forward(&call.task) {
-            heard.unreachable = self.left_out(&call, &*scheduler.policy);
-        }
+        let learns = scheduler.policy.learns();
+        let mut heard = self.begin(&call, &*scheduler.policy, course);
         for _ in 0..FORWARDS_MAX {
             let ask = Schedule { task: call.task.clone(), arrival: call.arrival, heard };
             let scheduled = self.replicas.ask(call.steer, scheduler, ask).await;
@@ -271,6 +267,19 @@ impl Dispatcher {
         }
         prepared?;
         self.run_here(call, true, course).await
+    }
+
+    /// What is known of a call before `policy` is asked.
+    fn begin(&self, call: &Call, policy: &dyn Policy, course: &mut Course) -> Knowledge {
+        let mark = policy.mark(&call.task, call.arrival.saturating_duration_since(self.node.start));
+        course.line_order = policy.line_order(mark);
+        course.followed = policy.hears_outcomes().then(|| FollowedCall::of(&call.task, mark));
+        let mut heard = Knowledge { mark, ..Knowledge::default() };
+        // A policy that learns has its own numbers for peers, so none may be missing.
+        if !policy.learns() && policy.may_forward(&call.task) {
+            heard.unreachable = self.left_out(call, policy);
+        }
+        heard
     }
 
     /// The metrics of a function: its own once it `exists`, for clients type any name.

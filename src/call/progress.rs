@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderMap;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -25,11 +26,22 @@ pub(super) struct FollowedCall {
     pub(super) peer: Option<Arc<str>>,
     /// When its function began here.
     pub(super) started: Option<Instant>,
+    /// What an answer that says that something failed says.
+    told: Option<OutcomeKind>,
 }
 
 impl FollowedCall {
     pub(super) fn of(task: &Task, mark: u64) -> Self {
-        Self { task: task.clone(), mark, peer: None, started: None }
+        Self { task: task.clone(), mark, peer: None, started: None, told: None }
+    }
+
+    /// It was answered with that status, and has run or not. A peer that rejects a call, or is full, answers as well.
+    pub(super) fn heard(&mut self, status: Option<StatusCode>, has_run: bool) {
+        let failed = status.is_some_and(|it| it.is_client_error() || it.is_server_error());
+        self.told = failed.then_some(match has_run {
+            true => OutcomeKind::Failed,
+            false => OutcomeKind::Full,
+        });
     }
 }
 
@@ -98,7 +110,10 @@ impl Drop for Count {
             task: &followed.task,
             mark: followed.mark,
             now: (self.arrival + total).saturating_duration_since(self.start),
-            kind: kind(self.outcome),
+            kind: match kind(self.outcome) {
+                OutcomeKind::Served => followed.told.unwrap_or(OutcomeKind::Served),
+                kind => kind,
+            },
             peer: followed.peer.as_deref(),
             execution: followed.started.map(|started| started.elapsed()),
             total,

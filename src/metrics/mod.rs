@@ -108,13 +108,7 @@ impl Metrics {
             probes: counter("p2pfaas_probes_total", "Probes of peers, by result", &["result"]),
             machines: gauges("p2pfaas_machines", "Known machines by standing", "standing"),
             keys: gauges("p2pfaas_cluster_key", "Cluster keys in force: 1 seals, 2 opens", "id"),
-            memory: register(
-                &registry,
-                GaugeVec::new(
-                    Opts::new("p2pfaas_scheduler_memory", "What the algorithm in force has learnt"),
-                    &["what", "of"],
-                ),
-            ),
+            memory: memory_gauges(&registry),
             fallbacks: single(
                 "p2pfaas_learner_fallbacks_total",
                 "Calls run here because the learner's decision could not be had",
@@ -276,6 +270,11 @@ impl Metrics {
         }
         text
     }
+}
+
+fn memory_gauges(registry: &Registry) -> GaugeVec {
+    let about = Opts::new("p2pfaas_scheduler_memory", "What the algorithm in force has learnt");
+    register(registry, GaugeVec::new(about, &["what", "of"]))
 }
 
 /// Registers a metric. Names and labels are constants, so what is wrong with them shows in every

@@ -30,6 +30,7 @@ pub mod join_idle_queue;
 pub mod latency;
 pub mod learning;
 pub mod no;
+mod outcome;
 pub mod params;
 pub mod portfolio;
 pub mod power_of_n;
@@ -46,6 +47,7 @@ use std::time::Duration;
 use rand::Rng;
 
 use self::external::{Advised, Consultation};
+pub use self::outcome::{LineOrder, MemoryFigure, Note, Outcome, OutcomeKind};
 use crate::rl::learner::Snapshot;
 use crate::rl::reward::{Pending, RewardSink};
 use crate::rl::{Eid, Entry, State};
@@ -205,78 +207,6 @@ impl Probe {
     pub fn of(peer: Peer, load: Load) -> Self {
         Self { peer, load, k: None, by_type: Vec::new(), bid: None }
     }
-}
-
-/// What became of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutcomeKind {
-    /// Its function answered.
-    Served,
-    /// Its function failed, here or at a peer.
-    Failed,
-    /// The algorithm rejected it.
-    Rejected,
-    /// The node that was to run it had no room.
-    Full,
-    /// The peer that it was handed to is lost, or its client has gone.
-    Lost,
-}
-
-/// What became of a call that was decided at this node.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Outcome<'a> {
-    /// The call.
-    pub task: &'a Task,
-    /// What [`Policy::mark`] gave for it.
-    pub mark: u64,
-    /// The node's clock: now, as its answer leaves.
-    pub now: Duration,
-    /// What became of it.
-    pub kind: OutcomeKind,
-    /// The peer that it was handed to; `None`: it was not.
-    pub peer: Option<&'a str>,
-    /// How long its function ran here; `None`: it did not.
-    pub execution: Option<Duration>,
-    /// From its arrival here to the end of its answer.
-    pub total: Duration,
-}
-
-impl Outcome<'_> {
-    /// Whether it was served, and within its deadline where it has one.
-    pub fn in_time(&self) -> bool {
-        let late = self.task.deadline.is_some_and(|deadline| self.total > deadline);
-        self.kind == OutcomeKind::Served && !late
-    }
-}
-
-/// A short message from one node's algorithm to a peer's.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Note {
-    /// Whom it is for.
-    pub to: Peer,
-    /// What it says, at most [`NOTE_BYTES_MAX`] bytes.
-    pub text: Vec<u8>,
-}
-
-/// A figure of an algorithm's memory.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MemoryFigure {
-    /// What it counts or measures, in a word or two with `_` between.
-    pub what: &'static str,
-    /// Of what; may be empty.
-    pub of: String,
-    /// The figure itself.
-    pub value: f64,
-}
-
-/// The order in which calls that wait for a slot get one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LineOrder {
-    /// As they came.
-    #[default]
-    Arrival,
-    /// The one whose deadline is next is first; those without are last, as they came.
-    EarliestDeadline,
 }
 
 /// What a policy wants next.

@@ -3,6 +3,7 @@ use rand::rngs::SmallRng;
 
 use super::super::testing::*;
 use super::super::{OutcomeKind, Peer};
+use super::state::EpochCount;
 use super::*;
 use crate::types::NodeRecord;
 
@@ -166,7 +167,7 @@ fn a_load_that_stays_is_not_taken_for_another_one_because_words_were_lost() {
 #[test]
 fn words_that_were_lost_are_no_calls_that_did_not_come() {
     for (silent, changes) in [(0, 1), (1, 0), (2, 0), (4, 0)] {
-        let mut state = State::new(1);
+        let mut state = PortfolioState::new(1);
         (state.number, state.usual_calls, state.is_guess) = (7, 500.0, false);
         let calls = if silent == 0 { 50.0 } else { 100.0 };
         let counted = CountedCalls { calls, in_time: calls };

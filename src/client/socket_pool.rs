@@ -35,7 +35,7 @@ const HANDSHAKE: Duration = Duration::from_secs(2);
 const FRAME_BYTES_MAX: u64 = 64 << 10;
 
 /// A WebSocket from here.
-pub type Socket = Framed<BoxedSocket, BoundedCodec>;
+pub type PooledSocket = Framed<BoxedSocket, BoundedCodec>;
 
 /// The protocol's codec, which waits for no frame that is too large.
 pub struct BoundedCodec(Codec);
@@ -221,7 +221,7 @@ impl Drop for SocketPool {
 ///
 /// # Errors
 /// Why it cannot be had, in words.
-pub async fn connect(http: &awc::Client, url: &str) -> Result<Socket, String> {
+pub async fn connect(http: &awc::Client, url: &str) -> Result<PooledSocket, String> {
     match timeout(HANDSHAKE, http.ws(url).connect()).await {
         Ok(Ok((_, socket))) => Ok(socket.into_map_codec(BoundedCodec)),
         Ok(Err(why)) => Err(format!("it cannot be connected to: {why}")),
@@ -274,7 +274,7 @@ impl Keeper {
     }
 
     /// Asks over `socket` until it ends, or the pool does.
-    async fn serve(&self, mut socket: Socket, jobs: &Jobs) {
+    async fn serve(&self, mut socket: PooledSocket, jobs: &Jobs) {
         let patience = self.patience;
         if let Some(greeting) = (self.greeting)()
             && !sent(&mut socket, [Message::Text(greeting.into())], patience).await
@@ -318,7 +318,7 @@ impl Keeper {
 
 impl Job {
     /// Whether its frames were sent in time. Those before the question are not sent again.
-    async fn sent_on(&mut self, socket: &mut Socket, patience: Duration) -> bool {
+    async fn sent_on(&mut self, socket: &mut PooledSocket, patience: Duration) -> bool {
         let last = self.frames.last().cloned();
         let mut frames = std::mem::take(&mut self.frames);
         if self.reply.is_some() {
@@ -331,7 +331,7 @@ impl Job {
 /// Whether `messages` were sent in time, as few packets as can be. A server that reads nothing is given up like one
 /// that is gone.
 pub async fn sent(
-    socket: &mut Socket,
+    socket: &mut PooledSocket,
     messages: impl IntoIterator<Item = Message>,
     patience: Duration,
 ) -> bool {
@@ -345,7 +345,7 @@ pub async fn sent(
 }
 
 /// The next text that comes. `None`: the socket has ended.
-pub async fn answer(socket: &mut Socket) -> Option<Bytes> {
+pub async fn answer(socket: &mut PooledSocket) -> Option<Bytes> {
     loop {
         match socket.next().await?.ok()? {
             Frame::Text(text) => return Some(text),

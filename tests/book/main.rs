@@ -41,6 +41,7 @@ run_pages! {
     the_commands_of_settings_run: "docs/settings.md";
     the_commands_of_troubleshooting_run: "docs/troubleshooting.md";
     the_commands_of_upgrade_run: "docs/upgrade.md";
+    the_commands_of_which_scheduler_run: "docs/which-scheduler.md";
     the_commands_of_write_a_scheduler_run: "docs/write-a-scheduler.md";
 }
 

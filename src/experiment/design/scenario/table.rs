@@ -119,8 +119,8 @@ key_table! {
             /// Entries that the bench sends to a node's learner at once; what is there goes after 5
             /// s in any case.
             train_batch: usize = 20 => unit: "entries", allowed: within(1.0, 1e4);
-            /// Time of the same load before a run under LearningScheduler, to learn from; not
-            /// measured. Of a recording it is the same calls, from `from_s` on.
+            /// Time of the same load before a run under an algorithm that learns; not measured. Of a
+            /// recording it is the same calls, from `from_s` on.
             learner_warm_up_s: f64 = 0.0 => unit: "seconds", allowed: within(0.0, 1e6);
             /// Time that the fleet has to become quiet between runs.
             quiet_timeout_s: f64 = 60.0 => unit: "seconds", allowed: within(0.0, 86400.0);

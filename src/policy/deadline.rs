@@ -1,7 +1,7 @@
 //! `DeadlineScheduler F rounds`: a call is taken where its deadline can still be met, and nowhere else.
 //!
 //! The node measures how long functions of each task type take alone, and how much slower they are the more
-//! of them run ([`BoardModel`]); nobody tells it how many cores there are. With that it foretells when all calls
+//! of them run (`deadline/board.rs`); nobody tells it how many cores there are. With that it foretells when all calls
 //! that it has would end, with and without one more:
 //!
 //! ```text

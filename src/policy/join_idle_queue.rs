@@ -21,7 +21,7 @@
 //! it is busy. And lists' lengths are not asked for: each note says how long its sender's own list is, a peer of which
 //! nothing was heard counts as having an empty one, and of equals the one at which this node enlisted less recently is
 //! taken. (Simulated with 20 nodes, that is no better than a random one.) Notes can be lost: whoever was not handed a
-//! call for [`LEASE`] may enlist again, and is struck out by then.
+//! call for a minute may enlist again, and is struck out by then.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -16,9 +16,9 @@
 //! in conservative bandits (Wu, Shariff, Lattimore, Szepesvári, *Conservative bandits*, ICML 2016). It grows by 1 % of
 //! an epoch's calls each epoch, and each trial takes from it what it lost against the best arm. Where the arm in force does far worse or
 //! better than it used to, or clients send far more or fewer calls, all that was learnt is discounted at once by
-//! [`state::FORGET`]: the load has changed, and what was best may not be any more.
+//! a factor of ten: the load has changed, and what was best may not be any more.
 //!
-//! There is no leader. Each node says in its record what it has counted ([`talk`]), which arm it has in force and
+//! There is no leader. Each node says in its record what it has counted (`portfolio/talk.rs`), which arm it has in force and
 //! which one it would choose next; all of them choose by the same sums, and where records that were lost make them
 //! differ, the majority of proposals decides. Epochs have numbers, and a node that hears of the next one begins it,
 //! too: clocks need not agree, and a node that joins does what the others do.

@@ -27,7 +27,7 @@
 //! pool, with the rules of the asynchronous mode, for the calls after it. This node is a candidate as well, by its own
 //! load and latency, which it knows unasked. With r_probe ≤ r_remove the pool runs dry, and calls go at random.
 //! Where (1 − m / n) · r_probe is not more than r_remove, as in clusters that are hardly larger than the pool, the
-//! formula gives no number, and answers are used [`REUSES_MAX`](pool::REUSES_MAX) times.
+//! formula gives no number, and answers are used 16 times.
 
 mod pool;
 mod ran;

@@ -9,6 +9,7 @@ use actix_web::http::{Method, StatusCode};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
+use rand::Rng;
 
 use super::body::{AnswerStream, BodySource, NextPiece};
 use super::judging::at_peer;
@@ -21,6 +22,7 @@ use crate::call::state::NodeTrust;
 use crate::config::{AdminToken, Settings};
 use crate::outliers::AtPeer;
 use crate::policy::forward::ForwardScheduler;
+use crate::policy::{NodeView, Outcome, OutcomeKind, Step};
 use crate::queue::Limits;
 use crate::rl::learner::Learner;
 use crate::rl::parameters::Parameters;
@@ -200,6 +202,63 @@ async fn a_call_that_may_have_run_elsewhere_never_runs_twice() {
         let outcome = stage.dispatcher.carry_out(stage.call()).await;
         assert_eq!(outcome.result.expect_err("it failed").code().code, code);
         assert_eq!(stage.counts(), (0, 1));
+    }
+}
+
+/// A call's mark, what became of it, the peer that had it, and whether it ran here.
+type ToldOutcome = (u64, OutcomeKind, Option<String>, bool);
+
+/// Forwards all, and keeps what it is told.
+#[derive(Default)]
+struct Told(std::sync::Mutex<Vec<ToldOutcome>>);
+
+impl Policy for Told {
+    fn name(&self) -> &'static str {
+        "Told"
+    }
+
+    fn parameters(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn mark(&self, _: &Task, _: Duration) -> u64 {
+        7
+    }
+
+    fn next(&self, _: &Task, node: NodeView<'_>, heard: &Knowledge, _: &mut dyn Rng) -> Step {
+        assert_eq!(heard.mark, 7);
+        node.peers.first().map_or_else(Step::run_here, |peer| Step::forward(peer.clone()))
+    }
+
+    fn hears_outcomes(&self) -> bool {
+        true
+    }
+
+    fn outcome(&self, outcome: &Outcome<'_>) {
+        let peer = outcome.peer.map(str::to_owned);
+        let ran = outcome.execution.is_some();
+        crate::lock(&self.0).push((outcome.mark, outcome.kind, peer, ran));
+    }
+}
+
+#[actix_rt::test]
+async fn an_algorithm_is_told_once_what_became_of_each_call_that_it_decided() {
+    let (peer, second) = (|| Some("10.0.0.2".to_owned()), || Some("10.0.0.3".to_owned()));
+    let broke = || ForwardFailure::Broke(Cause::of("reset"));
+    for (hosts, failures, told) in [
+        (&[][..], vec![], (7, OutcomeKind::Served, None, true)),
+        // No peer has run it: its answer tells of no execution.
+        (&["10.0.0.2"], vec![], (7, OutcomeKind::Served, peer(), false)),
+        (&["10.0.0.2", "10.0.0.3"], vec![not_sent()], (7, OutcomeKind::Served, second(), false)),
+        (&["10.0.0.2"], vec![not_sent()], (7, OutcomeKind::Served, None, true)),
+        (&["10.0.0.2"], vec![broke()], (7, OutcomeKind::Lost, peer(), false)),
+    ] {
+        let stage = Stage::new(hosts, failures);
+        let policy = Arc::new(Told::default());
+        let active = Active::new(1, Arc::clone(&policy) as _);
+        stage.dispatcher.node.in_force.store(Arc::new(active));
+        drop(stage.dispatcher.carry_out(stage.call()).await);
+        assert_eq!(*crate::lock(&policy.0), [told], "{hosts:?}");
     }
 }
 

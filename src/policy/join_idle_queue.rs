@@ -161,7 +161,9 @@ impl Policy for JoinIdleQueueScheduler {
             state.known.retain(|host, _| node.peers.iter().any(|peer| peer.host == *host));
         }
         let known = |peer: &&Peer| state.known.get(&peer.host).copied().unwrap_or_default();
-        let to = node.peers.sample(rng, self.choices).min_by_key(known)?.clone();
+        // Others do not hear notes: nodes of v1, and those of which nothing is known yet.
+        let hear: Vec<&Peer> = node.peers.iter().filter(|peer| peer.streams).collect();
+        let to = hear.sample(rng, self.choices).copied().min_by_key(known)?.clone();
         if let Some(known) = state.of(&to.host) {
             known.enlisted = Some(node.now);
         }

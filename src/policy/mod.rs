@@ -413,7 +413,11 @@ pub(crate) mod testing {
 
     pub(crate) fn peers(n: usize) -> Vec<Peer> {
         (1..=n)
-            .map(|i| Peer { name: format!("n{i}").into(), ..Peer::at(&format!("10.0.0.{i}")) })
+            .map(|i| Peer {
+                name: format!("n{i}").into(),
+                streams: true,
+                ..Peer::at(&format!("10.0.0.{i}"))
+            })
             .collect()
     }
 

@@ -53,7 +53,7 @@ pub const DEFAULT_ARMS: &str = "DeadlineScheduler 3 4|CapScheduler 2 3 4|PowerOf
 /// How long an epoch is where nobody says.
 const EPOCH: Duration = Duration::from_secs(5);
 /// Bounds of an epoch: records need some seconds to be everywhere.
-const EPOCH_MIN: Duration = Duration::from_secs(1);
+const EPOCH_MIN: Duration = Duration::from_secs(3);
 const EPOCH_MAX: Duration = Duration::from_secs(3600);
 
 /// Bits of an arm's own mark.
@@ -76,7 +76,7 @@ impl PortfolioScheduler {
 
     /// Reads `EPOCH POLICY|POLICY|…`; without any, an epoch of 5 s and [`DEFAULT_ARMS`].
     pub fn parse(params: &mut Params<'_>) -> Result<Self, BadParameters> {
-        let wanted = "a duration from 1s to 1h, such as 5s";
+        let wanted = "a duration from 3s to 1h, such as 5s";
         let epoch = match params.has_more() {
             true => params.duration_within("epoch", EPOCH_MIN, EPOCH_MAX, wanted)?,
             false => EPOCH,

@@ -292,6 +292,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_due_first_starts_first_and_all_else_as_it_came() {
+        let mut queue = Discipline::new(limits(1, 9), 100);
+        let due = |seconds| Some(std::time::Duration::from_secs(seconds));
+        for (id, due) in [(0, None), (1, None), (2, due(9)), (3, due(3)), (4, None), (5, due(3))] {
+            queue.arrive(Arriving { due, ..call(1, true) }, |_| id).expect("there is room");
+        }
+        let started: Vec<_> = std::iter::from_fn(|| finish(&mut queue)).collect();
+        assert_eq!(started, [3, 5, 2, 1, 4]);
+        assert_eq!(queue.places(), 9);
+    }
+
+    #[test]
     fn with_the_line_off_a_call_is_refused_when_no_slot_is_free() {
         let off = Limits { queue_enabled: false, ..limits(1, 5) };
         let mut queue = Discipline::new(off, 100);

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::membership::swim::DATAGRAM_BYTES_MAX;
+use crate::types::SAYING_BYTES_MAX;
 
 fn ip(n: usize) -> IpAddr {
     match n % 3 {
@@ -258,4 +259,25 @@ proptest! {
         }
         prop_assert!(records.parts.len() <= 80);
     }
+}
+
+#[test]
+fn what_an_algorithm_says_travels_with_the_load_and_too_much_of_it_is_refused() {
+    let (mut from, mut to) = (Records::new(ip(1)), Records::new(ip(2)));
+    to.up(ip(1));
+    let saying: Saying = vec![7u8; SAYING_BYTES_MAX].into();
+    let mut at = COMPARE;
+    for said in [saying, Saying::default()] {
+        for item in from.say(&NodeDescription::default(), load(1), &said, at, 1000) {
+            to.heard(&item, at).expect("it is one");
+        }
+        assert_eq!(to.of(ip(1)).map(|record| Arc::clone(&record.saying)), Some(said));
+        at += COMPARE * 5;
+    }
+    let long = vec![0u8; SAYING_BYTES_MAX + 1];
+    let mut fields = bytes::BytesMut::new();
+    bytes::BufMut::put_u8(&mut fields, 5);
+    bytes::BufMut::put_u16(&mut fields, u16::try_from(long.len()).expect("short"));
+    bytes::BufMut::put_slice(&mut fields, &long);
+    assert!(codec::content(Part::Load, &fields).is_err());
 }

@@ -97,12 +97,11 @@ pub struct CallReport {
 }
 
 /// What is known of a call on its way through, filled in as it goes.
-#[derive(Default)]
-struct Course {
+struct Course<'a> {
     /// Where it stands in line, if it must wait.
     line_order: LineOrder,
     /// What its algorithm is to be told in the end.
-    followed: Option<FollowedCall>,
+    followed: &'a mut Option<FollowedCall>,
     scheduling: Option<Duration>,
     probing: Option<Duration>,
     execution: Option<Duration>,
@@ -111,10 +110,24 @@ struct Course {
     away: Option<OwnedSemaphorePermit>,
 }
 
-impl Course {
+impl Course<'_> {
+    /// Of which nothing is known; what its algorithm is to be told is kept where it outlives a client that hangs up.
+    fn of(followed: &mut Option<FollowedCall>) -> Course<'_> {
+        Course {
+            line_order: LineOrder::default(),
+            followed,
+            scheduling: None,
+            probing: None,
+            execution: None,
+            learnt: None,
+            elsewhere: None,
+            away: None,
+        }
+    }
+
     /// It is handed to that peer; `None`: it could not be.
     fn goes_to(&mut self, peer: Option<&Peer>) {
-        if let Some(followed) = &mut self.followed {
+        if let Some(followed) = self.followed.as_mut() {
             followed.peer = peer.map(|peer| Arc::clone(&peer.host));
         }
     }
@@ -163,7 +176,7 @@ impl Dispatcher {
             followed: None,
             start: self.node.start,
         };
-        let mut course = Course::default();
+        let mut course = Course::of(&mut count.followed);
         let mut phase = self.node.phase.subscribe();
         let result = {
             let carried = self.run_or_forward(call, &scheduler, &mut course);
@@ -174,20 +187,20 @@ impl Dispatcher {
             }
         };
         let total = arrival.elapsed();
-        count.followed = course.followed.take().map(|mut followed| {
-            followed.heard(result.as_ref().ok().map(|answer| answer.status), course.has_run());
-            followed
-        });
+        let has_run = course.has_run();
+        if let Some(followed) = course.followed.as_mut() {
+            followed.heard(result.as_ref().ok().map(|answer| answer.status), has_run);
+        }
+        let Course { learnt, elsewhere, scheduling, probing, execution, away, .. } = course;
         count.outcome = match &result {
-            Ok(_) if course.elsewhere.is_some() => CallOutcome::Forwarded,
+            Ok(_) if elsewhere.is_some() => CallOutcome::Forwarded,
             Ok(_) => CallOutcome::Executed,
             Err(error) => error.outcome(),
         };
-        if course.has_run() {
+        if has_run {
             count.metrics = self.metrics_of(&name, true);
         }
         count.first_byte();
-        let away = course.away.take();
         let result = match result {
             Ok(answer) => Ok(Followed::follow(answer, count, away, span)),
             Err(error) => {
@@ -196,12 +209,11 @@ impl Dispatcher {
             }
         };
         let timings = Timings {
-            execution_time: course.execution.and_then(seconds),
+            execution_time: execution.and_then(seconds),
             total_time: seconds(total),
-            scheduling_time: course.scheduling.and_then(seconds),
-            probing_time: course.probing.and_then(seconds),
+            scheduling_time: scheduling.and_then(seconds),
+            probing_time: probing.and_then(seconds),
         };
-        let Course { learnt, elsewhere, .. } = course;
         CallReport { result, scheduler, timings, learnt, arrival, elsewhere }
     }
 
@@ -209,7 +221,7 @@ impl Dispatcher {
         &self,
         mut call: Call,
         scheduler: &Arc<Active>,
-        course: &mut Course,
+        course: &mut Course<'_>,
     ) -> Result<Answer, Error> {
         // Before the decision, so that nothing comes between that and the slot: calls that arrive
         // together must see each other. And before there is a slot, for names that lead nowhere would keep
@@ -270,10 +282,10 @@ impl Dispatcher {
     }
 
     /// What is known of a call before `policy` is asked.
-    fn begin(&self, call: &Call, policy: &dyn Policy, course: &mut Course) -> Knowledge {
+    fn begin(&self, call: &Call, policy: &dyn Policy, course: &mut Course<'_>) -> Knowledge {
         let mark = policy.mark(&call.task, call.arrival.saturating_duration_since(self.node.start));
         course.line_order = policy.line_order(mark);
-        course.followed = policy.hears_outcomes().then(|| FollowedCall::of(&call.task, mark));
+        *course.followed = policy.hears_outcomes().then(|| FollowedCall::of(&call.task, mark));
         let mut heard = Knowledge { mark, ..Knowledge::default() };
         // A policy that learns has its own numbers for peers, so none may be missing.
         if !policy.learns() && policy.may_forward(&call.task) {
@@ -326,7 +338,7 @@ impl Dispatcher {
         &self,
         call: Call,
         may_wait: bool,
-        course: &mut Course,
+        course: &mut Course<'_>,
     ) -> Result<Answer, Error> {
         let arrived = Instant::now();
         let bytes = call.invocation.body.held_bytes() as u64;
@@ -344,7 +356,7 @@ impl Dispatcher {
         };
         let name = call.invocation.name.clone();
         let started = Instant::now();
-        if let Some(followed) = &mut course.followed {
+        if let Some(followed) = course.followed.as_mut() {
             followed.started = Some(started);
         }
         let total = self.total_limit(&name, started);

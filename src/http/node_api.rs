@@ -17,6 +17,7 @@ use super::body::read_body;
 use super::errors;
 use super::gateway_worker::GatewayWorker;
 use super::ignored::Ignored;
+use super::incoming::check_member;
 use super::origin::check_origin;
 use crate::actors::observe::Patience;
 use crate::actors::queue::{ChangeLimits, RestoreLimits};
@@ -88,6 +89,9 @@ pub async fn note(
     worker: Shared,
 ) -> HttpResponse {
     let (from, node) = (request.headers(), &worker.node);
+    if let Err(error) = check_member(&request, &node.trust) {
+        return failed(node, &error);
+    }
     let text = read_note(headers::text(from, &headers::NOTE));
     let path = read_path(headers::text(from, &headers::PEER_PATH));
     let (text, path) = match (text, path) {

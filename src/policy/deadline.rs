@@ -97,9 +97,15 @@ fn left(task: &Task, heard: &Knowledge) -> Option<Duration> {
     task.deadline.map(|deadline| deadline.saturating_sub(heard.elapsed))
 }
 
-/// The answer with the largest bid.
-fn best<'a>(heard: &'a Knowledge) -> Option<(&'a Probe, f64)> {
-    let bid = |probe: &'a Probe| Some((probe, probe.bid?));
+/// The answer with the largest bid. Peers bid for the whole deadline, of which some has passed meanwhile; and nobody
+/// has more to spare than all of it.
+fn best<'a>(task: &Task, heard: &'a Knowledge) -> Option<(&'a Probe, f64)> {
+    let whole = task.deadline.map_or(0.0, |deadline| deadline.as_secs_f64());
+    let passed = task.deadline.map_or(0.0, |_| heard.elapsed.as_secs_f64());
+    let bid = |probe: &'a Probe| {
+        let bid = probe.bid.filter(|bid| *bid <= whole)?;
+        Some((probe, bid - passed))
+    };
     let usable = heard.probes.iter().flatten().filter(|probe| !heard.failed(&probe.peer.host));
     usable.filter_map(bid).max_by(|one, other| one.1.total_cmp(&other.1))
 }
@@ -130,7 +136,7 @@ impl Policy for DeadlineScheduler {
         if here.is_some() && (prospect.is_unhindered || task.from_peer) {
             return self.run_here(task, node, heard);
         }
-        let there = best(heard).filter(|(_, spare)| good(*spare));
+        let there = best(task, heard).filter(|(_, spare)| good(*spare));
         match (here, there) {
             (Some(here), Some((_, spare))) if here >= spare => {
                 return self.run_here(task, node, heard);

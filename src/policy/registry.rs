@@ -237,7 +237,7 @@ mod tests {
             "CapScheduler 2 3 4",
             "DeadlineScheduler 3 4",
             "PortfolioScheduler",
-            "PortfolioScheduler 2s RejectScheduler|PowerOfNScheduler 1 2 f 1",
+            "PortfolioScheduler 3s RejectScheduler|PowerOfNScheduler 1 2 f 1",
             "JoinIdleQueueScheduler 1",
             "SecondDecisionScheduler 1 2",
             "LatencyScheduler 1.5s",

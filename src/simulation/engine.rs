@@ -17,8 +17,8 @@ use foldhash::fast::FixedState;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
+use self::oracle::AskedPrograms;
 pub use self::oracle::Oracle;
-use self::oracle::Programs;
 use super::agenda::{Agenda, CallId, Event, Nanos};
 use super::calls::{CallEnd, Calls, PassedNode};
 use super::members::{Letter, Places};
@@ -152,7 +152,7 @@ pub struct Simulation<R: Iterator<Item = Request>> {
     /// Notes between algorithms that are on their way: from whom, to whom, what they say.
     notes: Places<(u32, u32, Vec<u8>)>,
     /// The way to programs outside.
-    programs: Programs,
+    programs: AskedPrograms,
 }
 
 /// Longer times than can be told are for ever.
@@ -204,7 +204,7 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
             addresses,
             letters: Places::default(),
             notes: Places::default(),
-            programs: Programs::default(),
+            programs: AskedPrograms::default(),
             requests: requests.peekable(),
             nodes,
             world,

@@ -311,6 +311,8 @@ impl BoardModel {
             calls.iter().enumerate().take(k).map(|(index, call)| (index, call.left_s)).collect();
         let mut waiting: Vec<usize> = (k.min(calls.len())..calls.len()).collect();
         let due = |index: &usize| calls.get(*index).and_then(|call| call.due_s);
+        // The first is at the end, from where it is taken.
+        waiting.reverse();
         waiting.sort_by(|one, other| {
             due(other).unwrap_or(f64::MAX).total_cmp(&due(one).unwrap_or(f64::MAX))
         });

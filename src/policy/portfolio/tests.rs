@@ -188,7 +188,7 @@ fn words_that_were_lost_are_no_calls_that_did_not_come() {
 
 #[test]
 fn parameters_are_read_as_they_are_shown_and_all_can_be_left_out() {
-    for words in ["", "2s", "1h NoScheduler true", &format!("5s {ARMS}")] {
+    for words in ["", "3s", "1h NoScheduler true", &format!("5s {ARMS}")] {
         let policy = parse(words).expect(words);
         let again = parse(&policy.parameters().join(" ")).expect("a normal form is good");
         assert_eq!((again.parameters(), again.tag), (policy.parameters(), policy.tag), "{words}");

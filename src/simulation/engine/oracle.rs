@@ -11,12 +11,12 @@ pub trait Oracle {
 
 /// What a simulation has of them.
 #[derive(Default)]
-pub(super) struct Programs {
+pub(super) struct AskedPrograms {
     pub(super) oracle: Option<Box<dyn Oracle>>,
     pub(super) fallbacks: u64,
 }
 
-impl Programs {
+impl AskedPrograms {
     /// What the program says to the node at `host`. No simulated time passes.
     pub(super) fn consult(&mut self, host: &str, consultation: &Consultation) -> Advised {
         let Consultation { url, frames, .. } = consultation;

@@ -223,7 +223,7 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
         let due = call.path.last().and_then(|passed| match node.policy.line_order(passed.mark) {
             LineOrder::Arrival => None,
             LineOrder::EarliestDeadline => {
-                Some(Duration::from_nanos(passed.came) + passed.deadline?)
+                Some(Duration::from_nanos(passed.came).saturating_add(passed.deadline?))
             }
         });
         let arriving = Arriving { bytes: 0, may_wait, task_type, due };

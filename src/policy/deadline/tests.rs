@@ -116,7 +116,9 @@ fn new_peers_are_asked_round_by_round_and_the_best_bid_gets_the_call() {
         heard.answered(hosts, vec![told(&drawn[0], None), told(&drawn[1], Some(-0.001))]);
     }
     assert_eq!(ask(&heard), Step::Decide(Decision::Reject), "nobody can, and the rounds are over");
-    let answers = [(0, Some(0.2)), (1, Some(0.5)), (2, None)].map(|(n, bid)| told(&peers[n], bid));
+    // Nobody has more to spare than all of it.
+    let answers = [(0, Some(0.002)), (1, Some(0.005)), (2, None), (3, Some(9.0))]
+        .map(|(n, bid)| told(&peers[n], bid));
     heard.answered(Vec::new(), answers.to_vec());
     assert_eq!(ask(&heard), Step::forward(peers[1].clone()));
     heard.unreachable.push(peers[1].host.clone());

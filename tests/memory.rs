@@ -27,11 +27,19 @@ async fn a_node_that_is_probed_tells_its_load_by_type_and_bids_for_the_call() {
     let typed = [("x-p2pfaas-scheduler-learning-task-type", "1")];
     let answered = send("POST", &node.url("/function/fn-echo"), &typed, "hi").await;
     assert_eq!((answered.status, answered.text().as_str()), (200, "hi"));
-    let about = [("p2pfaas-task-type", "0"), ("p2pfaas-deadline-seconds", "0.5")];
+    let about = [
+        ("p2pfaas-bid", "DeadlineScheduler"),
+        ("p2pfaas-task-type", "0"),
+        ("p2pfaas-deadline-seconds", "0.5"),
+    ];
     let told = send("GET", &url, &about, "").await;
     assert_eq!(told.header("p2pfaas-load-by-type"), "0/0,0/0");
     let bid: f64 = told.header("p2pfaas-bid").parse().expect("a number");
     assert!((0.0..=0.5).contains(&bid), "an empty board has all of the time to spare: {bid}");
+    let others = [("p2pfaas-bid", "PrequalScheduler")];
+    let told = send("GET", &url, &others, "").await;
+    assert_eq!(told.header("p2pfaas-bid"), "", "what that means is another thing");
+    assert_eq!(get(&url).await.header("p2pfaas-load-by-type"), "", "nobody asks for it");
     node.set_scheduler("NoScheduler true").await;
     assert_eq!(send("GET", &url, &about, "").await.header("p2pfaas-bid"), "");
 }

@@ -131,7 +131,7 @@ impl Gate {
         self.idle_watched.store(watched, Ordering::Relaxed);
     }
 
-    /// Waits until a call has ended and none waits, where that is [watched](Self::watch_idle). One of those who
+    /// Waits until nothing runs and none waits any more, where that is [watched](Self::watch_idle). One of those who
     /// wait for it is woken.
     pub async fn became_idle(&self) {
         self.idle.notified().await;
@@ -183,7 +183,7 @@ impl Gate {
             }
             ended = task_type;
         }
-        if self.idle_watched.load(Ordering::Relaxed) && self.load().waiting == 0 {
+        if self.idle_watched.load(Ordering::Relaxed) && self.load().total() == 0 {
             self.idle.notify_one();
         }
     }

@@ -53,13 +53,22 @@ pub struct Scheduled {
 
 /// How a Scheduler asks a peer for its load.
 pub trait Prober {
-    /// What the peer answers, or `None` when it did not in time. `about`: the call for which it may bid. `peer`
+    /// What the peer answers, or `None` when it did not in time. `about`: what more it is asked than its load. `peer`
     /// may be reported to Discovery on the way.
     fn probe<'a>(
         &'a self,
         peer: Peer,
-        about: Option<&'a Task>,
+        about: Option<ProbeAbout<'a>>,
     ) -> LocalBoxFuture<'a, Option<Probe>>;
+}
+
+/// What a probe asks beside the load: the load by task type, and a bid.
+#[derive(Clone, Copy)]
+pub struct ProbeAbout<'a> {
+    /// The call that is to be bid for.
+    pub task: &'a Task,
+    /// The algorithm whose bid is wanted.
+    pub bidder: &'static str,
 }
 
 /// Whom a Scheduler asks for decisions that are learnt.
@@ -168,8 +177,12 @@ impl Inner {
     }
 
     /// Probes all at once; answers those that answered, in the order asked.
-    async fn probe(&self, peers: Vec<Peer>, task: &Task) -> Vec<Probe> {
-        let about = self.policy.bids().then_some(task);
+    async fn probe(&self, peers: Vec<Peer>, deciding: &Deciding) -> Vec<Probe> {
+        let wants = self.policy.bids() || self.policy.program().is_some();
+        let about = wants.then(|| ProbeAbout {
+            task: &deciding.task,
+            bidder: self.policy.hears_bids_of(deciding.heard.mark),
+        });
         let ask = |peer: Peer| self.ask.prober.probe(peer, about);
         join_all(peers.into_iter().map(ask)).await.into_iter().flatten().collect()
     }
@@ -199,7 +212,7 @@ impl Inner {
                 Next::Probe(peers) => {
                     let start = Instant::now();
                     let asked = peers.iter().map(|peer| Arc::clone(&peer.host)).collect();
-                    let answers = self.probe(peers, &deciding.task).await;
+                    let answers = self.probe(peers, &deciding).await;
                     deciding.heard.answered(asked, answers);
                     probing += start.elapsed();
                 }
@@ -280,7 +293,7 @@ pub(crate) mod testing {
         fn probe<'a>(
             &'a self,
             peer: Peer,
-            _: Option<&'a Task>,
+            _: Option<ProbeAbout<'a>>,
         ) -> LocalBoxFuture<'a, Option<Probe>> {
             let found = self.0.iter().find(|(host, _)| *host == &*peer.host).map(|(_, load)| *load);
             Box::pin(async move {

@@ -375,8 +375,9 @@ impl Dispatcher {
             _ => call.held,
         });
         course.execution = Some(started.elapsed());
-        let running =
-            Running { metrics: self.metrics_of(&name, true), queueing: started - arrived, started };
+        let ran = course.followed.as_ref().map(FollowedCall::ended);
+        let (metrics, queueing) = (self.metrics_of(&name, true), started - arrived);
+        let running = Running { metrics, queueing, started, ran };
         answer.body = match answer.body {
             body @ (AnswerBody::Whole(_) | AnswerBody::LeftOut { .. }) => {
                 running.ended();

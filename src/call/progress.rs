@@ -1,7 +1,9 @@
 //! What goes on with a call until the last byte of its answer: its slot, its times, its outcome.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -28,20 +30,31 @@ pub(super) struct FollowedCall {
     pub(super) started: Option<Instant>,
     /// What an answer that says that something failed says.
     told: Option<OutcomeKind>,
+    /// How long its function ran here, once that has ended.
+    ran: Rc<Cell<Option<Duration>>>,
 }
 
 impl FollowedCall {
     pub(super) fn of(task: &Task, mark: u64) -> Self {
-        Self { task: task.clone(), mark, peer: None, started: None, told: None }
+        Self { task: task.clone(), mark, peer: None, started: None, told: None, ran: Rc::default() }
     }
 
-    /// It was answered with that status, and has run or not. A peer that rejects a call, or is full, answers as well.
+    /// It was answered with that status, and has run or not. A peer that rejects a call, or is full, answers as well; a
+    /// function that says that its caller is wrong has served it.
     pub(super) fn heard(&mut self, status: Option<StatusCode>, has_run: bool) {
-        let failed = status.is_some_and(|it| it.is_client_error() || it.is_server_error());
-        self.told = failed.then_some(match has_run {
-            true => OutcomeKind::Failed,
-            false => OutcomeKind::Full,
-        });
+        let Some(status) = status else { return };
+        self.told = match has_run {
+            true if status.is_server_error() => Some(OutcomeKind::Failed),
+            true => None,
+            false if status.is_server_error() => Some(OutcomeKind::Full),
+            false if status.is_client_error() => Some(OutcomeKind::Gone),
+            false => None,
+        };
+    }
+
+    /// Where it is noted when its function has ended, which may be long before its client has read the answer.
+    pub(super) fn ended(&self) -> Rc<Cell<Option<Duration>>> {
+        Rc::clone(&self.ran)
     }
 }
 
@@ -50,12 +63,9 @@ fn kind(outcome: CallOutcome) -> OutcomeKind {
         CallOutcome::Executed | CallOutcome::Forwarded => OutcomeKind::Served,
         CallOutcome::Full => OutcomeKind::Full,
         CallOutcome::Rejected => OutcomeKind::Rejected,
-        CallOutcome::TimedOut | CallOutcome::FunctionFailed | CallOutcome::BadRequest => {
-            OutcomeKind::Failed
-        }
-        CallOutcome::HungUp | CallOutcome::ForwardFailed | CallOutcome::NodeFailed => {
-            OutcomeKind::Lost
-        }
+        CallOutcome::TimedOut | CallOutcome::FunctionFailed => OutcomeKind::Failed,
+        CallOutcome::ForwardFailed | CallOutcome::NodeFailed => OutcomeKind::Lost,
+        CallOutcome::HungUp | CallOutcome::BadRequest => OutcomeKind::Gone,
     }
 }
 
@@ -115,7 +125,9 @@ impl Drop for Count {
                 kind => kind,
             },
             peer: followed.peer.as_deref(),
-            execution: followed.started.map(|started| started.elapsed()),
+            execution: followed
+                .started
+                .map(|started| followed.ran.get().unwrap_or_else(|| started.elapsed())),
             total,
         });
     }
@@ -126,12 +138,18 @@ pub(super) struct Running {
     pub(super) metrics: Arc<FunctionMetrics>,
     pub(super) queueing: Duration,
     pub(super) started: Instant,
+    /// Where it is noted how long it ran; `None`: nobody wants to know.
+    pub(super) ran: Option<Rc<Cell<Option<Duration>>>>,
 }
 
 impl Running {
     /// It has ended.
     pub(super) fn ended(self) {
-        self.metrics.executed(self.queueing, self.started.elapsed());
+        let took = self.started.elapsed();
+        self.metrics.executed(self.queueing, took);
+        if let Some(ran) = self.ran {
+            ran.set(Some(took));
+        }
     }
 
     /// It runs until `stream` has come to its end, or until it is given up.

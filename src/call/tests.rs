@@ -28,7 +28,7 @@ use crate::rl::learner::Learner;
 use crate::rl::parameters::Parameters;
 use crate::saved::model_file::ModelFile;
 use crate::tls::PeerTls;
-use crate::types::{Cause, Clearance, Identity, Load};
+use crate::types::{Cause, Clearance, Identity, Load, TaskType};
 
 /// A function that counts how often it ran.
 #[derive(Default)]
@@ -260,6 +260,39 @@ async fn an_algorithm_is_told_once_what_became_of_each_call_that_it_decided() {
         drop(stage.dispatcher.carry_out(stage.call()).await);
         assert_eq!(*crate::lock(&policy.0), [told], "{hosts:?}");
     }
+}
+
+/// Polls a call until it waits for a slot.
+async fn eventually_waits(gate: &Gate, mut carried: std::pin::Pin<&mut impl Future>) {
+    for _ in 0..1000 {
+        let polled = std::future::poll_fn(|cx| Poll::Ready(carried.as_mut().poll(cx).is_ready()));
+        assert!(!polled.await, "no slot is free");
+        if gate.load().waiting > 0 {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("it never came to the line");
+}
+
+#[actix_rt::test]
+async fn an_algorithm_is_told_of_a_client_that_hangs_up_while_its_call_waits() {
+    let stage = Stage::new(&[], []);
+    let policy = Arc::new(Told::default());
+    let active = Active::new(1, Arc::clone(&policy) as _);
+    stage.dispatcher.node.in_force.store(Arc::new(active));
+    let arriving =
+        || Arriving { bytes: 0, may_wait: true, task_type: TaskType::default(), due: None };
+    let gate = &stage.dispatcher.node.gate;
+    let taken: Vec<_> = (0..gate.k()).map(|_| gate.enter(arriving())).collect();
+    {
+        let mut carried = std::pin::pin!(stage.dispatcher.carry_out(stage.call()));
+        eventually_waits(gate, carried.as_mut()).await;
+        assert!(crate::lock(&policy.0).is_empty(), "it is not over");
+    }
+    assert_eq!(*crate::lock(&policy.0), [(7, OutcomeKind::Gone, None, false)]);
+    assert_eq!(gate.load().waiting, 0);
+    drop(taken);
 }
 
 #[actix_rt::test]

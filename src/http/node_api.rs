@@ -60,14 +60,20 @@ pub async fn load(request: HttpRequest, worker: Shared) -> HttpResponse {
         .insert_header((headers::LOAD.clone(), load.running))
         .insert_header((headers::MAX_LOAD.clone(), k))
         .insert_header((headers::QUEUE_LENGTH.clone(), load.waiting));
+    let from = request.headers();
+    // Only those who want to know it: it takes a lock.
+    let asked = from.contains_key(&headers::BID);
+    if !asked {
+        return answer.finish();
+    }
     let by_type = node.gate.told_by_type(PROBED_TYPES_MAX);
     if !by_type.is_empty() {
         let text = load_by_type_text(&by_type);
         answer.insert_header((headers::LOAD_BY_TYPE.clone(), text));
     }
     let active = node.in_force.load();
-    if active.policy.bids() {
-        let (from, published) = (request.headers(), node.published.load());
+    if active.policy.bids() && headers::text(from, &headers::BID) == active.policy.bidder() {
+        let published = node.published.load();
         // What is no time is none: a probe is about the load in the first place.
         let deadline = headers::time_left(from, &headers::PEER_DEADLINE).unwrap_or_default();
         let task_type = TaskType::from_text(headers::text(from, &headers::PEER_TASK_TYPE));

@@ -57,7 +57,7 @@ fn worker(node: &Arc<NodeState>, backends: &Backends) -> GatewayWorker {
     GatewayWorker::new(Arc::clone(node), dispatcher, functions)
 }
 
-/// Asks the algorithm in force, whenever a call has ended and none waits, whether it has anything to say to a
+/// Asks the algorithm in force, whenever this node becomes idle, whether it has anything to say to a
 /// peer. Of all workers, one is asked at a time.
 async fn tell_idle(node: Arc<NodeState>, peers: Rc<PeerClient>) {
     #[expect(clippy::disallowed_methods, reason = "the edge where algorithms get their chance")]
@@ -66,7 +66,10 @@ async fn tell_idle(node: Arc<NodeState>, peers: Rc<PeerClient>) {
         node.gate.became_idle().await;
         let active = node.in_force.load_full();
         let published = node.published.load_full();
-        let by_type = node.gate.load_by_type(active.policy.task_types());
+        let by_type = match active.policy.task_types() {
+            0 => Vec::new(),
+            types => node.gate.load_by_type(types),
+        };
         let view = NodeView {
             now: node.start.elapsed(),
             load: node.gate.load(),

@@ -8,11 +8,11 @@ use futures_util::future::LocalBoxFuture;
 use tokio::time::timeout;
 
 use super::{PeerClient, ROUND_TRIPS};
-use crate::actors::scheduler::Prober;
+use crate::actors::scheduler::{ProbeAbout, Prober};
 use crate::call::body::RequestBody;
 use crate::client::SendFailure;
 use crate::client::http1::OutgoingRequest;
-use crate::policy::{Probe, Task};
+use crate::policy::Probe;
 use crate::time::limit::Expired;
 use crate::types::{Cause, Load, Peer};
 use crate::wire::peer2::load_by_type;
@@ -26,16 +26,21 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u32> {
 }
 
 impl PeerClient {
-    async fn ask_load(&self, peer: &Peer, about: Option<&Task>) -> Result<Probe, SendFailure> {
-        let mut told = HeaderMap::with_capacity(3);
+    async fn ask_load(
+        &self,
+        peer: &Peer,
+        about: Option<ProbeAbout<'_>>,
+    ) -> Result<Probe, SendFailure> {
+        let mut told = HeaderMap::with_capacity(4);
         told.insert(header::USER_AGENT, HeaderValue::from_static(MACHINE_AGENT));
-        if let Some(task) = about {
+        if let Some(ProbeAbout { task, bidder }) = about {
             let mut tell = |name: &HeaderName, text: String| {
-                // Numbers can always be headers.
+                // Numbers and names of algorithms can always be headers.
                 if let Ok(value) = HeaderValue::from_str(&text) {
                     told.insert(name.clone(), value);
                 }
             };
+            tell(&headers::BID, bidder.to_owned());
             tell(&headers::PEER_TASK_TYPE, task.task_type.0.to_string());
             if let Some(deadline) = task.deadline {
                 tell(&headers::PEER_DEADLINE, six_decimals(deadline.as_secs_f64()));
@@ -77,7 +82,7 @@ impl Prober for PeerClient {
     fn probe<'a>(
         &'a self,
         peer: Peer,
-        about: Option<&'a Task>,
+        about: Option<ProbeAbout<'a>>,
     ) -> LocalBoxFuture<'a, Option<Probe>> {
         Box::pin(async move {
             let asked = Box::pin(self.ask_load(&peer, about));

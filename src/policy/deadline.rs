@@ -129,7 +129,7 @@ impl Policy for DeadlineScheduler {
 
     fn next(&self, task: &Task, node: NodeView<'_>, heard: &Knowledge, rng: &mut dyn Rng) -> Step {
         let left = left(task, heard);
-        let prospect = self.board().prospect(task, node, left);
+        let prospect = self.board().prospect(task, node, left, Some(heard.mark));
         // Without a deadline nothing is late: then it goes where it ends first.
         let good = |spare: f64| left.is_none() || spare >= 0.0;
         let here = prospect.spare(left).filter(|spare| good(*spare));
@@ -174,7 +174,7 @@ impl Policy for DeadlineScheduler {
     }
 
     fn bid(&self, task: &Task, node: NodeView<'_>) -> Option<f64> {
-        self.board().prospect(task, node, task.deadline).spare(task.deadline)
+        self.board().prospect(task, node, task.deadline, None).spare(task.deadline)
     }
 
     fn memory(&self) -> Option<serde_json::Value> {

@@ -73,15 +73,16 @@ struct Known {
 }
 
 impl State {
-    /// Strikes out the first that is idle and among `peers`, and those before it, which are gone.
-    fn pop(&mut self, peers: &[Peer], now: Duration) -> Option<Peer> {
-        while let Some((host, since)) = self.idle.pop_front() {
-            let peer = peers.iter().find(|peer| peer.host == host);
-            if let Some(peer) = peer.filter(|_| now.saturating_sub(since) < LEASE) {
-                return Some(peer.clone());
-            }
-        }
-        None
+    /// Strikes out the first that is idle and among `peers`, and all that are gone. Those that this call alone cannot go
+    /// to stay.
+    fn pop(&mut self, peers: &[Peer], heard: &Knowledge, now: Duration) -> Option<Peer> {
+        let find = |host: &Arc<str>| peers.iter().find(|peer| peer.host == *host);
+        self.idle.retain(|(host, since)| {
+            now.saturating_sub(*since) < LEASE && (heard.failed(host) || find(host).is_some())
+        });
+        let first = self.idle.iter().position(|(host, _)| find(host).is_some())?;
+        let (host, _) = self.idle.remove(first)?;
+        find(&host).cloned()
     }
 
     /// Whether this node is in the list of one of these peers.
@@ -132,7 +133,7 @@ impl Policy for JoinIdleQueueScheduler {
         !task.from_peer
     }
 
-    fn next(&self, task: &Task, node: NodeView<'_>, _: &Knowledge, rng: &mut dyn Rng) -> Step {
+    fn next(&self, task: &Task, node: NodeView<'_>, heard: &Knowledge, rng: &mut dyn Rng) -> Step {
         if task.from_peer {
             self.state().enlisted = None;
             return Step::run_here();
@@ -140,7 +141,7 @@ impl Policy for JoinIdleQueueScheduler {
         if node.load.total() == 0 {
             return Step::run_here();
         }
-        if let Some(peer) = self.state().pop(node.peers, node.now) {
+        if let Some(peer) = self.state().pop(node.peers, heard, node.now) {
             return Step::forward(peer);
         }
         // The place behind the last peer is this node's own.

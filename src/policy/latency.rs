@@ -191,6 +191,9 @@ impl Policy for LatencyScheduler {
     fn outcome(&self, outcome: &Outcome<'_>) {
         let mut state = self.state();
         let was_decided = state.under_way.remove(&outcome.mark).is_some();
+        if outcome.kind == OutcomeKind::Gone {
+            return;
+        }
         let failed = outcome.kind != OutcomeKind::Served;
         // Why a peer's call did not end well, its own node is to judge.
         if failed && !was_decided {

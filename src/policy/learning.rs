@@ -165,7 +165,9 @@ impl LearningScheduler {
             _ => 0,
         };
         let possible = self.actions.len() - in_vain + peers;
-        Question { state: state.into(), possible }
+        // Without such an action there is none that means it; the decision says that it is a fallback.
+        let here = self.actions.iter().position(|action| *action == NamedAction::Here);
+        Question { state: state.into(), possible, here: here.unwrap_or_default() }
     }
 
     fn carry_out(
@@ -274,7 +276,7 @@ mod tests {
         let node = NodeView { by_type: &by_type, ..view(3, 3, &peers) };
         let step = policy().next(&task, node, &Knowledge::default(), &mut rng(1));
         let state = [1.0, 3.0, 0.0, 1.0, 2.0].into();
-        assert_eq!(step, Step::Learn(Question { state, possible: 5 }));
+        assert_eq!(step, Step::Learn(Question { state, possible: 5, here: 1 }));
     }
 
     #[test]
@@ -332,7 +334,8 @@ mod tests {
         let by_type = [Load { running: 2, waiting: 1 }];
         let node = NodeView { by_type: &by_type, ..view(2, 1, &peers) };
         let next = |heard: &Knowledge| policy.next(&task, node, heard, &mut rng(1));
-        let asked = Step::Learn(Question { state: [0.0, 2.0, 1.0, 0.25].into(), possible: 7 });
+        let asked =
+            Step::Learn(Question { state: [0.0, 2.0, 1.0, 0.25].into(), possible: 7, here: 0 });
         assert_eq!(next(&Knowledge::default()), asked);
         assert_eq!(next(&chose(0)), Step::Decide(Decision::Reject));
         assert!(matches!(next(&chose(1)), Step::Probe(drawn) if drawn.len() == 2));

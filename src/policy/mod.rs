@@ -119,6 +119,8 @@ pub struct Question {
     pub state: State,
     /// Only the first so many actions are possible now.
     pub possible: usize,
+    /// The action that stands for running the call here, where none can be had from the learner.
+    pub here: usize,
 }
 
 /// The learner's decision on a call.
@@ -165,7 +167,7 @@ impl LearnerDecision {
         Self {
             eid: eid.unwrap_or_default(),
             state: question.state,
-            action: 1,
+            action: question.here,
             epsilon: 0.0,
             fallback: true,
             pending: None,
@@ -349,12 +351,23 @@ pub trait Policy: Send + Sync + 'static {
         false
     }
 
-    /// Whether it wants to know when calls end here.
+    /// Whose bids those are that it makes now: the name of an algorithm. Bids of others mean something else.
+    fn bidder(&self) -> &'static str {
+        self.name()
+    }
+
+    /// Whose bids it wants to hear about a call of that mark.
+    fn hears_bids_of(&self, _mark: u64) -> &'static str {
+        self.name()
+    }
+
+    /// Whether it wants to know when this node becomes idle.
     fn notices_idle(&self) -> bool {
         false
     }
 
-    /// A call has ended here, and none waits: the load is what `node` says. It may send a note to a peer.
+    /// The last call here has ended: nothing runs and none waits, unless one has come since. It may send a note to a
+    /// peer.
     fn on_idle(&self, _node: NodeView<'_>, _rng: &mut dyn Rng) -> Option<Note> {
         None
     }

@@ -20,8 +20,10 @@ pub enum OutcomeKind {
     Rejected,
     /// The node that was to run it had no room.
     Full,
-    /// The peer that it was handed to is lost, or its client has gone.
+    /// The peer that it was handed to is lost, or this node stops.
     Lost,
+    /// Its client has gone, or had sent nothing that can be carried out: that says nothing of any node.
+    Gone,
 }
 
 /// What became of a call that was decided at this node.
@@ -44,10 +46,14 @@ pub struct Outcome<'a> {
 }
 
 impl Outcome<'_> {
+    /// Whether it ended after its deadline, if it has one.
+    pub fn is_late(&self) -> bool {
+        self.task.deadline.is_some_and(|deadline| self.total > deadline)
+    }
+
     /// Whether it was served, and within its deadline where it has one.
     pub fn in_time(&self) -> bool {
-        let late = self.task.deadline.is_some_and(|deadline| self.total > deadline);
-        self.kind == OutcomeKind::Served && !late
+        self.kind == OutcomeKind::Served && !self.is_late()
     }
 }
 

@@ -20,8 +20,9 @@
 //!
 //! There is no leader. Each node says in its record what it has counted (`portfolio/talk.rs`), which arm it has in force and
 //! which one it would choose next; all of them choose by the same sums, and where records that were lost make them
-//! differ, the majority of proposals decides. Epochs have numbers, and a node that hears of the next one begins it,
-//! too: clocks need not agree, and a node that joins does what the others do.
+//! differ, the majority of proposals decides; no neighbour's counts weigh more than those of four usual ones. Epochs have
+//! numbers, and a node that hears that half of the others have begun the next one begins it, too: clocks need not agree,
+//! and a node that joins does what the others do.
 
 mod choice;
 mod state;
@@ -39,8 +40,8 @@ use self::talk::Words;
 use super::params::{BadParameters, Params, duration_text};
 use super::registry::SchedulerSpec;
 use super::{
-    Consultation, Decision, Knowledge, LineOrder, MemoryFigure, NodeView, Note, Outcome, Policy,
-    Step, Task,
+    Consultation, Decision, Knowledge, LineOrder, MemoryFigure, NodeView, Note, Outcome,
+    OutcomeKind, Policy, Step, Task,
 };
 use crate::lock;
 use crate::types::Peer;
@@ -177,7 +178,9 @@ impl Policy for PortfolioScheduler {
         if let Some(arm) = self.marked(outcome.mark).filter(|arm| arm.hears_outcomes()) {
             arm.outcome(outcome);
         }
-        if outcome.mark & COUNTED == 0 {
+        // What clients do wrong, or give up before it is late, is nothing that an arm did.
+        let is_clients = outcome.kind == OutcomeKind::Gone && !outcome.is_late();
+        if outcome.mark & COUNTED == 0 || is_clients {
             return;
         }
         let index = (outcome.mark >> ARM_SHIFT) as usize;
@@ -206,6 +209,15 @@ impl Policy for PortfolioScheduler {
     fn bid(&self, task: &Task, node: NodeView<'_>) -> Option<f64> {
         let arm = self.state().arm;
         self.arm(arm)?.bid(task, node)
+    }
+
+    fn bidder(&self) -> &'static str {
+        let arm = self.state().arm;
+        self.arm(arm).map_or(Self::NAME, Policy::bidder)
+    }
+
+    fn hears_bids_of(&self, mark: u64) -> &'static str {
+        self.marked(mark).map_or(Self::NAME, |arm| arm.hears_bids_of(mark))
     }
 
     fn notices_idle(&self) -> bool {
@@ -251,11 +263,11 @@ impl Policy for PortfolioScheduler {
         let mut state = self.state();
         state.heard = heard;
         state.roll(now, self.epoch);
-        state.follow(now, self.epoch);
         let is_half = now.saturating_sub(state.began) >= self.epoch / 2;
         if is_half && state.proposal.is_none() {
             state.propose();
         }
+        state.follow(now, self.epoch);
     }
 
     fn improves(&self) -> bool {

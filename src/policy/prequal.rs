@@ -115,8 +115,14 @@ impl PrequalScheduler {
     }
 
     /// The peer that gets the call; `None`: this node.
-    fn chosen(&self, state: &mut State, node: NodeView<'_>, rng: &mut dyn Rng) -> Option<Peer> {
-        state.pool.ages(node.now, node.peers);
+    fn chosen(
+        &self,
+        state: &mut State,
+        node: NodeView<'_>,
+        heard: &Knowledge,
+        rng: &mut dyn Rng,
+    ) -> Option<Peer> {
+        state.pool.ages(node.now, node.peers, heard);
         if state.pool.len() < node.peers.len().min(2) {
             // The place behind the last peer is this node's own.
             let place = rng.random_range(0..=node.peers.len());
@@ -125,7 +131,7 @@ impl PrequalScheduler {
         let load = node.load.total();
         let own = Signals { rif: load, latency_s: state.ran.median_s(load).unwrap_or(0.0) };
         let threshold = threshold(state.pool.rifs(), self.q_rif);
-        state.pool.take_best(own, threshold)
+        state.pool.take_best(own, threshold, heard)
     }
 }
 
@@ -165,7 +171,7 @@ impl Policy for PrequalScheduler {
         if !is_anew {
             self.pools(&mut state, node, heard, rng);
         }
-        let chosen = self.chosen(&mut state, node, rng);
+        let chosen = self.chosen(&mut state, node, heard, rng);
         if !is_anew {
             let threshold = threshold(state.pool.rifs(), self.q_rif);
             state.pool.remove_one(threshold);

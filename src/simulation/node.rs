@@ -125,16 +125,24 @@ impl SimNode {
     }
 
     /// What it answers to a peer that probes it about such a call; `peer` is it as the asker knows it.
-    pub(super) fn answers_probe(&self, peer: &Peer, task: &Task, now: Duration) -> Probe {
+    pub(super) fn answers_probe(
+        &self,
+        peer: &Peer,
+        task: &Task,
+        bidder: &str,
+        now: Duration,
+    ) -> Probe {
         let mut probe = Probe::of(peer.clone(), self.queue.load());
         probe.k = Some(self.setup.limits.k);
         // Nobody else looks at them, and they take time.
-        if self.policy.bids() || self.policy.task_types() > 0 {
+        if self.policy.bids() || self.policy.program().is_some() {
             let found = self.found(now);
             let (load, k, places) = (found.load, self.setup.limits.k, found.places);
             let (by_type, peers) = (&*found.by_type, &*self.peers);
             let view = NodeView { now, load, by_type, k, places, peers };
-            probe.bid = self.policy.bid(task, view);
+            if self.policy.bidder() == bidder {
+                probe.bid = self.policy.bid(task, view);
+            }
             probe.by_type = found.by_type;
         }
         probe

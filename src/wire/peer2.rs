@@ -5,7 +5,7 @@
 //! | `P2pfaas-Path` | call, answer | nodes passed, `name@address` each, percent-encoded, with commas between them; on an answer the executing node first |
 //! | `P2pfaas-Times` | answer | of each of these nodes its seconds `total;scheduling;probing;execution`, `-` for none |
 //! | `P2pfaas-Load-By-Type` | answer to a probe | running and waiting calls of task type 0, 1, …: `1/0,2/3` |
-//! | `P2pfaas-Bid` | answer to a probe | what the algorithm in force says of a call of the `P2pfaas-Task-Type` and `P2pfaas-Deadline-Seconds` that the probe names |
+//! | `P2pfaas-Bid` | answer to a probe | if the probe names that algorithm in the same header: what it says of a call of the `P2pfaas-Task-Type` and `P2pfaas-Deadline-Seconds` that the probe names |
 //! | `P2pfaas-Note` | `POST /peer/2/note/{algorithm}` | what an algorithm says to that of a peer, in hexadecimal digits |
 //! | `P2pfaas-Outcome` | answer | `executed`, or the code of the error ([`super::codes`]) |
 

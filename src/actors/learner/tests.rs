@@ -88,7 +88,7 @@ impl Stage {
         let metrics = Arc::new(Metrics::new());
         let patience = Duration::from_secs(5);
         let adviser = LocalLearner::new(Arc::clone(&self.hub), metrics, patience);
-        let question = Question { state: [1.0].into(), possible: 2 };
+        let question = Question { state: [1.0].into(), possible: 2, here: 1 };
         match adviser.advise(question, &Task::default(), &mut SmallRng::seed_from_u64(1)) {
             Advice::Now(decision) => decision,
             Advice::Later(decision) => decision.await,

@@ -242,16 +242,14 @@ impl BoardModel {
         taken.is_some_and(|taken| taken.alone >= KNOWN || taken.seen >= SEEN)
     }
 
-    fn is_tried_again(&self) -> bool {
-        self.marks.is_multiple_of(TRIED_AGAIN)
-    }
-
-    /// What would become of one more call, and of those that are here.
+    /// What would become of one more call, and of those that are here. `mark`: of a call that may be a trial; `None`: a
+    /// peer asks, whose call nothing is tried on.
     pub(super) fn prospect(
         &mut self,
         task: &Task,
         node: NodeView<'_>,
         left: Option<Duration>,
+        mark: Option<u64>,
     ) -> Prospect {
         let now_s = node.now.as_secs_f64();
         self.advance(now_s);
@@ -262,24 +260,37 @@ impl BoardModel {
         }
         let foretold =
             |call: &Inside| Foretold { left_s: call.left_s.max(call.least_s), due_s: call.due_s };
-        let mut calls: Vec<Foretold> =
-            self.inside.iter().take(FORETOLD_MAX).map(foretold).collect();
+        // Of more than run and wait, some have ended, and their clients are still reading.
+        let mut over = self.inside.len().saturating_sub(node.load.total() as usize);
+        let is_inside = |call: &&Inside| {
+            let has_ended = over > 0 && call.left_s <= 0.0;
+            over -= usize::from(has_ended);
+            !has_ended
+        };
+        let inside = self.inside.iter().filter(is_inside);
+        let mut calls: Vec<Foretold> = inside.take(FORETOLD_MAX).map(foretold).collect();
         // Of calls that others let in nothing is known but that they are there.
         let usual = self.usual_s() / 2.0;
         let strangers = (node.load.total() as usize).saturating_sub(self.inside.len());
         for _ in 0..strangers.min(FORETOLD_MAX) {
             calls.push(Foretold { left_s: usual, due_s: None });
         }
-        if calls.is_empty() && (!self.can_tell(task.task_type) || self.is_tried_again()) {
-            // Nobody is harmed, and this is how times are found out.
+        let is_trial = mark.is_some_and(|mark| mark.is_multiple_of(TRIED_AGAIN));
+        let (can_tell, has_slot) = (self.can_tell(task.task_type), calls.len() < node.k as usize);
+        if calls.is_empty() && (!can_tell || is_trial) || !can_tell && is_trial && has_slot {
+            // This is how times are found out: on an empty board nobody is harmed, and seldom beside others.
             return Prospect { ends_s: 0.0, harm: 0, is_unhindered: true };
         }
-        if !calls.is_empty() && !self.can_tell(task.task_type) {
+        if !can_tell {
             // Without a deadline nothing is at stake: then the load has to do.
             let harm = if left.is_some() { calls.len() } else { 0 };
             let ends_s = calls.len() as f64 / f64::from(node.k.max(1));
             return Prospect { ends_s, harm, is_unhindered: false };
         }
+        // What is not foretold one by one takes its time, too.
+        let beyond = (node.load.total() as usize).saturating_sub(calls.len());
+        let at_once = self.cores().min(f64::from(node.k.max(1)));
+        let beyond_s = beyond as f64 * self.usual_s() / at_once;
         let before = self.ends(&calls, node.k);
         let due_s = left.map(|left| now_s + left.as_secs_f64() * (1.0 - MARGIN));
         let (left_s, _) = self.expected(task.task_type);
@@ -290,7 +301,7 @@ impl BoardModel {
             !late(**before, call.due_s) && late(**after, call.due_s)
         };
         Prospect {
-            ends_s: after.last().copied().unwrap_or_default() / (1.0 - MARGIN),
+            ends_s: (after.last().copied().unwrap_or_default() + beyond_s) / (1.0 - MARGIN),
             is_unhindered: calls.len() as f64 <= self.cores().min(f64::from(node.k)),
             harm: before.iter().zip(&after).zip(&calls).filter(harmed).count(),
         }

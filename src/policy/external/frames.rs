@@ -244,6 +244,7 @@ pub(super) fn outcome(id: u64, outcome: &Outcome<'_>) -> String {
         OutcomeKind::Rejected => "rejected",
         OutcomeKind::Full => "full",
         OutcomeKind::Lost => "lost",
+        OutcomeKind::Gone => "gone",
     };
     let peer = outcome.peer.map(|host| shortened(host, crate::types::NAME_BYTES_MAX));
     let frame = FrameOut::Outcome {

@@ -16,6 +16,21 @@ const BUDGET_GROWS: f64 = 0.01;
 const BUDGET_CHANGED: f64 = 1.0;
 const BUDGET_MAX: f64 = 2.0;
 
+/// No neighbour counts for more than so many usual ones: it may tell whatever it likes.
+const OUTWEIGHS: f64 = 4.0;
+
+/// The lower one in the middle of those counts that are not zero; 0 without any.
+fn usual(counts: impl Iterator<Item = f64>) -> f64 {
+    let mut counts: Vec<f64> = counts.filter(|count| *count > 0.0).collect();
+    counts.sort_by(f64::total_cmp);
+    counts.get(counts.len().saturating_sub(1) / 2).copied().unwrap_or_default()
+}
+
+/// What makes that many calls no more than `most`.
+fn weight(calls: f64, most: f64) -> f64 {
+    if calls > most { most / calls } else { 1.0 }
+}
+
 /// What came of one epoch, as far as this node knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct EpochCount {
@@ -106,22 +121,26 @@ impl PortfolioState {
             EpochCount { arm, counted: CountedCalls::default(), is_short: self.switched };
     }
 
-    /// The arm that most proposals are for; of equals the first of the list.
+    /// The arm that most are for; of equals the first of the list. Who has not said anything yet is for the one that is
+    /// in force, lest a single voice decide before the others have spoken.
     pub(super) fn elected(&self, number: u32) -> usize {
         let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
-        let of_others = self.heard.iter().filter_map(|words| words.vote(number));
-        for arm in of_others.chain(self.proposal).filter(|arm| *arm < self.own.len()) {
+        let of_others = self.heard.iter().map(|words| words.vote(number));
+        for vote in of_others.chain([self.proposal]) {
+            let arm = vote.filter(|arm| *arm < self.own.len()).unwrap_or(self.arm);
             *votes.entry(arm).or_default() += 1;
         }
         let most = votes.into_iter().max_by_key(|(arm, votes)| (*votes, std::cmp::Reverse(*arm)));
         most.map_or(self.arm, |(arm, _)| arm)
     }
 
-    /// Begins what others have begun: the next epoch of any, or that of most.
+    /// Begins what others have begun: the next epoch a little early if half of them have, or that of most. A single one
+    /// that is ahead is not followed: it could make epochs as short as it likes.
     pub(super) fn follow(&mut self, now: Duration, epoch: Duration) {
         let next = self.number.wrapping_add(1);
         let is_late = now.saturating_sub(self.began) >= epoch / 2;
-        if is_late && self.heard.iter().any(|words| words.number == next) {
+        let ahead = self.heard.iter().filter(|words| words.number == next).count();
+        if is_late && ahead > 0 && ahead * 2 >= self.heard.len() {
             return self.begin(next, now);
         }
         let mut numbers: Vec<u32> = self.heard.iter().map(|words| words.number).collect();
@@ -139,12 +158,19 @@ impl PortfolioState {
     pub(super) fn pool(&mut self) -> (CountedCalls, f64) {
         self.pooled.clone_from(&self.told);
         let (mut last, mut told) = (self.last.counted, 1.0);
+        let calls = |arms: &[CountedCalls]| arms.iter().map(|arm| arm.calls).sum::<f64>();
+        let totals = self.heard.iter().map(|words| calls(&words.arms));
+        let most = OUTWEIGHS * usual(totals.chain([calls(&self.told)]));
+        let lasts = self.heard.iter().map(|words| words.last.calls);
+        let last_most = OUTWEIGHS * usual(lasts.chain([self.last.counted.calls]));
         for words in &self.heard {
+            let by = weight(calls(&words.arms), most);
             for (sum, counted) in self.pooled.iter_mut().zip(&words.arms) {
-                *sum = sum.plus(*counted);
+                *sum = sum.plus(counted.times(by));
             }
             if words.number == self.number && words.last_arm == self.last.arm {
-                (last, told) = (last.plus(words.last), told + 1.0);
+                let counted = words.last.times(weight(words.last.calls, last_most));
+                (last, told) = (last.plus(counted), told + 1.0);
             }
         }
         let told = told / (self.heard.len() as f64 + 1.0);

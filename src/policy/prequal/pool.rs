@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::policy::Probe;
+use crate::policy::{Knowledge, Probe};
 use crate::types::Peer;
 
 /// δ: by how much the pool would grow by each call, before what is used up and too old leaves it.
@@ -96,7 +96,9 @@ impl AnswerPool {
         }
         self.rifs.push_back(rif);
         self.answers.retain(|answer| answer.peer.host != probe.peer.host);
-        let latency_s = probe.bid.filter(|bid| bid.is_finite()).unwrap_or(0.0);
+        // What takes less than no time is nobody's; who tells none is taken for a usual one.
+        let latency_s = probe.bid.filter(|bid| bid.is_finite()).map(|bid| bid.max(0.0));
+        let latency_s = latency_s.unwrap_or_else(|| self.median_s());
         let signals = Signals { rif, latency_s };
         self.answers.push_back(Answer { peer: probe.peer.clone(), signals, came: now, uses });
         while self.answers.len() > most {
@@ -104,17 +106,30 @@ impl AnswerPool {
         }
     }
 
-    /// Answers that are too old leave, and those of peers that are not there for this call.
-    pub(super) fn ages(&mut self, now: Duration, peers: &[Peer]) {
+    fn median_s(&self) -> f64 {
+        let mut all: Vec<f64> = self.answers.iter().map(|one| one.signals.latency_s).collect();
+        all.sort_by(f64::total_cmp);
+        all.get(all.len() / 2).copied().unwrap_or_default()
+    }
+
+    /// Answers that are too old leave, and those of peers that are gone. Those that this call alone cannot go to stay.
+    pub(super) fn ages(&mut self, now: Duration, peers: &[Peer], heard: &Knowledge) {
         self.answers.retain(|answer| {
-            now.saturating_sub(answer.came) < AGE_MAX
-                && peers.iter().any(|peer| peer.host == answer.peer.host)
+            let host = &answer.peer.host;
+            let is_there = heard.failed(host) || peers.iter().any(|peer| peer.host == *host);
+            now.saturating_sub(answer.came) < AGE_MAX && is_there
         });
     }
 
-    /// Uses the best of all answers; `None`: none of them is better than `own`.
-    pub(super) fn take_best(&mut self, own: Signals, threshold: f64) -> Option<Peer> {
+    /// Uses the best of all answers of peers that the call can go to; `None`: none of them is better than `own`.
+    pub(super) fn take_best(
+        &mut self,
+        own: Signals,
+        threshold: f64,
+        heard: &Knowledge,
+    ) -> Option<Peer> {
         let all = self.answers.iter().enumerate();
+        let all = all.filter(|(_, answer)| !heard.failed(&answer.peer.host));
         let (place, best) =
             all.min_by(|one, other| one.1.signals.order(&other.1.signals, threshold))?;
         if best.signals.order(&own, threshold) != Ordering::Less {
@@ -192,11 +207,14 @@ mod tests {
             ([(6, 0.3), (7, 0.1), (8, 0.0)], f64::INFINITY, 2),
             ([(2, 0.0), (1, 9.0), (3, 0.0)], -1.0, 1),
         ] {
-            let best = pool(&peers, &all).take_best(BAD, threshold);
+            let best = pool(&peers, &all).take_best(BAD, threshold, &Knowledge::default());
             assert_eq!(best, Some(peers[taken].clone()), "{all:?}, hot above {threshold}");
         }
         let own = Signals { rif: 1, latency_s: 0.1 };
-        assert_eq!(pool(&peers, &[(1, 0.1), (2, 0.2)]).take_best(own, 5.0), None);
+        assert_eq!(
+            pool(&peers, &[(1, 0.1), (2, 0.2)]).take_best(own, 5.0, &Knowledge::default()),
+            None
+        );
     }
 
     #[test]
@@ -214,9 +232,9 @@ mod tests {
         let mut pool = pool(&peers, &[(0, 0.1)]);
         for use_number in 1..=3u32 {
             assert_eq!(pool.answers[0].signals.rif, use_number - 1);
-            assert!(pool.take_best(BAD, 5.0).is_some());
+            assert!(pool.take_best(BAD, 5.0, &Knowledge::default()).is_some());
         }
-        assert_eq!((pool.len(), pool.take_best(BAD, 5.0)), (0, None));
+        assert_eq!((pool.len(), pool.take_best(BAD, 5.0, &Knowledge::default())), (0, None));
     }
 
     #[test]
@@ -240,9 +258,9 @@ mod tests {
         let peers = peers(3);
         let mut pool = pool(&peers, &[(0, 0.1); 3]);
         pool.takes(&answer(&peers[0], 0, 0.1), Duration::from_millis(500), 3, 16);
-        pool.ages(Duration::from_millis(999), &peers[..2]);
+        pool.ages(Duration::from_millis(999), &peers[..2], &Knowledge::default());
         assert_eq!(pool.len(), 2);
-        pool.ages(Duration::from_millis(1000), &peers);
+        pool.ages(Duration::from_millis(1000), &peers, &Knowledge::default());
         assert_eq!(pool.answers.iter().map(|a| &a.peer).collect::<Vec<_>>(), [&peers[0]]);
     }
 

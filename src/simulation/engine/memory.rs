@@ -78,8 +78,9 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
             now,
             kind: match end {
                 Some(CallEnd::Served) => OutcomeKind::Served,
-                Some(CallEnd::Rejected | CallEnd::Refused) => OutcomeKind::Rejected,
-                Some(CallEnd::Full(_)) => OutcomeKind::Full,
+                // As a node tells it: what a peer rejects is like what finds no room there.
+                Some(CallEnd::Rejected) if next.is_none() => OutcomeKind::Rejected,
+                Some(CallEnd::Rejected | CallEnd::Refused | CallEnd::Full(_)) => OutcomeKind::Full,
                 _ => OutcomeKind::Lost,
             },
             peer: next.map(|next| &*next.setup.host),
@@ -88,10 +89,14 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
         });
     }
 
-    /// A call has ended at a node, and none waits there.
+    /// A call has ended at a node, and none waits there. If none runs, either, the algorithm is told.
     pub(super) fn is_idle(&mut self, index: u32) {
         let now = Duration::from_nanos(self.now);
-        if self.nodes.get(index as usize).is_none_or(|node| !node.policy.notices_idle()) {
+        if self
+            .nodes
+            .get(index as usize)
+            .is_none_or(|node| !node.policy.notices_idle() || node.queue.load().total() > 0)
+        {
             return;
         }
         self.refresh(index);

@@ -43,13 +43,15 @@ impl<R: Iterator<Item = Request>> Simulation<R> {
         let now = Duration::from_nanos(self.now);
         let Some(call) = self.calls.get(id) else { return };
         let from = call.node().unwrap_or_default();
+        let (asker, mark) = (self.nodes.get(from as usize), call.path.last().map(|at| at.mark));
+        let bidder = asker.zip(mark).map_or("", |(asker, mark)| asker.policy.hears_bids_of(mark));
         let Some(asked) = call.probes.get_mut(usize::from(index)) else { return };
         let Some(node) = self.nodes.get(asked.node as usize) else { return };
         asked.in_vain = node.is_down().then_some(false);
         if !node.is_down()
             && let Some(deciding) = &call.deciding
         {
-            asked.answer = Some(node.answers_probe(&asked.peer, &deciding.task, now));
+            asked.answer = Some(node.answers_probe(&asked.peer, &deciding.task, bidder, now));
         }
         let answers = self.now.max(node.still_until);
         let takes = self.world.network.between(asked.node, from, 0, &mut self.rng);

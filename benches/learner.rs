@@ -289,7 +289,7 @@ async fn decide(deciding: web::Data<Rc<Deciding>>) -> HttpResponse {
         let rng = &mut *deciding.rng.borrow_mut();
         let start = Instant::now();
         let state = [1.0, 0.0, 2.0, 0.0, 1.0][..].into();
-        let question = Question { state, possible: 14 };
+        let question = Question { state, possible: 14, here: 1 };
         (deciding.learner.advise(question, &Task::default(), rng), start.elapsed())
     };
     if let Advice::Later(later) = advice {

@@ -234,3 +234,31 @@ fn a_call_is_decided_and_heard_of_by_the_arm_that_was_in_force_when_it_came() {
     let of_peer = policy.mark(&from_peer(1), Duration::from_secs(6));
     assert_eq!((runs & COUNTED, of_peer & COUNTED), (COUNTED, 0));
 }
+
+#[test]
+fn one_that_lies_neither_shortens_epochs_nor_chooses_the_arm_nor_outweighs_all_others() {
+    let (now, epoch) = (Duration::from_secs(4), Duration::from_secs(EPOCH_S));
+    let some = |calls: f64| CountedCalls { calls, in_time: calls };
+    let words = |number, arm, calls| Words {
+        number,
+        arm,
+        proposal: Some(arm),
+        last_arm: 0,
+        last: some(calls),
+        arms: vec![some(100.0), some(calls)],
+    };
+    let mut state = PortfolioState::new(2);
+    state.own = vec![some(100.0), some(10.0)];
+    state.told.clone_from(&state.own);
+    state.last.counted = some(10.0);
+    state.heard = vec![words(1, 1, 4e8), words(0, 0, 10.0), words(0, 0, 10.0)];
+    state.follow(now, epoch);
+    assert_eq!((state.number, state.elected(1)), (0, 0));
+    let (last, _) = state.pool();
+    assert!(state.pooled[1].calls < 600.0, "{:?}", state.pooled);
+    assert!(last.calls <= 100.0, "{last:?}");
+    // Half of them are followed.
+    state.heard = vec![words(1, 1, 10.0), words(1, 1, 10.0), words(0, 1, 10.0)];
+    state.follow(now, epoch);
+    assert_eq!((state.number, state.arm), (1, 1));
+}

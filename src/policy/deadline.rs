@@ -34,12 +34,10 @@ use self::board::BoardModel;
 use super::cap::{new_peers, rounds};
 use super::params::{BadParameters, Params};
 use super::{
-    Decision, Knowledge, LineOrder, MemoryFigure, NodeView, Outcome, Policy, Probe, Step, Task,
+    Decision, Knowledge, LineOrder, Marks, MemoryFigure, NodeView, Outcome, Policy, Probe, Step,
+    Task,
 };
 use crate::lock;
-
-/// Marks use so many bits: who wraps this algorithm has the others.
-const MARKS: u64 = 1 << 40;
 
 /// See the module.
 pub struct DeadlineScheduler {
@@ -47,6 +45,7 @@ pub struct DeadlineScheduler {
     pub fan_out: u32,
     /// How often peers are asked at most.
     pub rounds: u32,
+    marks: Marks,
     board: Mutex<BoardModel>,
 }
 
@@ -78,6 +77,7 @@ impl DeadlineScheduler {
         Ok(Self {
             fan_out: params.u32("fan-out F")?,
             rounds: rounds(params)?,
+            marks: Marks::default(),
             board: Mutex::default(),
         })
     }
@@ -124,7 +124,7 @@ impl Policy for DeadlineScheduler {
     }
 
     fn mark(&self, _: &Task, _: Duration) -> u64 {
-        self.board().next_mark() % MARKS
+        self.marks.next()
     }
 
     fn next(&self, task: &Task, node: NodeView<'_>, heard: &Knowledge, rng: &mut dyn Rng) -> Step {

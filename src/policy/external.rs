@@ -19,7 +19,6 @@
 pub mod frames;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ use rand::seq::IndexedRandom;
 
 use self::frames::{BadAdvice, StepSaid};
 use super::params::{BadParameters, Params, duration_text};
-use super::{Decision, Knowledge, NodeView, Outcome, Policy, Step, Task};
+use super::{Decision, Knowledge, MARK_BITS, Marks, NodeView, Outcome, Policy, Step, Task};
 use crate::lock;
 use crate::types::Peer;
 
@@ -48,8 +47,6 @@ const OUTCOMES_MAX: usize = 1024;
 const TAKEN_ALONG_MAX: usize = 256;
 /// Task types whose load the program is told.
 const TASK_TYPES: usize = 16;
-/// Numbers of calls keep to so many bits, which algorithms that hold this one leave it of a mark.
-const ID_BITS: u32 = 40;
 
 /// What a policy says to a program outside, and what it asks.
 #[derive(Clone, Debug, PartialEq)]
@@ -153,7 +150,7 @@ struct Outcomes {
 pub struct ExternalScheduler {
     url: Arc<str>,
     patience: Duration,
-    calls: AtomicU64,
+    marks: Marks,
     outcomes: Mutex<Outcomes>,
 }
 
@@ -171,8 +168,8 @@ impl ExternalScheduler {
             true => params.duration_within("timeout", PATIENCE_MIN, PATIENCE_MAX, wanted)?,
             false => PATIENCE,
         };
-        let (url, calls, outcomes) = (url.into(), AtomicU64::new(0), Mutex::default());
-        Ok(Self { url, patience, calls, outcomes })
+        let (url, marks, outcomes) = (url.into(), Marks::default(), Mutex::default());
+        Ok(Self { url, patience, marks, outcomes })
     }
 
     /// The outcomes that the next frames take along, and how many there are no more.
@@ -191,7 +188,7 @@ impl ExternalScheduler {
         heard: &Knowledge,
         rng: &mut dyn Rng,
     ) -> Consultation {
-        let id = heard.mark & ((1 << ID_BITS) - 1);
+        let id = heard.mark & ((1 << MARK_BITS) - 1);
         let peers = shown(node.peers, heard, rng);
         let probes_left = match heard.rounds < ROUNDS_MAX {
             true => PEERS_MAX.saturating_sub(heard.asked.len()),
@@ -258,8 +255,7 @@ impl Policy for ExternalScheduler {
     }
 
     fn mark(&self, _: &Task, _: Duration) -> u64 {
-        // From 1 on, so that 0 is no call's number.
-        self.calls.fetch_add(1, Ordering::Relaxed) + 1
+        self.marks.next()
     }
 
     fn next(&self, task: &Task, node: NodeView<'_>, heard: &Knowledge, rng: &mut dyn Rng) -> Step {
@@ -279,7 +275,7 @@ impl Policy for ExternalScheduler {
     }
 
     fn outcome(&self, outcome: &Outcome<'_>) {
-        let frame = frames::outcome(outcome.mark & ((1 << ID_BITS) - 1), outcome);
+        let frame = frames::outcome(outcome.mark & ((1 << MARK_BITS) - 1), outcome);
         let mut outcomes = lock(&self.outcomes);
         if outcomes.waiting.len() >= OUTCOMES_MAX {
             outcomes.waiting.pop_front();

@@ -31,7 +31,7 @@ use rand::seq::index;
 use serde_json::{Map, json};
 
 use super::params::{BadParameters, Params, duration_text};
-use super::{Knowledge, NodeView, Outcome, OutcomeKind, Peer, Policy, Step, Task};
+use super::{Knowledge, Marks, NodeView, Outcome, OutcomeKind, Peer, Policy, Step, Task};
 use crate::lock;
 
 /// The decay where none is given, and its bounds.
@@ -42,14 +42,12 @@ const DECAY_MAX: Duration = Duration::from_secs(3600);
 const PEERS_MAX: usize = 4096;
 /// Calls under way that are counted; of more, the oldest count as ended.
 const UNDER_WAY_MAX: usize = 4096;
-/// Marks use so many bits: who wraps this algorithm has the others.
-const MARKS: u64 = 1 << 40;
-
 /// See the module.
 #[derive(Debug)]
 pub struct LatencyScheduler {
     /// The time constant with which latencies are forgotten.
     pub decay: Duration,
+    marks: Marks,
     state: Mutex<State>,
 }
 
@@ -63,7 +61,6 @@ struct Recent {
 
 #[derive(Debug, Default)]
 struct State {
-    marks: u64,
     own: Option<Recent>,
     /// At most [`PEERS_MAX`].
     peers: BTreeMap<Arc<str>, Recent>,
@@ -130,7 +127,7 @@ impl LatencyScheduler {
             true => params.duration_within("decay", DECAY_MIN, DECAY_MAX, wanted)?,
             false => DECAY,
         };
-        Ok(Self { decay, state: Mutex::default() })
+        Ok(Self { decay, marks: Marks::default(), state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -165,9 +162,7 @@ impl Policy for LatencyScheduler {
     }
 
     fn mark(&self, _: &Task, _: Duration) -> u64 {
-        let mut state = self.state();
-        state.marks += 1;
-        state.marks % MARKS
+        self.marks.next()
     }
 
     fn next(&self, task: &Task, node: NodeView<'_>, heard: &Knowledge, rng: &mut dyn Rng) -> Step {
@@ -235,7 +230,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn policy() -> LatencyScheduler {
-        LatencyScheduler { decay: DECAY, state: Mutex::default() }
+        LatencyScheduler { decay: DECAY, marks: Marks::default(), state: Mutex::default() }
     }
 
     fn at(peers: &[Peer], now: Duration) -> NodeView<'_> {

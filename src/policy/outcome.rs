@@ -1,5 +1,6 @@
 //! What algorithms with a memory are told, and what they tell.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 #[cfg(doc)]
@@ -85,4 +86,18 @@ pub enum LineOrder {
     Arrival,
     /// The one whose deadline is next is first; those without are last, as they came.
     EarliestDeadline,
+}
+
+/// Bits of an algorithm's own [`mark`](Policy::mark).
+pub const MARK_BITS: u32 = 40;
+
+/// Numbers by which an algorithm knows its calls: each is given once in 2^[`MARK_BITS`].
+#[derive(Debug, Default)]
+pub struct Marks(AtomicU64);
+
+impl Marks {
+    /// The next one.
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed).wrapping_add(1) % (1 << MARK_BITS)
+    }
 }

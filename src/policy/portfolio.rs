@@ -40,7 +40,7 @@ use self::talk::Words;
 use super::params::{BadParameters, Params, duration_text};
 use super::registry::SchedulerSpec;
 use super::{
-    Consultation, Decision, Knowledge, LineOrder, MemoryFigure, NodeView, Note, Outcome,
+    Consultation, Decision, Knowledge, LineOrder, MARK_BITS, MemoryFigure, NodeView, Note, Outcome,
     OutcomeKind, Policy, Step, Task,
 };
 use crate::lock;
@@ -57,10 +57,8 @@ const EPOCH: Duration = Duration::from_secs(5);
 const EPOCH_MIN: Duration = Duration::from_secs(3);
 const EPOCH_MAX: Duration = Duration::from_secs(3600);
 
-/// Bits of an arm's own mark.
-const INNER_BITS: u32 = 40;
-const COUNTED: u64 = 1 << INNER_BITS;
-const ARM_SHIFT: u32 = INNER_BITS + 1;
+const COUNTED: u64 = 1 << MARK_BITS;
+const ARM_SHIFT: u32 = MARK_BITS + 1;
 
 /// See the module.
 pub struct PortfolioScheduler {

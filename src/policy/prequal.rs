@@ -42,15 +42,12 @@ use self::pool::{AnswerPool, R_REMOVE, Signals, reuses, threshold};
 use self::ran::Ran;
 use super::cap::new_peers;
 use super::params::{BadParameters, Params};
-use super::{Knowledge, NodeView, Outcome, Peer, Policy, Step, Task};
+use super::{Knowledge, Marks, NodeView, Outcome, Peer, Policy, Step, Task};
 use crate::lock;
 
 /// Bounds of the parameters.
 const R_PROBE_MAX: f64 = 16.0;
 const POOL_MAX: usize = 256;
-/// Marks use so many bits: who wraps this algorithm has the others.
-const MARKS: u64 = 1 << 40;
-
 /// See the module.
 #[derive(Debug)]
 pub struct PrequalScheduler {
@@ -60,12 +57,12 @@ pub struct PrequalScheduler {
     pub pool_max: usize,
     /// The quantile of requests in flight above which a node is hot.
     pub q_rif: f64,
+    marks: Marks,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    marks: u64,
     pool: AnswerPool,
     ran: Ran,
 }
@@ -98,6 +95,7 @@ impl PrequalScheduler {
             r_probe: number(params, "r_probe", R_PROBE_MAX, "a number from 0 to 16")?,
             pool_max: params.up_to("pool size", POOL_MAX, "an integer from 0 to 256")?,
             q_rif: number(params, "q_rif", 1.0, "a number from 0 to 1")?,
+            marks: Marks::default(),
             state: Mutex::default(),
         })
     }
@@ -149,9 +147,7 @@ impl Policy for PrequalScheduler {
     }
 
     fn mark(&self, _: &Task, _: Duration) -> u64 {
-        let mut state = self.state();
-        state.marks += 1;
-        state.marks % MARKS
+        self.marks.next()
     }
 
     fn next(&self, task: &Task, node: NodeView<'_>, heard: &Knowledge, rng: &mut dyn Rng) -> Step {

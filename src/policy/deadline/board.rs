@@ -101,7 +101,6 @@ struct Told {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct BoardModel {
-    marks: u64,
     inside: Vec<Inside>,
     /// Up to when work was reckoned.
     reckoned_s: f64,
@@ -118,11 +117,6 @@ fn place(task_type: TaskType) -> usize {
 }
 
 impl BoardModel {
-    pub(super) fn next_mark(&mut self) -> u64 {
-        self.marks += 1;
-        self.marks
-    }
-
     /// How long a call of that type takes alone, in seconds, and how long one still does that takes longer; 0 while
     /// nothing is known.
     fn expected(&self, task_type: TaskType) -> (f64, f64) {

@@ -14,7 +14,7 @@ const MS: Duration = Duration::from_millis(1);
 
 /// F peers in so many rounds.
 fn policy(fan_out: u32, rounds: u32) -> DeadlineScheduler {
-    DeadlineScheduler { fan_out, rounds, board: Mutex::default() }
+    DeadlineScheduler { fan_out, rounds, marks: Marks::default(), board: Mutex::default() }
 }
 
 fn due(deadline: Duration) -> Task {

@@ -3,7 +3,13 @@ use super::super::{Decision, Load, OutcomeKind, Probe};
 use super::*;
 
 fn policy(r_probe: f64) -> PrequalScheduler {
-    PrequalScheduler { r_probe, pool_max: 16, q_rif: 0.84, state: Mutex::default() }
+    PrequalScheduler {
+        r_probe,
+        pool_max: 16,
+        q_rif: 0.84,
+        marks: Marks::default(),
+        state: Mutex::default(),
+    }
 }
 
 fn at(peers: &[Peer], now: Duration) -> NodeView<'_> {

@@ -72,6 +72,11 @@ pub mod trust;
 pub mod types;
 pub mod wire;
 
+/// The README's example of an algorithm with a memory, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// The examples of the page on algorithms, compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/write-a-scheduler.md")]

@@ -94,6 +94,9 @@ pub trait Programs {
 
     /// No step came of asking the program at `url`: the call runs here.
     fn in_vain(&self, url: &str, why: &BadAdvice);
+
+    /// Ends what is kept for programs that were not asked for long. Called about once a second.
+    fn let_go(&self) {}
 }
 
 /// What every Scheduler asks on behalf of its algorithm. Cheap to clone.

@@ -152,17 +152,17 @@ fn experiment(args: &RunArgs) -> Result<(), Failure> {
     let folder = folder(args.output.as_deref(), &inputs.scenario.name)?;
     let bar = Bar::new();
     let (ended, told) = actix_rt::System::new().block_on(async {
+        let told_to_stop = told_to_stop()?;
         let (stop, stopped) = watch::channel(false);
         let running = Rc::new(Cell::new(true));
         let runs = Rc::clone(&running);
         actix_rt::spawn(async move {
-            if told_to_stop().await.is_ok() {
-                if !runs.get() {
-                    // What is left is the report, which can be made again.
-                    std::process::exit(130);
-                }
-                stop.send_replace(true);
+            told_to_stop.await;
+            if !runs.get() {
+                // What is left is the report, which can be made again.
+                std::process::exit(130);
             }
+            stop.send_replace(true);
             // A sender that is gone would count as a word to stop.
             std::future::pending::<()>().await;
         });
@@ -170,8 +170,8 @@ fn experiment(args: &RunArgs) -> Result<(), Failure> {
         running.set(false);
         drop(bar);
         let told = actix_rt::task::spawn_blocking(move || conclude(&folder)).await;
-        (ended, told.unwrap_or_else(|why| Err(broken(why))))
-    });
+        Ok::<_, Failure>((ended, told.unwrap_or_else(|why| Err(broken(why)))))
+    })?;
     // Why the runs ended says more than why the report could not be made.
     ended?;
     told

@@ -92,6 +92,7 @@ pub(super) fn run(args: &ClusterArgs) -> Result<(), Failure> {
         chosen.or(temporary.as_ref().map(tempfile::TempDir::path)).unwrap_or(Path::new("."));
 
     actix_rt::System::new().block_on(async {
+        let told_to_stop = told_to_stop()?;
         let all: Vec<IpAddr> = addresses.iter().copied().map(IpAddr::from).collect();
         let start = |(ip, neighbours): (&Ipv4Addr, Neighbours)| {
             let mut settings = settings_of(&loaded.settings, *ip, &addresses, folder);
@@ -105,7 +106,7 @@ pub(super) fn run(args: &ClusterArgs) -> Result<(), Failure> {
         say(&welcome(&nodes, chosen))?;
         let broke = select_all(nodes.iter_mut().map(|node| Box::pin(node.broken())));
         tokio::select! {
-            told = told_to_stop() => told.map_err(broken)?,
+            () = told_to_stop => {}
             _ = broke => return Err(broken("a node's supervisor ended")),
         }
         let stopping =

@@ -94,6 +94,7 @@ pub(super) fn run(args: &FunctionArgs) -> Result<(), Failure> {
         }
     };
     actix_rt::System::new().block_on(async {
+        let told_to_stop = told_to_stop()?;
         let unavailable =
             |why: std::io::Error| Failure::Unavailable(format!("cannot listen on {why}"));
         let builder = ActixServer::build()
@@ -114,9 +115,8 @@ pub(super) fn run(args: &FunctionArgs) -> Result<(), Failure> {
         actix_rt::spawn(connections.sweeping());
         let handle = server.handle();
         actix_rt::spawn(async move {
-            if told_to_stop().await.is_ok() {
-                handle.stop(true).await;
-            }
+            told_to_stop.await;
+            handle.stop(true).await;
         });
         server.await.map_err(broken)
     })

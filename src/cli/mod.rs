@@ -316,23 +316,28 @@ fn table(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// Resolves at the first SIGINT or SIGTERM. A second one ends the program at once.
-async fn told_to_stop() -> std::io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    actix_rt::spawn(async move {
+/// Listens for SIGINT and SIGTERM from now on. What it gives resolves at the first; a second one ends the program
+/// at once.
+///
+/// Whoever says that it serves must listen before: a signal that comes earlier ends the program without a word, or
+/// is lost where it is the first process of a container.
+fn told_to_stop() -> Result<impl Future<Output = ()>, Failure> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(broken)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(broken)?;
+    Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        tracing::warn!("told to stop again: ending at once");
-        std::process::exit(130);
-    });
-    Ok(())
+        actix_rt::spawn(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            tracing::warn!("told to stop again: ending at once");
+            std::process::exit(130);
+        });
+    })
 }
 
 #[cfg(test)]

@@ -150,10 +150,11 @@ pub(super) fn run(args: &NodeArgs) -> Result<(), Failure> {
     let system = actix_rt::System::new();
     let made = missing(&settings.data_path);
     let ended = system.block_on(async {
+        let told_to_stop = told_to_stop()?;
         let mut node = Node::start(settings, &overrides).inspect_err(|_| remove(&made))?;
         announce(&node);
         tokio::select! {
-            told = told_to_stop() => told.map_err(broken)?,
+            () = told_to_stop => {}
             () = node.broken() => return Err(broken("the supervisor ended")),
         }
         node.stop().await;

@@ -65,6 +65,16 @@ struct Job {
     /// Where the answer to the last frame goes, dropped where none can be had. `None`: none is wanted.
     reply: Option<oneshot::Sender<Bytes>>,
     tries: u32,
+    /// Frames before it that were not sent yet.
+    untold: usize,
+    /// Where they are counted if they never are.
+    lost: Rc<Cell<u64>>,
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.lost.set(self.lost.get() + self.untold as u64);
+    }
 }
 
 impl Job {
@@ -83,6 +93,8 @@ struct Jobs {
     hopeful: Cell<usize>,
     /// Whether the pool is gone.
     over: Cell<bool>,
+    /// Frames to which nothing is answered that were not sent.
+    lost: Rc<Cell<u64>>,
 }
 
 impl Jobs {
@@ -193,17 +205,24 @@ impl SocketPool {
     /// Sends `frames`; the answer to the last comes to the receiver, which fails at once where none can be had.
     pub fn ask(&self, frames: Vec<String>) -> oneshot::Receiver<Bytes> {
         let (reply, answer) = oneshot::channel();
-        self.send(Job { frames, reply: Some(reply), tries: 0 });
+        self.send(frames, Some(reply));
         answer
     }
 
     /// Sends `frames`, to which nothing is answered. Where no socket is, they are lost.
     pub fn tell(&self, frames: Vec<String>) {
-        self.send(Job { frames, reply: None, tries: 0 });
+        self.send(frames, None);
     }
 
-    fn send(&self, job: Job) {
+    /// How many frames to which nothing is answered were lost since this was asked last.
+    pub fn lost(&self) -> u64 {
+        self.jobs.lost.take()
+    }
+
+    fn send(&self, frames: Vec<String>, reply: Option<oneshot::Sender<Bytes>>) {
         self.start();
+        let untold = frames.len() - usize::from(reply.is_some() && !frames.is_empty());
+        let job = Job { frames, reply, tries: 0, untold, lost: Rc::clone(&self.jobs.lost) };
         if self.jobs.hopeful.get() > 0 {
             self.jobs.push(job);
         }
@@ -321,6 +340,7 @@ impl Job {
     async fn sent_on(&mut self, socket: &mut PooledSocket, patience: Duration) -> bool {
         let last = self.frames.last().cloned();
         let mut frames = std::mem::take(&mut self.frames);
+        self.untold = 0;
         if self.reply.is_some() {
             self.frames.extend(last);
         }
@@ -362,7 +382,8 @@ mod tests {
 
     fn job(frame: &str) -> (Job, oneshot::Receiver<Bytes>) {
         let (reply, answer) = oneshot::channel();
-        (Job { frames: vec![frame.to_owned()], reply: Some(reply), tries: 0 }, answer)
+        let (frames, lost) = (vec![frame.to_owned()], Rc::default());
+        (Job { frames, reply: Some(reply), tries: 0, untold: 0, lost }, answer)
     }
 
     #[tokio::test]
@@ -376,6 +397,27 @@ mod tests {
         let waiting: Vec<_> = (0..WAITING_MAX).map(push).collect();
         assert!(push(0).await.is_err(), "dropped at once");
         assert_eq!(jobs.waiting.borrow().len(), waiting.len());
+    }
+
+    #[test]
+    fn what_never_went_out_is_counted() {
+        let jobs = Jobs::default();
+        let job = || Job {
+            frames: ["told", "told", "asked"].map(str::to_owned).to_vec(),
+            reply: Some(oneshot::channel().0),
+            tries: 0,
+            untold: 2,
+            lost: Rc::clone(&jobs.lost),
+        };
+        jobs.hope(true);
+        jobs.push(job());
+        assert_eq!(jobs.lost.get(), 0);
+        jobs.hope(false);
+        assert_eq!(jobs.lost.take(), 2, "nobody is there any more");
+        let mut sent = job();
+        sent.untold = 0;
+        drop(sent);
+        assert_eq!(jobs.lost.get(), 0);
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ impl ProgramMetrics {
         );
         let dropped = IntCounter::new(
             "p2pfaas_program_outcomes_dropped_total",
-            "Outcomes of calls that a program outside was not told, because too many waited",
+            "Outcomes of calls that a program outside was not told: too many waited, or it was gone",
         );
         Self {
             fallbacks: register(registry, IntCounterVec::new(fallbacks, &["why"])),

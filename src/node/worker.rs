@@ -109,6 +109,7 @@ async fn tell_programs(node: Arc<NodeState>, programs: Rc<dyn Programs>) {
             // Nothing is answered.
             drop(programs.consult(&told));
         }
+        programs.let_go();
     }
 }
 

@@ -66,6 +66,8 @@ struct State {
     peers: BTreeMap<Arc<str>, Recent>,
     /// Where the calls of these marks are, `None` being here; at most [`UNDER_WAY_MAX`].
     under_way: BTreeMap<u64, Option<Arc<str>>>,
+    /// How many of them are at each of these places.
+    outstanding: BTreeMap<Option<Arc<str>>, usize>,
 }
 
 impl Recent {
@@ -88,15 +90,15 @@ impl Recent {
 }
 
 impl State {
-    fn recent(&self, of: Option<&Arc<str>>) -> Option<Recent> {
-        of.map_or(self.own, |host| self.peers.get(host).copied())
+    fn recent(&self, of: &Option<Arc<str>>) -> Option<Recent> {
+        of.as_ref().map_or(self.own, |host| self.peers.get(host).copied())
     }
 
     /// What it costs to send one more call there; `unknown_s` is the latency where none is known.
-    fn cost(&self, of: Option<&Arc<str>>, unknown_s: f64, now: Duration, decay: Duration) -> f64 {
+    fn cost(&self, of: &Option<Arc<str>>, unknown_s: f64, now: Duration, decay: Duration) -> f64 {
         let recent = self.recent(of);
         let ewma_s = recent.map_or(unknown_s, |recent| recent.ewma_s * recent.weight(now, decay));
-        let outstanding = self.under_way.values().filter(|at| at.as_ref() == of).count();
+        let outstanding = self.outstanding.get(of).copied().unwrap_or_default();
         ewma_s * (outstanding as f64 + 1.0)
     }
 
@@ -109,9 +111,32 @@ impl State {
 
     /// The call of that mark is on its way there. If it was elsewhere before, it could not be handed over.
     fn goes(&mut self, mark: u64, to: Option<Arc<str>>) {
-        self.under_way.insert(mark, to);
-        if self.under_way.len() > UNDER_WAY_MAX {
-            self.under_way.pop_first();
+        *self.outstanding.entry(to.clone()).or_default() += 1;
+        if let Some(before) = self.under_way.insert(mark, to) {
+            self.has_left(&before);
+        }
+        if self.under_way.len() > UNDER_WAY_MAX
+            && let Some((_, oldest)) = self.under_way.pop_first()
+        {
+            self.has_left(&oldest);
+        }
+    }
+
+    /// The call of that mark is nowhere any more. Whether it was under way.
+    fn ended(&mut self, mark: u64) -> bool {
+        let was = self.under_way.remove(&mark);
+        if let Some(at) = &was {
+            self.has_left(at);
+        }
+        was.is_some()
+    }
+
+    fn has_left(&mut self, place: &Option<Arc<str>>) {
+        if let Some(count) = self.outstanding.get_mut(place) {
+            *count -= 1;
+            if *count == 0 {
+                self.outstanding.remove(place);
+            }
         }
     }
 }
@@ -139,10 +164,10 @@ impl LatencyScheduler {
         // The place behind the last peer is this node's own.
         let drawn = index::sample(rng, node.peers.len() + 1, 2.min(node.peers.len() + 1));
         let unknown_s = state.smallest_s(node.now, self.decay);
-        let candidates = drawn.iter().map(|place| {
-            let peer = node.peers.get(place);
-            let host = peer.map(|peer| &peer.host);
-            (peer, state.cost(host, unknown_s, node.now, self.decay))
+        let candidates = drawn.iter().map(|index| {
+            let peer = node.peers.get(index);
+            let place = peer.map(|peer| Arc::clone(&peer.host));
+            (peer, state.cost(&place, unknown_s, node.now, self.decay))
         });
         candidates.min_by(|one, other| one.1.total_cmp(&other.1)).and_then(|(peer, _)| peer)
     }
@@ -185,7 +210,7 @@ impl Policy for LatencyScheduler {
 
     fn outcome(&self, outcome: &Outcome<'_>) {
         let mut state = self.state();
-        let was_decided = state.under_way.remove(&outcome.mark).is_some();
+        let was_decided = state.ended(outcome.mark);
         if outcome.kind == OutcomeKind::Gone {
             return;
         }
@@ -309,7 +334,7 @@ mod tests {
         for mark in 1..=3 {
             ends(&policy, mark, Some(&peers[0].host), SECOND, SECOND);
         }
-        assert!(policy.state().under_way.is_empty());
+        assert!(policy.state().under_way.is_empty() && policy.state().outstanding.is_empty());
         assert_eq!(goes(&policy, 5, at(&peers, SECOND), 5), Some(peers[0].clone()));
     }
 
@@ -321,9 +346,10 @@ mod tests {
         let step = policy.next(&client(), at(&[], SECOND), &heard, &mut rng(1));
         assert_eq!(step, Step::run_here());
         assert_eq!(policy.state().under_way, BTreeMap::from([(7, None)]));
+        assert_eq!(policy.state().outstanding, BTreeMap::from([(None, 1)]));
         ends(&policy, 7, None, SECOND, SECOND);
         ends(&policy, 7, None, SECOND, SECOND);
-        assert!(policy.state().under_way.is_empty());
+        assert!(policy.state().under_way.is_empty() && policy.state().outstanding.is_empty());
     }
 
     #[test]

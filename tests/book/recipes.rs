@@ -158,6 +158,7 @@ fn has(part: &str) -> bool {
 #[test]
 fn pasted_as_they_stand_the_recipes_pass_what_a_change_must_pass() {
     let copy = Copy::make();
+    paste(&copy, "README.md");
     paste(&copy, "docs/write-a-scheduler.md");
     paste(&copy, "docs/write-a-value-function.md");
     paste(&copy, "docs/write-a-backend.md");

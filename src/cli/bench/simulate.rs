@@ -57,11 +57,20 @@ impl SimulateArgs {
         let folder = folder(self.output.as_deref(), &inputs.scenario.name)?;
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
+        let (listens, is_listening) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            if actix_rt::System::new().block_on(told_to_stop()).is_ok() {
-                told.store(true, Ordering::Relaxed);
-            }
+            actix_rt::System::new().block_on(async {
+                let told_to_stop = told_to_stop();
+                // Who started the run may be gone, which then nobody has to know.
+                let _ = listens.send(());
+                if let Ok(word) = told_to_stop {
+                    word.await;
+                    told.store(true, Ordering::Relaxed);
+                }
+            });
         });
+        // A signal that comes from now on leaves no half of a run.
+        let _ = is_listening.recv();
         let simulator = Simulator {
             inputs: &inputs,
             folder: &folder,

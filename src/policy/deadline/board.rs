@@ -101,6 +101,7 @@ struct Told {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct BoardModel {
+    /// The first K of them run, the others wait.
     inside: Vec<Inside>,
     /// Up to when work was reckoned.
     reckoned_s: f64,
@@ -188,11 +189,26 @@ impl BoardModel {
         let Some(index) = self.inside.iter().position(|call| call.mark == outcome.mark) else {
             return;
         };
+        let running = self.running();
         let call = self.inside.remove(index);
+        if index < running {
+            self.next_runs(running - 1);
+        }
         if let Some(execution) = outcome.execution
             && outcome.kind == OutcomeKind::Served
         {
             self.learn(outcome.task.task_type, &call, execution.as_secs_f64(), now_s);
+        }
+    }
+
+    /// The slot at that place is free: of those that wait, the one that is due first has it now.
+    fn next_runs(&mut self, free: usize) {
+        let due_s = |call: &Inside| call.due_s.unwrap_or(f64::MAX);
+        let waiting = self.inside.iter().enumerate().skip(free);
+        let next = waiting.min_by(|(_, one), (_, other)| due_s(one).total_cmp(&due_s(other)));
+        if let Some((index, _)) = next {
+            let call = self.inside.remove(index);
+            self.inside.insert(free, call);
         }
     }
 
@@ -376,5 +392,32 @@ impl Taken {
         // The first one is off nothing.
         let weight = if self.seen < 2.0 { 0.0 } else { weight };
         self.variation += (off * off - self.variation) * weight;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_those_that_wait_the_one_that_is_due_first_runs_next() {
+        let (mut board, task) = (BoardModel::default(), Task::default());
+        for (mark, left_s) in [(1, None), (2, None), (3, Some(9)), (4, Some(5))] {
+            board.admits(mark, &task, Duration::ZERO, left_s.map(Duration::from_secs), 1);
+        }
+        let mut ran = Vec::new();
+        while let Some(&Inside { mark, .. }) = board.inside.first() {
+            ran.push(mark);
+            board.ended(&Outcome {
+                task: &task,
+                mark,
+                now: Duration::from_secs(mark),
+                kind: OutcomeKind::Served,
+                peer: None,
+                execution: Some(Duration::from_secs(1)),
+                total: Duration::from_secs(1),
+            });
+        }
+        assert_eq!(ran, [1, 4, 3, 2]);
     }
 }

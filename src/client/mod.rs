@@ -9,6 +9,7 @@
 //! of the connection for the end of any body.
 
 mod body;
+pub mod bounded_socket;
 mod failure;
 pub mod http1;
 pub mod programs;

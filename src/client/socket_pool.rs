@@ -9,18 +9,15 @@ use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use actix_codec::{Decoder, Encoder, Framed};
-use awc::BoxedSocket;
-use awc::error::WsProtocolError as ProtocolError;
-use awc::ws::{Codec, Frame, Message};
-use bytes::{Bytes, BytesMut};
-use futures_util::{SinkExt, StreamExt};
+use awc::ws::{Frame, Message};
+use bytes::Bytes;
+use futures_util::StreamExt;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use crate::actors::supervise::Backoff;
+use crate::client::bounded_socket::{BoundedSocket, answer, connect, sent};
 use crate::client::websocket_client;
-use crate::wire::frames::check_next;
 
 /// Questions of one pool that wait for a socket at most.
 const WAITING_MAX: usize = 4096;
@@ -28,36 +25,6 @@ const WAITING_MAX: usize = 4096;
 const TRIES_MAX: u32 = 3;
 /// A socket that lived so long did its work: it is opened again at once.
 const WORKED: Duration = Duration::from_secs(1);
-/// What a handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(2);
-
-/// Bytes of a frame that a server sends at most.
-const FRAME_BYTES_MAX: u64 = 64 << 10;
-
-/// A WebSocket from here.
-pub type PooledSocket = Framed<BoxedSocket, BoundedCodec>;
-
-/// The protocol's codec, which waits for no frame that is too large.
-pub struct BoundedCodec(Codec);
-
-impl Decoder for BoundedCodec {
-    type Item = Frame;
-    type Error = ProtocolError;
-
-    fn decode(&mut self, from: &mut BytesMut) -> Result<Option<Frame>, ProtocolError> {
-        // What is there begins with a frame's head: whole frames are taken off.
-        check_next(from, FRAME_BYTES_MAX).map_err(|_| ProtocolError::Overflow)?;
-        self.0.decode(from)
-    }
-}
-
-impl Encoder<Message> for BoundedCodec {
-    type Error = ProtocolError;
-
-    fn encode(&mut self, message: Message, to: &mut BytesMut) -> Result<(), ProtocolError> {
-        self.0.encode(message, to)
-    }
-}
 
 /// What is to be sent to the server.
 struct Job {
@@ -236,18 +203,6 @@ impl Drop for SocketPool {
     }
 }
 
-/// Opens a WebSocket that takes no frame that is too large.
-///
-/// # Errors
-/// Why it cannot be had, in words.
-pub async fn connect(http: &awc::Client, url: &str) -> Result<PooledSocket, String> {
-    match timeout(HANDSHAKE, http.ws(url).connect()).await {
-        Ok(Ok((_, socket))) => Ok(socket.into_map_codec(BoundedCodec)),
-        Ok(Err(why)) => Err(format!("it cannot be connected to: {why}")),
-        Err(_) => Err("it does not answer the handshake".to_owned()),
-    }
-}
-
 struct Keeper {
     http: awc::Client,
     url: Rc<str>,
@@ -293,7 +248,7 @@ impl Keeper {
     }
 
     /// Asks over `socket` until it ends, or the pool does.
-    async fn serve(&self, mut socket: PooledSocket, jobs: &Jobs) {
+    async fn serve(&self, mut socket: BoundedSocket, jobs: &Jobs) {
         let patience = self.patience;
         if let Some(greeting) = (self.greeting)()
             && !sent(&mut socket, [Message::Text(greeting.into())], patience).await
@@ -337,7 +292,7 @@ impl Keeper {
 
 impl Job {
     /// Whether its frames were sent in time. Those before the question are not sent again.
-    async fn sent_on(&mut self, socket: &mut PooledSocket, patience: Duration) -> bool {
+    async fn sent_on(&mut self, socket: &mut BoundedSocket, patience: Duration) -> bool {
         let last = self.frames.last().cloned();
         let mut frames = std::mem::take(&mut self.frames);
         self.untold = 0;
@@ -345,34 +300,6 @@ impl Job {
             self.frames.extend(last);
         }
         sent(socket, frames.drain(..).map(|frame| Message::Text(frame.into())), patience).await
-    }
-}
-
-/// Whether `messages` were sent in time, as few packets as can be. A server that reads nothing is given up like one
-/// that is gone.
-pub async fn sent(
-    socket: &mut PooledSocket,
-    messages: impl IntoIterator<Item = Message>,
-    patience: Duration,
-) -> bool {
-    let all = async {
-        for message in messages {
-            socket.feed(message).await?;
-        }
-        socket.flush().await
-    };
-    matches!(timeout(patience, all).await, Ok(Ok(())))
-}
-
-/// The next text that comes. `None`: the socket has ended.
-pub async fn answer(socket: &mut PooledSocket) -> Option<Bytes> {
-    loop {
-        match socket.next().await?.ok()? {
-            Frame::Text(text) => return Some(text),
-            Frame::Ping(payload) => socket.send(Message::Pong(payload)).await.ok()?,
-            Frame::Pong(_) => {}
-            Frame::Binary(_) | Frame::Continuation(_) | Frame::Close(_) => return None,
-        }
     }
 }
 
@@ -418,20 +345,6 @@ mod tests {
         sent.untold = 0;
         drop(sent);
         assert_eq!(jobs.lost.get(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_server_that_reads_nothing_is_given_up() {
-        let (ours, _theirs) = tokio::net::UnixStream::pair().expect("sockets");
-        let socket: BoxedSocket = Box::new(ours);
-        let mut socket = Framed::new(socket, BoundedCodec(Codec::new().client_mode()));
-        let frame = || [Message::Binary(vec![0; 1 << 16].into())];
-        let patience = Duration::from_millis(10);
-        let mut taken = 0;
-        while sent(&mut socket, frame(), patience).await {
-            taken += 1;
-            assert!(taken < 1000, "the kernel's buffers are full by now");
-        }
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use awc::ws::Message;
 
-use crate::client::socket_pool::{PooledSocket, answer, connect, sent};
+use crate::client::bounded_socket::{BoundedSocket, answer, connect, sent};
 use crate::client::websocket_client;
 use crate::experiment::run::ExperimentError;
 use crate::policy::external::frames;
@@ -42,7 +42,7 @@ pub(super) struct ProgramSocket {
     runtime: actix_rt::Runtime,
     /// Where it leads. Another one is opened for another URL, should an algorithm choose among several.
     url: String,
-    socket: Option<PooledSocket>,
+    socket: Option<BoundedSocket>,
     /// The node that spoke last.
     speaker: String,
     trouble: Trouble,

@@ -4,7 +4,7 @@
 # Needs nginx, haproxy and wrk (Debian: apt-get install nginx-light haproxy wrk procps), and cargo for the
 # node. Listens on 127.0.0.1:18991-18994 and on 127.0.0.1-4 at 18080 and 19000; traffic stays on loopback.
 # With BEFORE set to an earlier build's binary, that one is measured in the same rounds.
-# With PARTS set, only those of "small large many" are measured.
+# With PARTS set, only those of "small large many" are measured; with SCHEDULER, the node has that algorithm.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -77,12 +77,12 @@ LUA
 
 start nginx -p "$work" -c "$work/function.conf"
 start nginx -p "$work" -c "$work/proxy.conf"
-node() { # address, the other's address, binary
+node() { # address, the other's address, binary, algorithm
     start "${3:-$binary}" node --host "$1" --data-path "$work/$1" --init-server "$2" --workers 2 \
-        --scheduler 'NoScheduler false' --k 100000 --route fn=http://127.0.0.1:18991/ \
+        --scheduler "${4:-NoScheduler false}" --k 100000 --route fn=http://127.0.0.1:18991/ \
         --route file=http://127.0.0.1:18991/files/mib
 }
-node 127.0.0.1 127.0.0.2
+node 127.0.0.1 127.0.0.2 "$binary" "${SCHEDULER:-}"
 start nginx -p "$work" -c "$work/second.conf"
 start haproxy -f "$work/haproxy.conf"
 node 127.0.0.2 127.0.0.1

@@ -25,6 +25,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("cargo run --release -- cluster 12 --scheduler 'IdleScheduler", "recipes.rs compiles it"),
     ("cargo run --release -- cluster 12 --scheduler 'StickyScheduler", "the same"),
     ("cargo run --release -- bench simulate scenarios/deadline-sweep-short", "the same"),
+    ("cargo run --release -- fleet apply scenarios/cluster-12.toml", "of that cluster"),
+    ("cargo run --release -- bench run scenarios/deadline-sweep-short.toml", "the same"),
     ("p2pfaas bench run scenarios/deadline-sweep-short.toml", "it takes 45 minutes"),
     ("p2pfaas bench simulate scenarios/deadline-sweep", "without optimisation it takes minutes"),
     ("p2pfaas bench report results/simulated results/real", "it needs runs on real nodes"),

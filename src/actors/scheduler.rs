@@ -7,7 +7,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message, MessageResult, Response};
@@ -38,6 +38,9 @@ pub struct Schedule {
     /// What is known about it already; the default for a new call, the last answer's with the
     /// peer that failed it for one that could not be forwarded.
     pub heard: Knowledge,
+    /// Gone once nobody waits for the answer, as its client has hung up: then the algorithm, which has been told that
+    /// the call has ended, is asked no more.
+    pub asker: Weak<()>,
 }
 
 /// The answer to [`Schedule`].
@@ -49,6 +52,13 @@ pub struct Scheduled {
     pub heard: Knowledge,
     /// Time spent asking peers.
     pub probing: Duration,
+}
+
+impl Scheduled {
+    /// An answer that nobody waits for.
+    fn for_nobody(heard: Knowledge) -> Self {
+        Self { decision: Decision::Reject, heard, probing: Duration::ZERO }
+    }
 }
 
 /// How a Scheduler asks a peer for its load.
@@ -204,6 +214,7 @@ impl Inner {
         &self,
         mut deciding: Deciding,
         arrival: Instant,
+        asker: Weak<()>,
         mut next: Next,
     ) -> Scheduled {
         let mut probing = Duration::ZERO;
@@ -230,6 +241,9 @@ impl Inner {
                 }
                 Next::Undecided => break,
             }
+            if asker.strong_count() == 0 {
+                return Scheduled::for_nobody(deciding.heard);
+            }
             deciding.heard.elapsed = arrival.elapsed().max(deciding.heard.elapsed);
             next = self.at_once(&mut deciding);
         }
@@ -253,7 +267,10 @@ impl Handler<Schedule> for Scheduler {
     type Result = Response<Scheduled>;
 
     fn handle(&mut self, message: Schedule, _: &mut Self::Context) -> Self::Result {
-        let Schedule { task, arrival, mut heard } = message;
+        let Schedule { task, arrival, mut heard, asker } = message;
+        if asker.strong_count() == 0 {
+            return Response::reply(Scheduled::for_nobody(heard));
+        }
         heard.elapsed = arrival.elapsed();
         let mut deciding = Deciding::new(task, heard, self.0.found(arrival));
         match self.0.at_once(&mut deciding) {
@@ -265,7 +282,7 @@ impl Handler<Schedule> for Scheduler {
             }),
             next => {
                 let inner = Rc::clone(&self.0);
-                Response::fut(async move { inner.carry_out(deciding, arrival, next).await })
+                Response::fut(async move { inner.carry_out(deciding, arrival, asker, next).await })
             }
         }
     }
@@ -285,6 +302,8 @@ impl Handler<Observe> for Scheduler {
 
 #[cfg(test)]
 pub(crate) mod testing {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::queue::Limits;
     use crate::types::Load;
@@ -365,7 +384,13 @@ pub(crate) mod testing {
     }
 
     pub(crate) fn schedule() -> Schedule {
-        Schedule { task: Task::default(), arrival: Instant::now(), heard: Knowledge::default() }
+        static PATIENT: LazyLock<Arc<()>> = LazyLock::new(Arc::default);
+        Schedule {
+            task: Task::default(),
+            arrival: Instant::now(),
+            heard: Knowledge::default(),
+            asker: Arc::downgrade(&PATIENT),
+        }
     }
 }
 

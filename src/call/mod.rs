@@ -230,8 +230,10 @@ impl Dispatcher {
         let been_here = self.been_here(&call);
         let learns = scheduler.policy.learns();
         let mut heard = self.begin(&call, &*scheduler.policy, course);
+        let asker = Arc::new(());
         for _ in 0..FORWARDS_MAX {
-            let ask = Schedule { task: call.task.clone(), arrival: call.arrival, heard };
+            let (task, asker) = (call.task.clone(), Arc::downgrade(&asker));
+            let ask = Schedule { task, arrival: call.arrival, heard, asker };
             let scheduled = self.replicas.ask(call.steer, scheduler, ask).await;
             heard = scheduled.heard;
             if heard.probes.is_some() {

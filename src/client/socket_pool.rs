@@ -237,6 +237,7 @@ impl Keeper {
                 }
             };
             if lived >= WORKED {
+                backoff = Backoff::default();
                 continue;
             }
             if std::mem::replace(&mut hopeful, false) {
@@ -295,11 +296,15 @@ impl Job {
     async fn sent_on(&mut self, socket: &mut BoundedSocket, patience: Duration) -> bool {
         let last = self.frames.last().cloned();
         let mut frames = std::mem::take(&mut self.frames);
-        self.untold = 0;
         if self.reply.is_some() {
             self.frames.extend(last);
         }
-        sent(socket, frames.drain(..).map(|frame| Message::Text(frame.into())), patience).await
+        let messages = frames.drain(..).map(|frame| Message::Text(frame.into()));
+        let is_sent = sent(socket, messages, patience).await;
+        if is_sent {
+            self.untold = 0;
+        }
+        is_sent
     }
 }
 

@@ -30,6 +30,7 @@ use crate::policy::Policy;
 use crate::policy::registry::SchedulerSpec;
 use crate::policy::{NodeView, Task};
 use crate::saved::LimitsPatch;
+use crate::tls::ClusterMember;
 use crate::types::{Cause, FunctionName, TaskType};
 use crate::wire::headers;
 use crate::wire::json::Bounds;
@@ -95,9 +96,10 @@ pub async fn note(
     worker: Shared,
 ) -> HttpResponse {
     let (from, node) = (request.headers(), &worker.node);
-    if let Err(error) = check_member(&request, &node.trust) {
-        return failed(node, &error);
-    }
+    let member = match check_member(&request, &node.trust) {
+        Ok(member) => member,
+        Err(error) => return failed(node, &error),
+    };
     let text = read_note(headers::text(from, &headers::NOTE));
     let path = read_path(headers::text(from, &headers::PEER_PATH));
     let (text, path) = match (text, path) {
@@ -109,7 +111,10 @@ pub async fn note(
     let published = node.published.load();
     let sender = path.last().map(|hop| hop.machine_ip.as_str()).unwrap_or_default();
     // Only those to whom calls may go have anything to say, and an algorithm listens to its like alone.
+    // A member speaks for itself; where there is no key, nobody can be told from another.
+    let is_own = |member: Arc<ClusterMember>| sender.parse().is_ok_and(|ip| member.is_at(ip));
     if active.policy.name() == *algorithm
+        && member.is_none_or(is_own)
         && let Some(peer) = published.peers.iter().find(|peer| *peer.host == *sender)
     {
         active.policy.noted(&peer.host, &text, node.start.elapsed());

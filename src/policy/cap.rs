@@ -12,7 +12,8 @@
 //! ```
 //!
 //! A peer's call runs here below the cap and is rejected otherwise: the cap holds whatever overtakes the
-//! probes. Source: the protocol LL(F, T) of Beraldi and Proietti Mattia (*Power of random choices made efficient
+//! probes, but for calls that two threads of a node decide in the same moment, and those whose chosen peers could not
+//! be connected to, which run here. Source: the protocol LL(F, T) of Beraldi and Proietti Mattia (*Power of random choices made efficient
 //! for fog computing*, IEEE TCC 10(2), 2022, doi 10.1109/TCC.2020.2968443), with the threshold as a hard limit,
 //! probing in rounds as in sequential random search (Eager, Lazowska, Zahorjan, *Adaptive load sharing in
 //! homogeneous distributed systems*, IEEE TSE 12(5), 1986: the policy "threshold" with its probe limit).
@@ -28,7 +29,7 @@ use super::{Decision, Knowledge, NodeView, Peer, Policy, Step, Task};
 /// See the module.
 #[derive(Debug, PartialEq)]
 pub struct CapScheduler {
-    /// The load from which a node takes no further call; at least 1.
+    /// The load from which a node takes no further call; 0: it takes none at all.
     pub cap: u32,
     /// F: peers asked at once.
     pub fan_out: u32,

@@ -3,7 +3,7 @@
 //! Two candidates are drawn at random among this node and its peers, and the cheaper one gets the call:
 //!
 //! ```text
-//! cost(p) = ewma(p) · (outstanding(p) + 1)
+//! cost(p) = max(ewma(p), age of the oldest call outstanding at p) · (outstanding(p) + 1)
 //!
 //! a call took t         ewma ← t                               where t > ewma: a peak counts at once
 //!                       ewma ← ewma · w + t · (1 − w)          else, w = exp(−time since the last one / decay)
@@ -20,9 +20,9 @@
 //! Source: Finagle's balancer "power of two choices with peak EWMA" (Twitter, `PeakEwma`), with two candidates after
 //! Mitzenmacher, *The power of two choices in randomized load balancing*, IEEE TPDS 12(10), 2001. Finagle lets a failure
 //! count as long as it took, so that who fails fast looks good, and keeps away from nodes of which nothing is known;
-//! neither is so here. It balances clients over servers; here this node is a candidate, too.
+//! neither is so here, and who does not answer at all is not taken for fast because its last latency fades. It balances clients over servers; here this node is a candidate, too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -64,10 +64,10 @@ struct State {
     own: Option<Recent>,
     /// At most [`PEERS_MAX`].
     peers: BTreeMap<Arc<str>, Recent>,
-    /// Where the calls of these marks are, `None` being here; at most [`UNDER_WAY_MAX`].
-    under_way: BTreeMap<u64, Option<Arc<str>>>,
-    /// How many of them are at each of these places.
-    outstanding: BTreeMap<Option<Arc<str>>, usize>,
+    /// Where the calls of these marks are, `None` being here, and since when; at most [`UNDER_WAY_MAX`].
+    under_way: BTreeMap<u64, (Option<Arc<str>>, Duration)>,
+    /// Those at each of these places.
+    outstanding: BTreeMap<Option<Arc<str>>, BTreeSet<u64>>,
 }
 
 impl Recent {
@@ -98,8 +98,10 @@ impl State {
     fn cost(&self, of: &Option<Arc<str>>, unknown_s: f64, now: Duration, decay: Duration) -> f64 {
         let recent = self.recent(of);
         let ewma_s = recent.map_or(unknown_s, |recent| recent.ewma_s * recent.weight(now, decay));
-        let outstanding = self.outstanding.get(of).copied().unwrap_or_default();
-        ewma_s * (outstanding as f64 + 1.0)
+        let Some(outstanding) = self.outstanding.get(of) else { return ewma_s };
+        let oldest = outstanding.first().and_then(|mark| self.under_way.get(mark));
+        let age = oldest.map(|(_, since)| now.saturating_sub(*since)).unwrap_or_default();
+        ewma_s.max(age.as_secs_f64()) * (outstanding.len() as f64 + 1.0)
     }
 
     /// The smallest latency of all; without any they only have to be alike.
@@ -110,34 +112,27 @@ impl State {
     }
 
     /// The call of that mark is on its way there. If it was elsewhere before, it could not be handed over.
-    fn goes(&mut self, mark: u64, to: Option<Arc<str>>) {
-        *self.outstanding.entry(to.clone()).or_default() += 1;
-        if let Some(before) = self.under_way.insert(mark, to) {
-            self.has_left(&before);
-        }
+    fn goes(&mut self, mark: u64, to: Option<Arc<str>>, now: Duration) {
+        self.ended(mark);
+        self.outstanding.entry(to.clone()).or_default().insert(mark);
+        self.under_way.insert(mark, (to, now));
         if self.under_way.len() > UNDER_WAY_MAX
-            && let Some((_, oldest)) = self.under_way.pop_first()
+            && let Some((oldest, _)) = self.under_way.first_key_value()
         {
-            self.has_left(&oldest);
+            self.ended(*oldest);
         }
     }
 
     /// The call of that mark is nowhere any more. Whether it was under way.
     fn ended(&mut self, mark: u64) -> bool {
-        let was = self.under_way.remove(&mark);
-        if let Some(at) = &was {
-            self.has_left(at);
-        }
-        was.is_some()
-    }
-
-    fn has_left(&mut self, place: &Option<Arc<str>>) {
-        if let Some(count) = self.outstanding.get_mut(place) {
-            *count -= 1;
-            if *count == 0 {
-                self.outstanding.remove(place);
+        let Some((place, _)) = self.under_way.remove(&mark) else { return false };
+        if let Some(marks) = self.outstanding.get_mut(&place) {
+            marks.remove(&mark);
+            if marks.is_empty() {
+                self.outstanding.remove(&place);
             }
         }
+        true
     }
 }
 
@@ -200,7 +195,7 @@ impl Policy for LatencyScheduler {
             state.peers.retain(|host, _| node.peers.iter().any(|peer| peer.host == *host));
         }
         let chosen = self.chosen(&state, node, rng);
-        state.goes(heard.mark, chosen.map(|peer| Arc::clone(&peer.host)));
+        state.goes(heard.mark, chosen.map(|peer| Arc::clone(&peer.host)), node.now);
         chosen.cloned().map_or_else(Step::run_here, Step::forward)
     }
 
@@ -328,7 +323,7 @@ mod tests {
         // 1, 2 against 3; at 3 against 3 it is a matter of the draw, at 4 against 3 it runs here.
         assert_eq!(goes(&policy, 1, at(&peers, SECOND), 1), Some(peers[0].clone()));
         assert_eq!(goes(&policy, 2, at(&peers, SECOND), 2), Some(peers[0].clone()));
-        policy.state().goes(3, Some(peers[0].host.clone()));
+        policy.state().goes(3, Some(peers[0].host.clone()), SECOND);
         assert_eq!(goes(&policy, 4, at(&peers, SECOND), 4), None);
         ends(&policy, 4, None, SECOND * 3, SECOND);
         for mark in 1..=3 {
@@ -339,14 +334,27 @@ mod tests {
     }
 
     #[test]
+    fn who_does_not_answer_at_all_gets_slower_and_not_faster() {
+        let (policy, peers) = (policy(), peers(1));
+        ends(&policy, 900, None, SECOND, SECOND);
+        ends(&policy, 901, Some(&peers[0].host), SECOND / 10, SECOND);
+        policy.state().goes(1, Some(peers[0].host.clone()), SECOND);
+        for (mark, seconds) in [(2, 3), (3, 60), (4, 600)] {
+            let node = at(&peers, SECOND * seconds);
+            assert_eq!(goes(&policy, mark, node, mark), None, "after {seconds} s");
+            ends(&policy, mark, None, SECOND, SECOND * seconds);
+        }
+    }
+
+    #[test]
     fn a_call_that_is_decided_anew_is_counted_once_where_it_went_at_last() {
         let (policy, peers) = (policy(), peers(1));
-        policy.state().goes(7, Some(peers[0].host.clone()));
+        policy.state().goes(7, Some(peers[0].host.clone()), SECOND);
         let heard = Knowledge { unreachable: vec![peers[0].host.clone()], ..marked(7) };
         let step = policy.next(&client(), at(&[], SECOND), &heard, &mut rng(1));
         assert_eq!(step, Step::run_here());
-        assert_eq!(policy.state().under_way, BTreeMap::from([(7, None)]));
-        assert_eq!(policy.state().outstanding, BTreeMap::from([(None, 1)]));
+        assert_eq!(policy.state().under_way, BTreeMap::from([(7, (None, SECOND))]));
+        assert_eq!(policy.state().outstanding, BTreeMap::from([(None, BTreeSet::from([7]))]));
         ends(&policy, 7, None, SECOND, SECOND);
         ends(&policy, 7, None, SECOND, SECOND);
         assert!(policy.state().under_way.is_empty() && policy.state().outstanding.is_empty());
@@ -377,7 +385,7 @@ mod tests {
         let (policy, peers) = (policy(), peers(1));
         ends(&policy, 900, None, SECOND, SECOND);
         for kind in [OutcomeKind::Failed, OutcomeKind::Lost, OutcomeKind::Full] {
-            policy.state().goes(1, Some(peers[0].host.clone()));
+            policy.state().goes(1, Some(peers[0].host.clone()), SECOND);
             ends_as(&policy, kind, 1, Some(&peers[0].host), Duration::ZERO, SECOND);
             assert_eq!(policy.state().peers[&peers[0].host].ewma_s, 10.0);
             assert_eq!(goes(&policy, 2, at(&peers, SECOND), 1), None);
@@ -394,7 +402,7 @@ mod tests {
             ends(&policy, 900, Some(host), SECOND, SECOND);
         }
         for mark in 0..5000 {
-            policy.state().goes(mark, None);
+            policy.state().goes(mark, None, SECOND);
         }
         assert_eq!(policy.state().under_way.len(), UNDER_WAY_MAX);
         goes(&policy, 5000, at(&peers, SECOND), 1);

@@ -69,6 +69,11 @@ pub struct PortfolioScheduler {
     state: Mutex<PortfolioState>,
 }
 
+/// An algorithm with all of its parameters, as it is configured.
+fn words(arm: &dyn Policy) -> String {
+    SchedulerSpec::of(arm).words()
+}
+
 impl PortfolioScheduler {
     /// The name in configurations.
     pub const NAME: &'static str = "PortfolioScheduler";
@@ -91,8 +96,11 @@ impl PortfolioScheduler {
                 return Err(params.wrong("algorithms", named, "at most 16 others, with | between"));
             }
         }
-        let tag = arms.iter().map(|arm| arm.full_name()).fold(0x811c_9dc5, |hash: u32, name| {
-            name.bytes().fold(hash, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+        // FNV-1a of what is the same at all nodes of one portfolio.
+        let all = arms.iter().map(|arm| words(&**arm)).chain([duration_text(epoch)]);
+        let tag = all.flat_map(|text| format!("{text}|").into_bytes());
+        let tag = tag.fold(0x811c_9dc5, |hash: u32, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
         });
         Ok(Self { epoch, state: Mutex::new(PortfolioState::new(arms.len())), arms, tag })
     }
@@ -125,7 +133,7 @@ impl Policy for PortfolioScheduler {
     }
 
     fn parameters(&self) -> Vec<String> {
-        let arms: Vec<_> = self.arms.iter().map(|arm| SchedulerSpec::of(&**arm).words()).collect();
+        let arms: Vec<_> = self.arms.iter().map(|arm| words(&**arm)).collect();
         vec![duration_text(self.epoch), arms.join("|")]
     }
 
@@ -282,7 +290,7 @@ impl Policy for PortfolioScheduler {
             figure("budget", "", state.budget),
         ];
         for (index, (arm, counted)) in self.arms.iter().zip(&state.pooled).enumerate() {
-            let (name, in_force) = (arm.full_name(), index == state.arm);
+            let (name, in_force) = (words(&**arm), index == state.arm);
             let bound = choice::bound(*counted, &state.pooled, state.usual_calls);
             all.push(figure("in_force", &name, f64::from(u8::from(in_force))));
             all.push(figure("calls", &name, counted.calls));
@@ -292,13 +300,18 @@ impl Policy for PortfolioScheduler {
         all
     }
 
+    fn warning(&self) -> Option<String> {
+        let all: Vec<String> = self.arms.iter().filter_map(|arm| arm.warning()).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
     fn memory(&self) -> Option<serde_json::Value> {
         let state = self.state();
         let arms = self.arms.iter().zip(&state.pooled).zip(&state.own);
         let arms: Vec<_> = arms
             .map(|((arm, pooled), own)| {
                 json!({
-                    "scheduler": arm.full_name(),
+                    "scheduler": words(&**arm),
                     "calls": pooled.calls,
                     "in_time": pooled.in_time,
                     "share": if pooled.calls > 0.0 { Some(pooled.share()) } else { None },
@@ -311,7 +324,7 @@ impl Policy for PortfolioScheduler {
         Some(json!({
             "epoch": state.number,
             "epoch_s": self.epoch.as_secs_f64(),
-            "in_force": self.arm(state.arm).map(|arm| arm.full_name()),
+            "in_force": self.arm(state.arm).map(words),
             "in_force_arm": state.arm,
             "next_arm": state.proposal,
             "switches": state.switches,

@@ -16,7 +16,8 @@
 //! ```
 //!
 //! The latency of a node is the median of those of the calls that ran there last with about as many in flight as are
-//! now; peers tell it as their bid ([`Policy::bid`]), and a peer that knows none counts as fast, so that it is found out.
+//! now; peers tell it as their bid ([`Policy::bid`]), and a peer that knows none counts as the median of
+//! the pool; this node itself counts as fast then, so that it is found out.
 //!
 //! Source: Wydrowski, Kleinberg, Rumble, Archer, *Load is not what you should balance: Introducing Prequal*, NSDI 2024.
 //! Published are r_probe 3, a pool of 16 and q_rif 2^−0.25 ≈ 0.84.
@@ -27,7 +28,8 @@
 //! pool, with the rules of the asynchronous mode, for the calls after it. This node is a candidate as well, by its own
 //! load and latency, which it knows unasked. With r_probe ≤ r_remove the pool runs dry, and calls go at random.
 //! Where (1 − m / n) · r_probe is not more than r_remove, as in clusters that are hardly larger than the pool, the
-//! formula gives no number, and answers are used 16 times.
+//! formula gives no number, and answers are used 16 times. The guard against servers that look idle because they refuse
+//! everything, of which the paper tells without a rule, is not here.
 
 mod pool;
 mod ran;

@@ -136,7 +136,13 @@ impl SchedulerSpec {
         if bytes > SPEC_BYTES_MAX {
             return Err(BadParameters::TooLong { bytes, max: SPEC_BYTES_MAX });
         }
-        self.parse(&mut Params::new(&self.parameters))
+        let policy = self.parse(&mut Params::new(&self.parameters))?;
+        // What is saved and told is the normal form, which may be longer.
+        let bytes = Self::of(&*policy).bytes();
+        match bytes <= SPEC_BYTES_MAX {
+            true => Ok(policy),
+            false => Err(BadParameters::TooLong { bytes, max: SPEC_BYTES_MAX }),
+        }
     }
 
     /// This as v1 may have saved it, with each parameter that means nothing here at the nearest value

@@ -66,6 +66,26 @@ async fn tau_holds_a_probed_decision_back_until_tau_after_the_arrival() {
 }
 
 #[actix::test]
+async fn a_call_whose_client_is_gone_is_not_decided_any_more() {
+    tokio::time::pause();
+    let prober = Loads(vec![("a", load(9))], Duration::from_millis(50));
+    let policy = SchedulerSpec::from_words("DeadlineScheduler 1 1").build().expect("good");
+    let board = Arc::clone(&policy);
+    // There is load, so that a peer is asked; its answer is no better, so the call is to run here.
+    let scheduler = Scheduler::new(policy, node(3, &["a"]), ask(prober), 1).start();
+    let inside = || board.memory().expect("it has one")["calls_here"].clone();
+    let client = Arc::new(());
+    let call = Schedule { asker: Arc::downgrade(&client), ..schedule() };
+    let asked = scheduler.send(call.clone());
+    drop(client);
+    assert_eq!(asked.await.expect("it lives").decision, Decision::Reject);
+    assert_eq!(scheduler.send(call).await.expect("it lives").decision, Decision::Reject);
+    assert_eq!(inside(), 0, "it would stay for ever");
+    assert_eq!(scheduler.send(schedule()).await.expect("it lives").decision, HERE);
+    assert_eq!(inside(), 1);
+}
+
+#[actix::test]
 async fn it_tells_its_algorithm_and_how_many_calls_are_not_decided_yet() {
     tokio::time::pause();
     let prober = Loads(vec![("a", load(0))], Duration::from_millis(50));

@@ -56,7 +56,8 @@ impl SimulateArgs {
         let inputs = Inputs::load(scenario, Credentials::default())?;
         let folder = folder(self.output.as_deref(), &inputs.scenario.name)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
+        let (told, over) = (Arc::clone(&stop), Arc::new(AtomicBool::new(false)));
+        let is_over = Arc::clone(&over);
         let (listens, is_listening) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             actix_rt::System::new().block_on(async {
@@ -65,7 +66,13 @@ impl SimulateArgs {
                 let _ = listens.send(());
                 if let Ok(word) = told_to_stop {
                     word.await;
+                    if is_over.load(Ordering::Relaxed) {
+                        // What is left is the report, which can be made again.
+                        std::process::exit(130);
+                    }
                     told.store(true, Ordering::Relaxed);
+                    // A second signal is waited for as long as this runs.
+                    std::future::pending::<()>().await;
                 }
             });
         });
@@ -83,6 +90,7 @@ impl SimulateArgs {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(broken)?;
         let runs = pool.install(|| simulator.run(&bar));
         drop(bar);
+        over.store(true, Ordering::Relaxed);
         match runs {
             Ok(runs) => tell(&runs, &folder.join("report.html"), None),
             Err(why) => {

@@ -265,7 +265,7 @@ impl BoardModel {
         self.advance(now_s);
         self.k = node.k;
         // What has no room is refused, whenever it would end.
-        if node.load.total() >= node.k.saturating_add(node.places) {
+        if node.load.running >= node.k && node.places == 0 {
             return Prospect { ends_s: f64::MAX, harm: usize::MAX, is_unhindered: false };
         }
         let foretold =
@@ -379,6 +379,7 @@ impl BoardModel {
         json!({
             "seconds_by_type": types.get(..known).unwrap_or_default(),
             "effective_cores": cores,
+            "calls_here": self.inside.len(),
         })
     }
 }

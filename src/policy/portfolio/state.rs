@@ -16,6 +16,14 @@ const BUDGET_GROWS: f64 = 0.01;
 const BUDGET_CHANGED: f64 = 1.0;
 const BUDGET_MAX: f64 = 2.0;
 
+/// Epochs in which a change of load that was noticed is not followed by another one: at first, and at most. They
+/// double with each that comes soon after the one before: a load that always changes, or a neighbour that lies about
+/// it, is no reason to forget again and again.
+const REST: u32 = 5;
+const REST_MAX: u32 = 1024;
+/// A change after so many times that rest is the first one again.
+const REST_OVER: u32 = 8;
+
 /// No neighbour counts for more than so many usual ones: it may tell whatever it likes.
 const OUTWEIGHS: f64 = 4.0;
 
@@ -66,8 +74,10 @@ pub(super) struct PortfolioState {
     pub(super) is_guess: bool,
     /// What this node would have in force next.
     pub(super) proposal: Option<usize>,
-    /// How often it took the load for changed.
+    /// How often it took the load for changed, in which epoch last, and for how many epochs after it not again.
     pub(super) changes: u64,
+    changed: u32,
+    rest: u32,
     /// What trials of other arms may still cost, in epochs of which all calls are late.
     pub(super) budget: f64,
 }
@@ -91,6 +101,8 @@ impl PortfolioState {
             is_guess: true,
             proposal: None,
             changes: 0,
+            changed: 0,
+            rest: 0,
             budget: BUDGET_START,
         }
     }
@@ -134,8 +146,8 @@ impl PortfolioState {
         most.map_or(self.arm, |(arm, _)| arm)
     }
 
-    /// Begins what others have begun: the next epoch a little early if half of them have, or that of most. A single one
-    /// that is ahead is not followed: it could make epochs as short as it likes.
+    /// Begins what others have begun: the next epoch a little early if half of them have, or that of most. No epoch here
+    /// is shorter than half of one for what others say, but that of a node which has just started.
     pub(super) fn follow(&mut self, now: Duration, epoch: Duration) {
         let next = self.number.wrapping_add(1);
         let is_late = now.saturating_sub(self.began) >= epoch / 2;
@@ -147,7 +159,8 @@ impl PortfolioState {
         numbers.push(self.number);
         numbers.sort_unstable();
         let of_most = numbers.get(numbers.len() / 2).copied().unwrap_or(self.number);
-        if of_most.abs_diff(self.number) > 1 {
+        let is_new = self.number <= 1;
+        if of_most.abs_diff(self.number) > 1 && (is_late || is_new) {
             self.begin(of_most, now);
         }
     }
@@ -177,14 +190,26 @@ impl PortfolioState {
         (last.times(1.0 / told), told)
     }
 
+    /// Whether a change of the load is to be believed now. Then the next one is not for some time.
+    fn may_change(&mut self) -> bool {
+        let since = self.number.abs_diff(self.changed);
+        if self.changes > 0 && since < self.rest {
+            return false;
+        }
+        let is_first = self.changes == 0 || since >= self.rest.saturating_mul(REST_OVER);
+        self.rest = if is_first { REST } else { (self.rest * 2).min(REST_MAX) };
+        (self.changes, self.changed) = (self.changes + 1, self.number);
+        true
+    }
+
     /// What this node is for next, once most have said what the last epoch came to.
     pub(super) fn propose(&mut self) {
         let (last, told) = self.pool();
         let arm = self.pooled.get(self.last.arm).copied().unwrap_or_default();
         let usual_calls = (!self.is_guess).then_some(self.usual_calls);
         // What few have told is nothing to go by, and what is left of the arm before weighs on a first epoch.
-        if told > 0.5 && !self.last.is_short && has_changed(last, usual_calls, arm) {
-            self.changes += 1;
+        let is_sure = told > 0.5 && !self.last.is_short && has_changed(last, usual_calls, arm);
+        if is_sure && self.may_change() {
             self.usual_calls = last.calls;
             self.budget = self.budget.max(BUDGET_CHANGED);
             for counted in self.own.iter_mut().chain(&mut self.told).chain(&mut self.pooled) {

@@ -195,7 +195,12 @@ fn parameters_are_read_as_they_are_shown_and_all_can_be_left_out() {
     }
     let arms = parse("").expect("good").arms.len();
     assert_eq!((arms, parse(&format!("5s {ARMS}")).expect("good").arms.len()), (6, 4));
-    assert_ne!(parse("").expect("good").tag, parse("5s NoScheduler true").expect("good").tag);
+    let tag = |words| parse(words).expect(words).tag;
+    let others =
+        ["", "5s NoScheduler true", "5s NoScheduler false", "6s NoScheduler true"].map(tag);
+    for (index, one) in others.iter().enumerate() {
+        assert!(!others[..index].contains(one), "{others:?}");
+    }
 }
 
 #[test]
@@ -261,4 +266,36 @@ fn one_that_lies_neither_shortens_epochs_nor_chooses_the_arm_nor_outweighs_all_o
     state.heard = vec![words(1, 1, 10.0), words(1, 1, 10.0), words(0, 1, 10.0)];
     state.follow(now, epoch);
     assert_eq!((state.number, state.arm), (1, 1));
+}
+
+#[test]
+fn one_that_lies_about_its_calls_makes_others_forget_a_few_times_only() {
+    let some = |calls: f64| CountedCalls { calls, in_time: calls };
+    let words = |number, calls| Words {
+        number,
+        arm: 0,
+        proposal: Some(0),
+        last_arm: 0,
+        last: some(calls),
+        arms: vec![some(100.0), some(0.0)],
+    };
+    let mut state = PortfolioState::new(2);
+    for epoch in 1..=1000 {
+        state.begin(epoch, Duration::from_secs(EPOCH_S) * epoch);
+        state.own[0] = state.own[0].plus(some(100.0));
+        state.last = EpochCount { arm: 0, counted: some(100.0), is_short: false };
+        let lie = if epoch % 2 == 0 { 1e9 } else { 0.0 };
+        state.heard = vec![words(epoch, 100.0), words(epoch, 100.0), words(epoch, lie)];
+        state.propose();
+    }
+    assert!((2..=9).contains(&state.changes), "{}", state.changes);
+    // After a long time a change is believed at once again, another one soon after it, and none between.
+    let mut changes = |number, calls| {
+        let before = state.changes;
+        (state.number, state.usual_calls, state.heard) = (number, 500.0, Vec::new());
+        state.last.counted = some(calls);
+        state.propose();
+        state.changes - before
+    };
+    assert_eq!([changes(20_000, 100.0), changes(20_004, 900.0), changes(20_005, 900.0)], [1, 0, 1]);
 }

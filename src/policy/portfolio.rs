@@ -141,6 +141,7 @@ impl Policy for PortfolioScheduler {
         let mut state = self.state();
         state.roll(now, self.epoch);
         let settles = state.switched && now.saturating_sub(state.began) < self.settle();
+        let settles = settles || state.begun < state::NOT_COUNTED;
         let arm = state.arm;
         drop(state);
         let inner = self.arm(arm).map_or(0, |policy| policy.mark(task, now));

@@ -103,6 +103,10 @@ struct Told {
 pub(super) struct BoardModel {
     /// The first K of them run, the others wait.
     inside: Vec<Inside>,
+    /// Calls that others let in, such as an algorithm that was in force before: how many there were when it was looked
+    /// last, and when there was one last, if ever.
+    strangers: usize,
+    strangers_s: Option<f64>,
     /// Up to when work was reckoned.
     reckoned_s: f64,
     k: u32,
@@ -138,7 +142,15 @@ impl BoardModel {
     }
 
     fn running(&self) -> usize {
-        self.inside.len().min(self.k.max(1) as usize)
+        (self.inside.len() + self.strangers).min(self.k.max(1) as usize)
+    }
+
+    /// So many calls are here now.
+    fn looks(&mut self, here: u32, now_s: f64) {
+        self.strangers = (here as usize).saturating_sub(self.inside.len());
+        if self.strangers > 0 {
+            self.strangers_s = Some(now_s);
+        }
     }
 
     /// Reckons up to that moment.
@@ -189,10 +201,10 @@ impl BoardModel {
         let Some(index) = self.inside.iter().position(|call| call.mark == outcome.mark) else {
             return;
         };
-        let running = self.running();
+        let slots = self.k.max(1) as usize;
         let call = self.inside.remove(index);
-        if index < running {
-            self.next_runs(running - 1);
+        if index < slots && self.inside.len() >= slots {
+            self.next_runs(slots - 1);
         }
         if let Some(execution) = outcome.execution
             && outcome.kind == OutcomeKind::Served
@@ -215,6 +227,10 @@ impl BoardModel {
     /// A call took so long here, up to now.
     fn learn(&mut self, task_type: TaskType, call: &Inside, took_s: f64, now_s: f64) {
         if now_s - call.came_s > took_s + WAITED_S || took_s <= 0.0 {
+            return;
+        }
+        // How much work strangers had, and since when, nobody knows.
+        if self.strangers_s.is_some_and(|seen_s| seen_s >= call.came_s) {
             return;
         }
         let mut done = self.work;
@@ -264,6 +280,7 @@ impl BoardModel {
         let now_s = node.now.as_secs_f64();
         self.advance(now_s);
         self.k = node.k;
+        self.looks(node.load.total(), now_s);
         // What has no room is refused, whenever it would end.
         if node.load.running >= node.k && node.places == 0 {
             return Prospect { ends_s: f64::MAX, harm: usize::MAX, is_unhindered: false };
@@ -281,8 +298,7 @@ impl BoardModel {
         let mut calls: Vec<Foretold> = inside.take(FORETOLD_MAX).map(foretold).collect();
         // Of calls that others let in nothing is known but that they are there.
         let usual = self.usual_s() / 2.0;
-        let strangers = (node.load.total() as usize).saturating_sub(self.inside.len());
-        for _ in 0..strangers.min(FORETOLD_MAX) {
+        for _ in 0..self.strangers.min(FORETOLD_MAX) {
             calls.push(Foretold { left_s: usual, due_s: None });
         }
         let is_trial = mark.is_some_and(|mark| mark.is_multiple_of(TRIED_AGAIN));

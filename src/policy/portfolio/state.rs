@@ -24,6 +24,10 @@ const REST_MAX: u32 = 1024;
 /// A change after so many times that rest is the first one again.
 const REST_OVER: u32 = 8;
 
+/// Epochs at a node's start that are not counted: algorithms that measure their board know nothing of it yet, and would
+/// be judged by that for long.
+pub(super) const NOT_COUNTED: u64 = 2;
+
 /// No neighbour counts for more than so many usual ones: it may tell whatever it likes.
 const OUTWEIGHS: f64 = 4.0;
 
@@ -57,8 +61,9 @@ pub(super) struct PortfolioState {
     pub(super) arm: usize,
     /// Whether another one was in force before.
     pub(super) switched: bool,
-    /// How often that was so.
+    /// How often that was so, and how many epochs have begun here since the first.
     pub(super) switches: u64,
+    pub(super) begun: u64,
     /// What this node's clients' calls came to, by arm, discounted; and as others were last told.
     pub(super) own: Vec<CountedCalls>,
     pub(super) told: Vec<CountedCalls>,
@@ -90,6 +95,7 @@ impl PortfolioState {
             arm: 0,
             switched: false,
             switches: 0,
+            begun: 0,
             own: vec![CountedCalls::default(); arms],
             told: vec![CountedCalls::default(); arms],
             // Clients begin to call some time after it.
@@ -123,6 +129,7 @@ impl PortfolioState {
         let arm = self.elected(number);
         (self.switched, self.arm) = (arm != self.arm, arm);
         self.switches += u64::from(self.switched);
+        self.begun += 1;
         (self.number, self.began, self.proposal) = (number, began, None);
         for counted in &mut self.own {
             *counted = counted.times(GAMMA);

@@ -226,18 +226,20 @@ fn portfolios_in_portfolios_and_too_many_arms_are_refused() {
 fn a_call_is_decided_and_heard_of_by_the_arm_that_was_in_force_when_it_came() {
     let policy = parse("5s RejectScheduler|NoScheduler true").expect("good");
     let rejects = policy.mark(&client(), Duration::ZERO);
-    policy.state().begin(1, Duration::from_secs(5));
+    for epoch in 1..=2 {
+        policy.state().begin(epoch, Duration::from_secs(5) * epoch);
+    }
     policy.state().arm = 1;
-    let runs = policy.mark(&client(), Duration::from_secs(6));
+    let runs = policy.mark(&client(), Duration::from_secs(12));
     let step = |mark| {
         let heard = Knowledge { mark, ..Knowledge::default() };
         policy.next(&client(), view(0, 0, &[]), &heard, &mut rng(1))
     };
     assert_eq!(step(rejects), Step::Decide(Decision::Reject));
     assert_eq!(step(runs), Step::Decide(Decision::RunHere { may_wait: false }));
-    // Peers' calls are counted where their clients are.
-    let of_peer = policy.mark(&from_peer(1), Duration::from_secs(6));
-    assert_eq!((runs & COUNTED, of_peer & COUNTED), (COUNTED, 0));
+    // Peers' calls are counted where their clients are, and those of the first epochs not at all.
+    let of_peer = policy.mark(&from_peer(1), Duration::from_secs(12));
+    assert_eq!([runs, of_peer, rejects].map(|mark| mark & COUNTED), [COUNTED, 0, 0]);
 }
 
 #[test]

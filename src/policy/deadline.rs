@@ -85,11 +85,12 @@ impl DeadlineScheduler {
     fn board(&self) -> MutexGuard<'_, BoardModel> {
         lock(&self.board)
     }
+}
 
-    fn run_here(&self, task: &Task, node: NodeView<'_>, heard: &Knowledge) -> Step {
-        self.board().admits(heard.mark, task, node.now, left(task, heard), node.k);
-        Step::run_here()
-    }
+/// The call runs here. `board` is the one that was asked what becomes of it: nobody else was let in meanwhile.
+fn run_here(board: &mut BoardModel, task: &Task, node: NodeView<'_>, heard: &Knowledge) -> Step {
+    board.admits(heard.mark, task, node.now, left(task, heard), node.k);
+    Step::run_here()
 }
 
 /// What is left of a call's deadline.
@@ -129,17 +130,18 @@ impl Policy for DeadlineScheduler {
 
     fn next(&self, task: &Task, node: NodeView<'_>, heard: &Knowledge, rng: &mut dyn Rng) -> Step {
         let left = left(task, heard);
-        let prospect = self.board().prospect(task, node, left, Some(heard.mark));
+        let mut board = self.board();
+        let prospect = board.prospect(task, node, left, Some(heard.mark));
         // Without a deadline nothing is late: then it goes where it ends first.
         let good = |spare: f64| left.is_none() || spare >= 0.0;
         let here = prospect.spare(left).filter(|spare| good(*spare));
         if here.is_some() && (prospect.is_unhindered || task.from_peer) {
-            return self.run_here(task, node, heard);
+            return run_here(&mut board, task, node, heard);
         }
         let there = best(task, heard).filter(|(_, spare)| good(*spare));
         match (here, there) {
             (Some(here), Some((_, spare))) if here >= spare => {
-                return self.run_here(task, node, heard);
+                return run_here(&mut board, task, node, heard);
             }
             (_, Some((probe, _))) => return Step::forward(probe.peer.clone()),
             _ => {}
@@ -152,7 +154,7 @@ impl Policy for DeadlineScheduler {
             }
         }
         match here.is_some() || left.is_none() {
-            true => self.run_here(task, node, heard),
+            true => run_here(&mut board, task, node, heard),
             false => Step::Decide(Decision::Reject),
         }
     }

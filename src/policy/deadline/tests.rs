@@ -31,7 +31,7 @@ fn run(policy: &DeadlineScheduler, calls: u32, from: Duration, took: Duration) {
     let marks: Vec<u64> = (0..calls).map(|_| policy.mark(&task, from)).collect();
     for (mark, running) in marks.iter().zip(0..) {
         let heard = Knowledge { mark: *mark, ..Knowledge::default() };
-        policy.run_here(&task, at(&[], from, running), &heard);
+        run_here(&mut policy.board(), &task, at(&[], from, running), &heard);
     }
     for mark in marks {
         policy.outcome(&Outcome {

@@ -16,12 +16,14 @@ use super::judging::at_peer;
 use super::*;
 use crate::actors::discovery::Published;
 use crate::actors::learner::hub::LearnerHub;
+use crate::actors::observe::{ActorState, Observe};
 use crate::actors::queue::{Gate, Slot};
 use crate::actors::scheduler::testing;
 use crate::call::state::NodeTrust;
 use crate::config::{AdminToken, Settings};
 use crate::outliers::AtPeer;
 use crate::policy::forward::ForwardScheduler;
+use crate::policy::registry::SchedulerSpec;
 use crate::policy::{NodeView, Outcome, OutcomeKind, Step};
 use crate::queue::Limits;
 use crate::rl::learner::Learner;
@@ -97,6 +99,15 @@ struct Stage {
 
 impl Stage {
     fn new(hosts: &[&str], failures: impl IntoIterator<Item = ForwardFailure>) -> Self {
+        Self::probing(hosts, failures, Duration::ZERO)
+    }
+
+    /// The same, where probes fail after that time.
+    fn probing(
+        hosts: &[&str],
+        failures: impl IntoIterator<Item = ForwardFailure>,
+        probes_take: Duration,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let learner = Learner::new(Parameters::default()).snapshot();
         let ip = "10.0.0.1".parse().ok();
@@ -126,7 +137,7 @@ impl Stage {
         let replicas = Replicas::new(
             Arc::clone(&node.in_force),
             node.source(),
-            testing::ask(testing::Loads(Vec::new(), Duration::ZERO)),
+            testing::ask(testing::Loads(Vec::new(), probes_take)),
             Arc::clone(&node.metrics),
             Arc::clone(&node.schedulers),
         );
@@ -292,6 +303,39 @@ async fn an_algorithm_is_told_of_a_client_that_hangs_up_while_its_call_waits() {
     }
     assert_eq!(*crate::lock(&policy.0), [(7, OutcomeKind::Gone, None, false)]);
     assert_eq!(gate.load().waiting, 0);
+    drop(taken);
+}
+
+#[actix_rt::test]
+async fn a_client_that_hangs_up_while_peers_are_asked_leaves_nothing_behind() {
+    tokio::time::pause();
+    let stage = Stage::probing(&["10.0.0.2"], [], Duration::from_millis(50));
+    let node = &stage.dispatcher.node;
+    let policy = SchedulerSpec::from_words("DeadlineScheduler 1 1").build().expect("good");
+    node.in_force.store(Arc::new(Active::new(1, Arc::clone(&policy))));
+    let busy = Arriving { bytes: 0, may_wait: true, task_type: TaskType::default(), due: None };
+    let taken = node.gate.enter(busy).expect("there is a slot");
+    let deciding = || async {
+        let mut sum = 0;
+        for (_, scheduler) in node.schedulers.running() {
+            if let Ok(ActorState::Scheduler { deciding, .. }) = scheduler.send(Observe).await {
+                sum += deciding;
+            }
+        }
+        sum
+    };
+    {
+        let mut carried = std::pin::pin!(stage.dispatcher.carry_out(stage.call()));
+        while deciding().await == 0 {
+            let polled = std::future::poll_fn(|cx| Poll::Ready(carried.as_mut().poll(cx)));
+            assert!(polled.await.is_pending(), "a peer is to be asked first");
+        }
+    }
+    while deciding().await > 0 {
+        tokio::time::advance(Duration::from_millis(10)).await;
+    }
+    assert_eq!(policy.memory().expect("it has one")["calls_here"], 0);
+    assert_eq!(stage.counts(), (0, 0));
     drop(taken);
 }
 

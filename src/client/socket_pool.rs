@@ -301,9 +301,11 @@ impl Job {
         }
         let messages = frames.drain(..).map(|frame| Message::Text(frame.into()));
         let is_sent = sent(socket, messages, patience).await;
-        if is_sent {
-            self.untold = 0;
+        if !is_sent {
+            // They are not sent again.
+            self.lost.set(self.lost.get() + self.untold as u64);
         }
+        self.untold = 0;
         is_sent
     }
 }

@@ -31,7 +31,7 @@ pub struct LearnerDecision {
     pub action: usize,
     /// The ε used.
     pub epsilon: f64,
-    /// Whether it could not be had from the learner in time and stands in for it: action 1.
+    /// Whether it could not be had from the learner in time, and running the call here stands in for it.
     pub fallback: bool,
     /// Where the node itself finds out what it was worth.
     pub pending: Option<Arc<Pending>>,

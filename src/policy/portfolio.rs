@@ -16,7 +16,9 @@
 //! in conservative bandits (Wu, Shariff, Lattimore, Szepesvári, *Conservative bandits*, ICML 2016). It grows by 1 % of
 //! an epoch's calls each epoch, and each trial takes from it what it lost against the best arm. Where the arm in force does far worse or
 //! better than it used to, or clients send far more or fewer calls, all that was learnt is discounted at once by
-//! a factor of ten: the load has changed, and what was best may not be any more.
+//! a factor of ten: the load has changed, and what was best may not be any more. After such a change there is none for five
+//! epochs, and for twice as many each time that the next one comes soon after that: who always forgets learns nothing.
+//! A node's first two epochs are not counted, since algorithms that measure their board know nothing of it yet.
 //!
 //! There is no leader. Each node says in its record what it has counted (`portfolio/talk.rs`), which arm it has in force and
 //! which one it would choose next; all of them choose by the same sums, and where records that were lost make them

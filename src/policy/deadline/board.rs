@@ -11,6 +11,9 @@
 //!          smaller one says, over the calls for which the two differ
 //! w      = mean time of calls that were alone; of others, V_ĉ(end) − V_ĉ(begin)
 //! ```
+//!
+//! Calls that another algorithm let in are among the n, as many as were seen last. Nothing is learnt of a call that ran
+//! beside one: when such calls came and how long they take is not known.
 
 use std::time::Duration;
 

@@ -16,7 +16,7 @@ use p2pfaas::time::since_1970;
 use p2pfaas::tls::{CertifiedNames, LIFETIME, PeerTls};
 use p2pfaas::trust::{ClusterKey, ClusterKeys};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
 /// A key that is another for each number.
@@ -42,7 +42,14 @@ type Tls = tokio_rustls::client::TlsStream<TcpStream>;
 
 /// Connects to the members' port of a node, from 127.0.0.1.
 async fn connect(node: &TestNode, program: &PeerTls) -> std::io::Result<Tls> {
-    let stream = TcpStream::connect((node.ip, 18443)).await?;
+    connect_from(Ipv4Addr::LOCALHOST, node, program).await
+}
+
+/// The same from an address of choice.
+async fn connect_from(from: Ipv4Addr, node: &TestNode, program: &PeerTls) -> std::io::Result<Tls> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    let stream = socket.connect((node.ip, 18443).into()).await?;
     let (ip, epoch) = (std::net::IpAddr::from(node.ip), program.epoch().expect("a key"));
     let greeting = program.greeting(&epoch, ip, since_1970());
     let connector = TlsConnector::from(Arc::clone(&epoch.client));
@@ -266,6 +273,29 @@ async fn who_was_let_in_by_a_key_that_is_no_longer_good_asks_no_more() {
     assert_eq!(ask(&mut old, head).await, "");
     let mut new = connect(&node, &program(2, here, "a", Duration::ZERO)).await.expect("a member");
     assert!(ask(&mut new, head).await.starts_with("HTTP/1.1 200"));
+}
+
+#[actix_rt::test]
+async fn a_member_sends_notes_in_its_own_name_alone() {
+    let [node, peer] = cluster(|settings: &mut Settings| {
+        with_key(1)(settings);
+        settings.scheduler = "JoinIdleQueueScheduler 1".to_owned();
+    })
+    .await;
+    let note = format!(
+        "POST /peer/2/note/JoinIdleQueueScheduler HTTP/1.1\r\nhost: x\r\np2pfaas-path: n@{}\r\n\
+         p2pfaas-note: 00\r\ncontent-length: 0",
+        peer.ip
+    );
+    for (from, heard) in [(Ipv4Addr::LOCALHOST, 0), (peer.ip, 1)] {
+        let program = program(1, from, "n", Duration::ZERO);
+        let mut member = connect_from(from, &node, &program).await.expect("a member");
+        let answered = ask(&mut member, &note).await;
+        assert!(answered.starts_with("HTTP/1.1 204"), "{from}: {answered}");
+        let stats = node.learner_stats().await;
+        let idle = stats["scheduler"]["memory"]["idle_peers"].as_array().expect("a list").len();
+        assert_eq!(idle, heard, "said from {from}: {stats}");
+    }
 }
 
 #[actix_rt::test]
